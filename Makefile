@@ -1,0 +1,37 @@
+# `make demo` and `make test` set up all they need (a virtual environment in .venv).
+# Debian's own interpreter first: an ordinary user of the real-Nix tests must be able to run it.
+PYTHON ?= $(shell for p in /usr/bin/python3 python3; do "$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+PY := .venv/bin/python
+
+.PHONY: demo test lint lab bench clean
+
+.venv/.ready: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "storewarden needs Python 3.11 or newer with venv (on Debian: apt-get install python3-venv); or set PYTHON=" >&2; exit 1; }
+	@echo "setting up .venv with $(PYTHON) ..."
+	@"$(PYTHON)" -m venv --clear .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+demo: .venv/.ready
+	@$(PY) -m storewarden demo
+
+test: lint
+	$(PY) -m pytest
+
+lint: .venv/.ready
+	$(PY) -m ruff check --quiet
+	$(PY) -m ruff format --quiet --check
+	$(PY) -m mypy --no-error-summary --platform linux
+	$(PY) -m mypy --no-error-summary --platform darwin --exclude host/linux.py src
+	.venv/bin/lint-imports --no-logo
+
+# Only the tests that drive real Nix; they fail, not skip, where it cannot run.
+lab: .venv/.ready
+	STOREWARDEN_REQUIRE_REAL_NIX=1 $(PY) -m pytest -v tests/real
+
+bench: .venv/.ready
+	$(PY) benchmarks/sweep.py
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""The argparse tree: what may be said on the command line, typed where it is parsed."""
+
+import argparse
+import re
+
+from storewarden import __version__
+from storewarden.store.entries import EntryKind
+from storewarden.store.errors import StorewardenError
+from storewarden.store.paths import StoreDir
+
+DEFAULT_SOCKET = "/run/storewarden/helper.sock"
+DEFAULT_AUDIT_LOG = "/var/log/storewarden/audit.jsonl"
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_EXIT_CODES = """\
+exit codes:
+  0    all is well (also when something alive was kept)
+  1    --exit-code and something was found; or the audit log is damaged
+  2    wrong use
+  3    the store, its database or Nix cannot be read or asked; nothing was removed
+  4    the helper or the audit log is not available; nothing was removed
+  5    something could not be proved dead, or could not be removed
+  70   a bug in storewarden
+  130  interrupted
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole tree; what is parsed has `command`: the words of the subcommand."""
+    tree = argparse.ArgumentParser(
+        prog="storewarden",
+        description="Finds what interrupted builds stranded in a Nix store, proves it dead with"
+        " Nix's own locks, and removes it.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    tree.add_argument("--version", action="version", version=f"storewarden {__version__}")
+    commands = tree.add_subparsers(required=True, metavar="COMMAND")
+    _add_scan(commands)
+    _add_audit(commands)
+    demo = commands.add_parser(
+        "demo", help="show all of it on a throwaway store; needs no Nix", allow_abbrev=False
+    )
+    demo.set_defaults(command="demo")
+    return tree
+
+
+def _add_scan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    scan = commands.add_parser(
+        "scan",
+        help="find debris, and remove it on request",
+        description="One sweep over the store. Shows what it finds; on a terminal it then offers"
+        " to remove what nothing claims. It needs no privilege to look.",
+        epilog="examples:\n  storewarden scan --dry-run\n  sudo storewarden scan --yes\n"
+        "  storewarden scan --json | jq '.findings[].path'\n\n" + _EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = scan.add_argument
+    add("-n", "--dry-run", action="store_true", help="only show; wins over --yes")
+    add("-y", "--yes", action="store_true", help="remove without asking")
+    add("--json", action="store_true", help="one JSON object on stdout (docs/json.md)")
+    add("--min-age", type=_seconds, default=2.0, metavar="D", help="0, 30s, 5m, 2h, 1d (2s)")
+    add(
+        "--kind",
+        type=EntryKind,
+        action="append",
+        metavar="K",
+        choices=list(EntryKind),
+        help=f"only this kind, may be repeated: {', '.join(EntryKind)}",
+    )
+    add("--exit-code", action="store_true", help="exit with 1 if anything is found")
+    add("--store-dir", type=_store_dir, default=StoreDir("/nix/store"), metavar="D")
+    add("--state-dir", type=_directory, default="/nix/var/nix", metavar="D")
+    add("--nix", metavar="PATH", help="the nix program to ask")
+    add("--build-group", default="nixbld", metavar="G", help="Nix's build-users-group (nixbld)")
+    add("--socket", default=DEFAULT_SOCKET, metavar="PATH", help="where the helper listens")
+    add("--audit-log", default=DEFAULT_AUDIT_LOG, metavar="PATH")
+    scan.set_defaults(command="scan")
+
+
+def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    audit = commands.add_parser("audit", help="what was removed, by whom, why", allow_abbrev=False)
+    actions = audit.add_subparsers(required=True, metavar="ACTION")
+    for name, text in (
+        ("show", "print the audit log"),
+        ("verify", "check that no record was changed, removed or torn"),
+    ):
+        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        action.add_argument("--json", action="store_true")
+        action.add_argument("--audit-log", default=DEFAULT_AUDIT_LOG, metavar="PATH")
+        action.set_defaults(command=f"audit {name}")
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"([0-9]+)([smhd]?)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time such as 0, 30s or 2h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _store_dir(text: str) -> StoreDir:
+    try:
+        return StoreDir(text)
+    except StorewardenError as cause:
+        raise argparse.ArgumentTypeError(str(cause)) from None
+
+
+def _directory(text: str) -> str:
+    if not text.startswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an absolute path")
+    return text.rstrip("/")

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""The command line: a function a subcommand, errors told once, exit codes."""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from storewarden import auditlog, host, processes, report
+from storewarden.arguments import parser
+from storewarden.repair import HelperUnavailableError, Remove, remove_through, repair, requests_for
+from storewarden.scan import Sweep, sweep
+from storewarden.store.entries import EntryKind
+from storewarden.store.errors import AuditUnavailableError, StorewardenError
+from storewarden.store.store import Store, build_users
+from storewarden.store.validity import Nix, ask, find_nix
+from storewarden.store.wire import Outcome, RemoveRequest, Status
+
+OK, FOUND, UNREADABLE, UNAVAILABLE, NOT_ALL, BUG, INTERRUPTED = 0, 1, 3, 4, 5, 70, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code (2 is argparse's own)."""
+    arguments = parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except StorewardenError as cause:
+        _error(str(cause))
+        unavailable = isinstance(cause, HelperUnavailableError | AuditUnavailableError)
+        return UNAVAILABLE if unavailable else UNREADABLE
+    except KeyboardInterrupt as cause:
+        _error(str(cause) or "interrupted; nothing was removed")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has had enough; keep the interpreter from flushing into the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception:  # noqa: BLE001 - the one place where a bug becomes an exit code
+        traceback.print_exc()
+        _error("this is a bug in storewarden; nothing more was done; please report it")
+        return BUG
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    match arguments.command:
+        case "scan":
+            return _scan(arguments)
+        case "audit show":
+            return _audit_show(arguments)
+        case "audit verify":
+            return _audit_verify(arguments)
+        case _:
+            from storewarden.demo import demo  # noqa: PLC0415 - it brings the engine along
+
+            return demo(_print)
+
+
+def _scan(arguments: argparse.Namespace) -> int:
+    store = _store(arguments)
+    found = sweep(store, tuple(arguments.kind or EntryKind))
+    for note in found.notes:
+        _note(note)
+    wanted = requests_for(found.findings)
+    asked = arguments.yes and not arguments.dry_run
+    if not arguments.json:
+        for line in report.sweep_lines(found, store):
+            _print(line)
+        asked = asked or _agreed(arguments, wanted)
+        if wanted and not asked:
+            _note("to remove what can go: sudo storewarden scan --yes")
+    outcomes = _repaired(arguments, store, found, wanted) if asked else None
+    if arguments.json:
+        _print(report.sweep_json(found, store, outcomes))
+    return _exit_code(arguments, found, outcomes or [])
+
+
+def _agreed(arguments: argparse.Namespace, wanted: tuple[RemoveRequest, ...]) -> bool:
+    """Whether a person at a terminal says yes; nobody is asked anywhere else."""
+    if not wanted or arguments.dry_run or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    return input(f"Remove these {len(wanted)}? [y/N] ").strip().lower() in {"y", "yes"}
+
+
+def _repaired(
+    arguments: argparse.Namespace,
+    store: Store,
+    found: Sweep,
+    wanted: tuple[RemoveRequest, ...],
+) -> list[Outcome]:
+    """What became of each, told as it happens. Ctrl-C ends it after the batch at work."""
+    in_process = os.stat(store.store_dir.path).st_uid == os.geteuid()
+    remove = _remove_here(arguments, store) if in_process else remove_through(arguments.socket)
+    interrupted: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        if interrupted:
+            raise KeyboardInterrupt("interrupted; the next run finishes what was begun")
+        interrupted.append(number)
+        _note("finishing what was begun; Ctrl-C again to leave it to the next run")
+
+    def outcomes() -> Iterator[Outcome]:
+        if found.leftovers and in_process and not wanted:
+            yield from remove(())
+        yield from repair(wanted, remove, lambda: bool(interrupted))
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        done = []
+        for outcome in outcomes():
+            if not arguments.json:
+                _print(report.outcome_line(outcome, store.store_dir))
+            if outcome.status is not Status.TAKEN:
+                done.append(outcome)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted:
+        raise KeyboardInterrupt("interrupted; what is listed was done, the rest is untouched")
+    return done
+
+
+def _remove_here(arguments: argparse.Namespace, store: Store) -> Remove:
+    """The engine in this process, for the owner of the store (root, nearly always)."""
+    from storewarden.helper import engine  # noqa: PLC0415 - only who may remove loads it
+
+    if os.geteuid() == 0:
+        try:
+            host.make_writable(store.view)
+        except OSError as cause:
+            raise StorewardenError(
+                f"{store.view} is mounted read-only and cannot be made writable here: {cause}"
+            ) from cause
+    via = f"by sudo of uid {sudo}" if (sudo := os.environ.get("SUDO_UID")) else "by hand"
+    requester = engine.Requester(os.getuid(), os.getpid(), via)
+
+    def remove(requests: Sequence[RemoveRequest]) -> Iterator[Outcome]:
+        return engine.remove(store, requests, audit_log=arguments.audit_log, requester=requester)
+
+    return remove
+
+
+def _store(arguments: argparse.Namespace) -> Store:
+    root = os.geteuid() == 0
+    wanted = arguments.nix or (None if root else shutil.which("nix"))
+    nix = Nix(find_nix(wanted), arguments.store_dir, arguments.state_dir)
+    allocated = (host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT)
+    return Store(
+        store_dir=arguments.store_dir,
+        state_dir=arguments.state_dir,
+        build_users=build_users(arguments.build_group, allocated),
+        ask_nix=lambda paths: ask(nix, paths),
+        # Root's witness has the last word, so it is the one that needs no third party's code.
+        processes_of=host.processes_of if root else processes.processes_of,
+        min_age=arguments.min_age,
+        view=arguments.store_dir.path,
+    )
+
+
+def _exit_code(arguments: argparse.Namespace, found: Sweep, outcomes: list[Outcome]) -> int:
+    if found.nix_silent:
+        _error(f"Nix could not be asked, so nothing can be removed: {found.nix_silent}")
+        return UNREADABLE
+    bad = {Status.FAILED, Status.PARTIAL}
+    if any(outcome.status in bad or outcome.unproved for outcome in outcomes):
+        return NOT_ALL
+    return FOUND if arguments.exit_code and found.findings else OK
+
+
+def _audit_show(arguments: argparse.Namespace) -> int:
+    records = list(auditlog.read_records(arguments.audit_log))
+    if arguments.json:
+        _print(json.dumps({"version": report.VERSION, "records": records}, indent=2))
+    else:
+        for record in records:
+            _print(report.record_line(record))
+    return OK
+
+
+def _audit_verify(arguments: argparse.Namespace) -> int:
+    found = auditlog.verify(arguments.audit_log)
+    if arguments.json:
+        document = {"version": report.VERSION, "sound": not found.problem, **asdict(found)}
+        _print(json.dumps(document, indent=2))
+    else:
+        for line in report.verification_lines(found):
+            _print(line)
+    return FOUND if found.problem else OK
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - results go to stdout
+
+
+def _note(text: str) -> None:
+    print(f"storewarden: {report.shown(text)}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _error(text: str) -> None:
+    _note(f"error: {text}")

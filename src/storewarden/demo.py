@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""`storewarden demo`: the main job on a throwaway store, with debris of every kind."""
+
+import os
+import tempfile
+from collections.abc import Callable
+
+from storewarden import auditlog, report
+from storewarden.helper import engine
+from storewarden.repair import repair, requests_for
+from storewarden.scan import sweep
+from storewarden.store.paths import StorePath, output_lock
+from storewarden.store.verdict import Verdict
+from storewarden.store.wire import Status
+from storewarden.throwaway import ThrowawayStore
+
+Say = Callable[[str], None]
+
+
+def demo(say: Say) -> int:
+    """Show find, prove, remove and record, in a store that is gone afterwards; 0 if all held."""
+    with tempfile.TemporaryDirectory(prefix="storewarden-demo-") as directory:
+        place = ThrowawayStore.create(directory)
+        try:
+            alive = _fill(place)
+            return _show(place, alive, f"{directory}/log/audit.jsonl", say)
+        finally:
+            place.close()
+
+
+def _fill(place: ThrowawayStore) -> StorePath:
+    """Valid paths, debris of every kind, and one build that is alive; gives the latter's output."""
+    for name in ("hello-2.12", "bash-5.3", "glibc-2.42"):
+        place.add_valid(name)
+    place.strand(place.add_derivation("interrupted-1.0"))
+    two = place.add_derivation("two-outputs-2.0")
+    place.strand(two)
+    place.strand(two, "dev")
+    live = place.add_derivation("live-3.0")
+    alive = place.strand(live)
+    place.hold(place.path(output_lock(live, "out")))
+    place.add_lock(f"{place.invent('substituted-4.0').base_name}.lock")
+    os.mkdir(place.path(f"{place.invent('sandboxed-5.0.drv').base_name}.chroot"), 0o700)
+    for suffix in (".check", ".old-12-1", ".tmp", ""):
+        place.add_file(f"{place.invent('kept-6.0').base_name}{suffix}")
+    for name in ("tmp-123-0", ".DS_Store"):
+        place.add_file(name)
+    place.register(place.invent("lost-7.0"))
+    return alive
+
+
+def _show(place: ThrowawayStore, alive: StorePath, log: str, say: Say) -> int:
+    store = place.as_store()
+    say(f"A throwaway store in {place.store_dir.path}: real directories, a real database, and one")
+    say("lock that is really held. There is no Nix here, so its database is asked in its place.\n")
+    say("$ storewarden scan --dry-run")
+    found = sweep(store)
+    for line in report.sweep_lines(found, store):
+        say(line)
+    say("\n$ sudo storewarden scan --yes")
+    requester = engine.Requester(os.getuid(), os.getpid(), "by the demo")
+    outcomes = list(
+        repair(
+            requests_for(found.findings),
+            lambda batch: engine.remove(store, batch, audit_log=log, requester=requester),
+            lambda: False,
+        )
+    )
+    for outcome in outcomes:
+        say(report.outcome_line(outcome, store.store_dir))
+    say("\n$ storewarden audit show")
+    for record in auditlog.read_records(log):
+        say(report.record_line(record))
+    say("\n$ storewarden audit verify")
+    verified = auditlog.verify(log)
+    for line in report.verification_lines(verified):
+        say(line)
+    left = sweep(store).findings
+    removable = [f for f in left if f.judgement.verdict is not Verdict.KEEP]
+    removed = sum(outcome.status is Status.REMOVED for outcome in outcomes)
+    say(
+        f"\n{removed} removed, {len(left)} kept: what is alive, what is Nix's own, what is foreign."
+    )
+    kept_alive = os.path.isdir(place.path(alive.base_name))
+    return 0 if kept_alive and removed and not removable and not verified.problem else 1

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: MIT
+"""`python -I -m storewarden.helper`: the engine behind a Unix socket, one request at a time.
+
+It reads no configuration file and no variable but systemd's LISTEN_*. The allowed uids only
+limit who may ask; it is meant to be safe if every local user could.
+"""
+
+import argparse
+import os
+import select
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from storewarden import host
+from storewarden.helper.engine import Requester, remove
+from storewarden.store.errors import BadMessageError, StorewardenError
+from storewarden.store.paths import StoreDir
+from storewarden.store.store import Store, build_users
+from storewarden.store.validity import Nix, ask, find_nix
+from storewarden.store.wire import MAX_REQUEST, decode_request, encode_end, encode_outcome
+
+DEFAULT_SOCKET = "/run/storewarden/helper.sock"
+DEFAULT_AUDIT_LOG = "/var/log/storewarden/audit.jsonl"
+_REQUEST_SECONDS = 10.0
+_FIRST_LISTEN_FD = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until idle for too long or told to end; 0 then, 2 for bad use, 3 for a broken world."""
+    arguments = _parser().parse_args(argv)
+    os.umask(0o077)
+    try:
+        _check_surroundings(arguments)
+        os.chdir("/")
+        if arguments.view == arguments.store_dir:
+            host.make_writable(arguments.store_dir)
+        _check_view(arguments)
+        with _listening(arguments) as listener:
+            _serve(listener, arguments)
+    except (StorewardenError, OSError) as cause:
+        _say(3, f"storewarden-helper: error: {cause}")
+        return 3
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="storewarden-helper", allow_abbrev=False)
+    add = parser.add_argument
+    add("--allow-uid", type=int, action="append", required=True, metavar="UID")
+    add("--socket", default=DEFAULT_SOCKET)
+    add("--store-dir", default="/nix/store")
+    add("--state-dir", default="/nix/var/nix")
+    add("--view", help="where the store directory is writable, if elsewhere")
+    add("--nix", help="absolute path of nix")
+    add("--build-group", default="nixbld")
+    add("--audit-log", default=DEFAULT_AUDIT_LOG)
+    add("--min-age", type=float, default=2.0, metavar="SECONDS")
+    add("--idle-exit", type=float, default=0.0, metavar="SECONDS", help="0: never")
+    return parser
+
+
+def _check_surroundings(arguments: argparse.Namespace) -> None:
+    """Refuse to run where somebody else could have put code into this process."""
+    if not sys.flags.isolated:
+        raise StorewardenError("start it as: python -I -m storewarden.helper")
+    arguments.view = arguments.view or arguments.store_dir
+    for place in (sys.executable, *sys.path):
+        path = os.path.realpath(place)
+        while True:
+            if os.path.exists(path) and _open_to_others(os.stat(path)):
+                raise StorewardenError(f"{path}, where this program is, can be changed by others")
+            if path == "/":
+                break
+            path = os.path.dirname(path)
+
+
+def _open_to_others(found: os.stat_result) -> bool:
+    loose = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+    return bool(loose) or found.st_uid not in {0, os.geteuid()}
+
+
+def _check_view(arguments: argparse.Namespace) -> None:
+    seen, store = os.stat(arguments.view), os.stat(arguments.store_dir)
+    if (seen.st_dev, seen.st_ino) != (store.st_dev, store.st_ino):
+        raise StorewardenError(f"{arguments.view} is not the directory {arguments.store_dir}")
+    if store.st_uid != os.geteuid():
+        raise StorewardenError(
+            f"{arguments.store_dir} belongs to uid {store.st_uid}; run it as that"
+        )
+
+
+@contextmanager
+def _listening(arguments: argparse.Namespace) -> Iterator[socket.socket]:
+    """The socket that systemd hands over, or else one bound here and removed at the end."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        with socket.socket(fileno=_FIRST_LISTEN_FD) as listener:
+            yield listener
+        return
+    path = arguments.socket
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    _remove_stale_socket(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        try:
+            # One uid owns it; with several, the peer's credentials alone decide.
+            if len(set(arguments.allow_uid)) == 1:
+                os.chown(path, arguments.allow_uid[0], -1)
+                os.chmod(path, 0o600)
+            else:
+                os.chmod(path, 0o666)  # noqa: S103 - see above
+            listener.listen(16)
+            yield listener
+        finally:
+            os.unlink(path)
+
+
+def _remove_stale_socket(path: str) -> None:
+    """Make room for our socket, where what is there is a socket that nobody serves."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise StorewardenError(f"{path} exists and is not a socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.connect(path)
+        raise StorewardenError(f"another helper serves {path}")
+    except ConnectionRefusedError:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def _serve(listener: socket.socket, arguments: argparse.Namespace) -> None:
+    """Answer one connection after the other. A signal ends it between two, never within one."""
+    wake, woken = os.pipe()
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(woken)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    _say(6, f"serving {arguments.socket} for uid {sorted(set(arguments.allow_uid))}")
+    patience = arguments.idle_exit or None
+    while True:
+        ready, _, _ = select.select([listener.fileno(), wake], [], [], patience)
+        if not ready or wake in ready:
+            return
+        connection, _ = listener.accept()
+        with connection:
+            _answer(connection, arguments)
+
+
+def _answer(connection: socket.socket, arguments: argparse.Namespace) -> None:
+    try:
+        uid, pid = host.peer(connection)
+        if uid not in arguments.allow_uid:
+            _say(4, f"uid {uid} (pid {pid}) may not ask")
+            _send(connection, encode_end(f"uid {uid} may not ask this helper (see --allow-uid)"))
+            return
+        requests = decode_request(_read_line(connection))
+        requester = Requester(uid, pid, "socket")
+        store, log = _store(arguments), arguments.audit_log
+        for outcome in remove(store, requests, audit_log=log, requester=requester):
+            _say(6, f"{outcome.base_name}: {outcome.status} {'; '.join(outcome.reasons)}")
+            _send(connection, encode_outcome(outcome))
+        _send(connection, encode_end())
+    except StorewardenError as cause:
+        _say(4, str(cause))
+        _send(connection, encode_end(str(cause)))
+    except OSError as cause:
+        _say(4, f"connection lost: {cause}")
+
+
+def _read_line(connection: socket.socket) -> bytes:
+    """One line of at most 4 KiB, within ten seconds; `BadMessageError` otherwise."""
+    deadline = time.monotonic() + _REQUEST_SECONDS
+    data = b""
+    while b"\n" not in data:
+        connection.settimeout(max(0.01, deadline - time.monotonic()))
+        try:
+            more = connection.recv(MAX_REQUEST + 1 - len(data))
+        except TimeoutError:
+            raise BadMessageError("the request did not come in time") from None
+        if not more or len(data) + len(more) > MAX_REQUEST:
+            raise BadMessageError(f"a request is one line of at most {MAX_REQUEST} bytes")
+        data += more
+    line, _, rest = data.partition(b"\n")
+    if rest:
+        raise BadMessageError("one request a connection")
+    return line
+
+
+def _send(connection: socket.socket, data: bytes) -> None:
+    """Tell the client; if it has gone away, the work goes on all the same."""
+    try:
+        connection.settimeout(_REQUEST_SECONDS)
+        connection.sendall(data)
+    except OSError:
+        return
+
+
+def _store(arguments: argparse.Namespace) -> Store:
+    """The store, with its build users resolved anew: they may have changed since the start."""
+    store_dir = StoreDir(arguments.store_dir)
+    nix = Nix(find_nix(arguments.nix), store_dir, arguments.state_dir)
+    allocated = (host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT)
+    return Store(
+        store_dir=store_dir,
+        state_dir=arguments.state_dir,
+        build_users=build_users(arguments.build_group, allocated),
+        ask_nix=lambda paths: ask(nix, paths),
+        processes_of=host.processes_of,
+        min_age=arguments.min_age,
+        view=arguments.view,
+    )
+
+
+def _say(level: int, text: str) -> None:
+    """One line for the journal, with its priority in front."""
+    print(f"<{level}>{text}", file=sys.stderr, flush=True)  # noqa: T201 - the helper's only log
+
+
+if __name__ == "__main__":
+    sys.exit(main())

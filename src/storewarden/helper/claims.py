@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""Nix's own locks, taken the Nix way, never waited for, and held until the caller's stack ends.
+
+Each `hold_*` gives a fact about the claim: NO means "nobody has it, and now we do". Read in
+pathlocks.cc, user-lock.cc and gc.cc of Nix 2.8.1, 2.26.4 and 2.34.6.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Collection
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+from storewarden.store.entries import BuildUsers, look
+from storewarden.store.paths import StoreDir, StorePath
+from storewarden.store.verdict import NO, Fact, Known
+
+_ATTEMPTS = 8
+_LOCK_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_LOCK_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLock:
+    """A lock file whose flock is ours."""
+
+    base_name: str
+    fd: int
+
+
+def hold_collector(stack: ExitStack, state_dir: str) -> Fact:
+    """Hold `gc.lock` shared, so that no collector unlinks the lock files held after it.
+
+    Builders take it shared too, so they are not stalled; a collector waits for milliseconds.
+    """
+    try:
+        fd = os.open(f"{state_dir}/gc.lock", _LOCK_FLAGS | os.O_CREAT, _LOCK_MODE)
+    except OSError as cause:
+        fd = _open_existing(f"{state_dir}/gc.lock", cause)
+        if fd < 0:
+            return Fact(Known.UNKNOWN, f"gc.lock: {_reason(cause)}")
+    stack.callback(os.close, fd)
+    return _flock(fd, fcntl.LOCK_SH, "gc.lock is held")
+
+
+def hold_user(stack: ExitStack, state_dir: str, uid: int, build_users: BuildUsers) -> Fact:
+    """Hold the lock of that build user, so that no build starts as it; Nix takes another."""
+    slot = None if uid in build_users.uids else build_users.slot(uid)
+    name = f"userpool/{uid}" if slot is None else f"userpool2/slot-{slot}"
+    path = f"{state_dir}/{name}"
+    try:
+        fd = os.open(path, _LOCK_FLAGS | os.O_CREAT, _LOCK_MODE)
+    except OSError as cause:
+        fd = _open_existing(path, cause)
+        if fd < 0:
+            return Fact(Known.UNKNOWN, f"{name}: {_reason(cause)}")
+    stack.callback(os.close, fd)
+    return _flock(fd, fcntl.LOCK_EX, f"{name} is held")
+
+
+def hold_lock_file(stack: ExitStack, store_fd: int, base_name: str) -> HeldLock | Fact | None:
+    """Hold the lock of an existing lock file; None where there is none by that name."""
+    try:
+        fd = os.open(base_name, _LOCK_FLAGS, dir_fd=store_fd)
+    except FileNotFoundError:
+        return None
+    except OSError as cause:
+        # A symbolic link or a device under a lock's name: some build user's doing, not Nix's.
+        return Fact(Known.UNKNOWN, f"{base_name}: {_reason(cause)}")
+    stack.callback(os.close, fd)
+    fact = _flock(fd, fcntl.LOCK_EX, f"{base_name} is held")
+    if fact.known is not Known.NO:
+        return fact
+    found = os.fstat(fd)
+    linked = look(store_fd, base_name)
+    if linked is None or (linked.device, linked.inode) != (found.st_dev, found.st_ino):
+        return None  # unlinked before the lock was ours: the name is free, or another file's
+    if not stat.S_ISREG(found.st_mode) or found.st_size != 0 or found.st_nlink != 1:
+        return Fact(Known.UNKNOWN, f"{base_name} is not an empty lock file")
+    return HeldLock(base_name, fd)
+
+
+def remove_lock_file(store_fd: int, lock: HeldLock) -> None:
+    """Unlink a held lock file, then mark its inode: in this order, pathlocks.cc `deleteLockFile`.
+
+    Nix takes a lock file of non-zero size for one that was unlinked, and starts afresh. The size
+    is set rather than a byte written, because that cannot fail on a full disk.
+    """
+    with suppress(FileNotFoundError):
+        os.unlink(lock.base_name, dir_fd=store_fd)
+    os.ftruncate(lock.fd, 1)
+
+
+def hold_path(stack: ExitStack, store_fd: int, base_name: str) -> HeldLock | Fact:
+    """Hold the path lock of that name, making its file where there is none.
+
+    One that was made here is removed when the stack ends; one that was there stays.
+    """
+    for _ in range(_ATTEMPTS):
+        held = hold_lock_file(stack, store_fd, base_name)
+        if held is not None:
+            return held
+        flags = _LOCK_FLAGS | os.O_CREAT | os.O_EXCL
+        try:
+            fd = os.open(base_name, flags, _LOCK_MODE, dir_fd=store_fd)
+        except FileExistsError:
+            continue  # a build made it first; look at that one
+        except OSError as cause:
+            return Fact(Known.UNKNOWN, f"{base_name}: {_reason(cause)}")
+        stack.callback(os.close, fd)
+        fact = _flock(fd, fcntl.LOCK_EX, f"{base_name} is held")
+        if fact.known is not Known.NO:
+            return fact  # a build was quicker between the two calls; the file is its own now
+        made = HeldLock(base_name, fd)
+        stack.callback(remove_lock_file, store_fd, made)
+        return made
+    return Fact(Known.UNKNOWN, f"{base_name} changed hands {_ATTEMPTS} times")
+
+
+def temp_roots(state_dir: str, store_dir: StoreDir) -> dict[StorePath, str] | None:
+    """Every temp root of a live process, with that process's pid; None if one cannot be read.
+
+    gc.cc `findTempRoots`: a file whose flock can be taken has a dead owner. It is left alone:
+    tidying these is the collector's. A missing directory means that nobody ever had a root.
+    """
+    roots: dict[StorePath, str] = {}
+    directory = f"{state_dir}/temproots"
+    try:
+        names = [name for name in os.listdir(directory) if not name.startswith(".")]
+        for name in names:
+            for text in _live_content(f"{directory}/{name}").split(b"\0"):
+                base_name = os.fsdecode(text).removeprefix(f"{store_dir.path}/")
+                if (path := StorePath.maybe(base_name)) is not None:
+                    roots[path] = name
+    except FileNotFoundError:
+        return roots
+    except OSError:
+        # EACCES or EIO hides live roots: unknown, never none.
+        return None
+    return roots
+
+
+def rooted(roots: dict[StorePath, str] | None, paths: Collection[StorePath]) -> Fact:
+    """Whether a live temp root has the hash part of one of `paths`, as the collector compares."""
+    if roots is None:
+        return Fact(Known.UNKNOWN)
+    hash_parts = {path.hash_part for path in paths}
+    for root, pid in roots.items():
+        if root.hash_part in hash_parts:
+            return Fact(Known.YES, f"process {pid}")
+    return NO
+
+
+def _live_content(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return b""  # its process ended meanwhile
+    with os.fdopen(fd, "rb") as file:
+        dead = _flock(fd, fcntl.LOCK_EX, "").known is Known.NO
+        return b"" if dead else file.read()
+
+
+def _open_existing(path: str, cause: OSError) -> int:
+    """A descriptor for flock alone, where the file may not be written; -1 if that fails too."""
+    if cause.errno not in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return -1
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _flock(fd: int, operation: int, busy: str) -> Fact:
+    try:
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return Fact(Known.YES, busy)
+    except OSError as cause:
+        return Fact(Known.UNKNOWN, _reason(cause))
+    return NO
+
+
+def _reason(cause: OSError) -> str:
+    return os.strerror(cause.errno or 0).lower()

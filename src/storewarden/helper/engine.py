@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: MIT
+"""The story of a removal: resume, survey, take, purge, conclude. Readable in one sitting.
+
+Taking happens under Nix's locks and lasts milliseconds, whatever the tree; purging holds none.
+Nothing the requester says is believed: a request only points at an entry.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+
+from storewarden import __version__
+from storewarden.helper.audit import AuditLog, open_log
+from storewarden.helper.claims import remove_lock_file
+from storewarden.helper.facts import Proof, hold_and_look, in_database
+from storewarden.helper.removal import Private, new_private, purge, put_back, remove_from_store
+from storewarden.helper.resume import purged_outcome, resume
+from storewarden.helper.survey import Survey, survey
+from storewarden.store.entries import Entry, EntryKind, classify, look, open_directory
+from storewarden.store.errors import AuditUnavailableError
+from storewarden.store.paths import StorePath
+from storewarden.store.store import Store
+from storewarden.store.verdict import Known, Verdict, explain, judge
+from storewarden.store.wire import Outcome, RemoveRequest, Status
+
+Checkpoint = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who asked, as the kernel says; for the audit log, not for any decision."""
+
+    uid: int
+    pid: int | None
+    via: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    store: Store
+    store_fd: int
+    log: AuditLog
+    survey: Survey
+    requester: Requester
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """An entry that is out of the store: its intent's number, and where it lies."""
+
+    base_name: str
+    op: int
+    private: Private
+
+
+def remove(
+    store: Store,
+    requests: Sequence[RemoveRequest],
+    *,
+    audit_log: str,
+    requester: Requester,
+    checkpoint: Checkpoint = lambda _: None,
+) -> Iterator[Outcome]:
+    """Remove what of `requests` is proved dead, after finishing what an earlier run left.
+
+    Gives an outcome for each, and TAKEN before that for what has left the store. All are taken
+    before any is purged, so that builds go on as soon as can be. A `StorewardenError` means a
+    broken world; what was taken before it is purged all the same. `checkpoint` is called with
+    the name of each step that was reached, so that tests can interrupt there.
+    """
+    store_fd = open_directory(store.view)
+    with ExitStack() as stack:
+        stack.callback(os.close, store_fd)
+        log = stack.enter_context(open_log(audit_log))
+        yield from resume(store, store_fd, log)
+        if not requests:
+            return
+        seen = survey(store, store_fd, requests)
+        work = _Work(store, store_fd, log, seen, requester, checkpoint)
+        taken: list[_Taken] = []
+        broken: AuditUnavailableError | None = None
+        for request in requests:
+            try:
+                result = _take(work, stack, request)
+            except AuditUnavailableError as cause:
+                broken = cause
+                break
+            if isinstance(result, _Taken):
+                taken.append(result)
+                result = Outcome(result.base_name, Status.TAKEN)
+            yield result
+        for item in taken:
+            yield _purge(work, item)
+        if broken is not None:
+            raise broken
+
+
+def _take(work: _Work, privates: ExitStack, request: RemoveRequest) -> _Taken | Outcome:
+    """Prove the entry dead under locks and move it out of the store, or say why not."""
+    name = request.base_name
+    entry = look(work.store_fd, name)
+    if entry is None:
+        return Outcome(name, Status.VANISHED)
+    if (entry.device, entry.inode) != (request.device, request.inode):
+        return Outcome(name, Status.KEPT, ("it is no longer the entry that was looked at",))
+    store_uid = os.fstat(work.store_fd).st_uid
+    kind = classify(entry, store_uid=store_uid, build_users=work.store.build_users)
+    if kind is not request.kind:
+        return Outcome(name, Status.KEPT, (f"it is of kind {kind}, not {request.kind}",))
+    with ExitStack() as locks:
+        proof = hold_and_look(locks, work.store, work.store_fd, work.survey, entry, kind)
+        if judge(kind, proof.facts).verdict is not Verdict.REMOVABLE:
+            against = [(c, f) for c, f in proof.facts.items() if f.known is not Known.NO]
+            unproved = all(fact.known is Known.UNKNOWN for _, fact in against)
+            reasons = tuple(explain(claim, fact) for claim, fact in against)
+            return Outcome(name, Status.KEPT, reasons, unproved=unproved)
+        work.checkpoint("proved")
+        if kind is EntryKind.LOCK:
+            return _remove_lock(work, entry, proof)
+        return _take_output(work, privates, entry, proof)
+
+
+def _remove_lock(work: _Work, entry: Entry, proof: Proof) -> Outcome:
+    op = _intend(work, entry, EntryKind.LOCK, proof, "")
+    work.checkpoint("intended")
+    try:
+        (lock,) = proof.held
+        remove_lock_file(work.store_fd, lock)
+    except OSError as cause:
+        return _conclude(work.log, op, _failed(entry.base_name, cause))
+    work.checkpoint("taken")
+    return _conclude(work.log, op, Outcome(entry.base_name, Status.REMOVED, files=1))
+
+
+def _take_output(work: _Work, privates: ExitStack, entry: Entry, proof: Proof) -> _Taken | Outcome:
+    name = entry.base_name
+    try:
+        private = privates.enter_context(new_private(work.store_fd))
+    except OSError as cause:
+        return _failed(name, cause)
+    op = _intend(work, entry, EntryKind.OUTPUT, proof, private.name)
+    work.checkpoint("intended")
+    try:
+        remove_from_store(work.store_fd, name, private)
+    except OSError as cause:
+        return _conclude(work.log, op, _failed(name, cause))
+    work.checkpoint("taken")
+    moved = look(private.fd, name)
+    valid = in_database(work.store, StorePath(name))
+    if moved is not None and moved.same_object(entry) and valid.known is Known.NO:
+        return _Taken(name, op, private)
+    reason = "it was replaced or registered at the last moment, so it was put back"
+    try:
+        put_back(work.store_fd, name, private)
+    except OSError as cause:
+        reason = f"it may be wanted again but cannot be put back from {private.name}: {cause}"
+        return _conclude(work.log, op, Outcome(name, Status.FAILED, (reason,)))
+    return _conclude(work.log, op, Outcome(name, Status.KEPT, (reason,)))
+
+
+def _purge(work: _Work, item: _Taken) -> Outcome:
+    work.checkpoint("purging")
+    outcome = purged_outcome(item.base_name, purge(item.private))
+    work.checkpoint("purged")
+    return _conclude(work.log, item.op, outcome)
+
+
+def _intend(work: _Work, entry: Entry, kind: EntryKind, proof: Proof, private: str) -> int:
+    deriver = work.survey.derivers.get(StorePath(entry.base_name))
+    return work.log.append(
+        "intent",
+        program=f"storewarden {__version__}",
+        name=entry.base_name,
+        kind=kind.value,
+        device=entry.device,
+        inode=entry.inode,
+        mode=entry.mode,
+        uid=entry.uid,
+        gid=entry.gid,
+        ctime=int(entry.ctime),
+        deriver=deriver.derivation.base_name if deriver else "",
+        output=deriver.output if deriver else "",
+        locks=[lock.base_name for lock in proof.held],
+        absent=[claim.value for claim in proof.facts],
+        private=private,
+        requester={**asdict(work.requester), "pid": work.requester.pid or 0},
+    )
+
+
+def _conclude(log: AuditLog, op: int, outcome: Outcome) -> Outcome:
+    try:
+        log.append(
+            "result",
+            op=op,
+            name=outcome.base_name,
+            status=outcome.status.value,
+            reasons=list(outcome.reasons),
+            files=outcome.files,
+            directories=outcome.directories,
+            bytes=outcome.bytes,
+        )
+    except AuditUnavailableError as cause:
+        # The act is done and its intent is on record; the next run concludes it.
+        return replace(outcome, reasons=(*outcome.reasons, str(cause)))
+    return outcome
+
+
+def _failed(name: str, cause: OSError) -> Outcome:
+    reason = _ADVICE.get(cause.errno or 0, os.strerror(cause.errno or 0).lower())
+    return Outcome(name, Status.FAILED, (reason,))
+
+
+_ADVICE = {
+    errno.EROFS: "the store is mounted read-only here",
+    errno.EBUSY: "something is mounted on it",
+    errno.ENOSPC: "the disk is full, not even a directory can be made in the store",
+    errno.EPERM: "the system refuses it: a flag such as chattr +i, or on macOS App Management",
+    errno.EACCES: "permission denied",
+}

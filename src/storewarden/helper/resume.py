@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""Finishing what an interrupted run left: purge it, or put it back, and tell the log which."""
+
+import os
+from collections.abc import Iterator
+
+from storewarden.helper.audit import AuditLog
+from storewarden.helper.facts import in_database
+from storewarden.helper.removal import Private, Purged, old_private, purge, put_back
+from storewarden.store.entries import PRIVATE_PREFIX, list_names, look
+from storewarden.store.paths import StorePath
+from storewarden.store.store import Store
+from storewarden.store.verdict import Known
+from storewarden.store.wire import Outcome, Status
+
+_AGAIN = "an earlier removal of it was interrupted"
+
+
+def resume(store: Store, store_fd: int, log: AuditLog) -> Iterator[Outcome]:
+    """Finish or undo what private directories and open intents show; an outcome for each.
+
+    The audit log's flock is ours, and so is each private directory's, so nobody is at work there.
+    """
+    for name in list_names(store_fd):
+        if name.startswith(PRIVATE_PREFIX):
+            with old_private(store_fd, name) as private:
+                if private is not None:
+                    yield from _finish(store, store_fd, log, private)
+    for op, intent in list(log.open_intents.items()):
+        private_name = str(intent.get("private"))
+        if private_name and look(store_fd, private_name) is not None:
+            continue  # it waits there, for a reason that was given above
+        outcome = _without_private(store_fd, intent)
+        log.append("result", op=op, name=outcome.base_name, status=outcome.status.value, resumed=1)
+        yield outcome
+
+
+def purged_outcome(base_name: str, purged: Purged) -> Outcome:
+    """The outcome of a purge."""
+    status = Status.PARTIAL if purged.failures else Status.REMOVED
+    reasons = (f"{purged.failures} left: {purged.reason}",) if purged.failures else ()
+    return Outcome(
+        base_name,
+        status,
+        reasons,
+        files=purged.files,
+        directories=purged.directories,
+        bytes=purged.bytes,
+    )
+
+
+def _finish(store: Store, store_fd: int, log: AuditLog, private: Private) -> Iterator[Outcome]:
+    """Purge the private directory, unless what lies in it whole may be valid after all."""
+    intents = {op: i for op, i in log.open_intents.items() if i.get("private") == private.name}
+    names = os.listdir(private.fd)
+    whole = [path for name in names if (path := StorePath.maybe(name)) is not None]
+    base_name = whole[0].base_name if whole else _name_of(intents, private.name)
+    if intents and not names:
+        return  # made, announced, and nothing moved: the entry is still in the store
+    if whole:
+        kept = _keep_or_put_back(store, store_fd, whole, private)
+        if kept is not None:
+            yield _record(log, intents, kept)
+            return
+    if names:
+        yield _record(log, intents, purged_outcome(base_name, purge(private)))
+
+
+def _keep_or_put_back(
+    store: Store, store_fd: int, whole: list[StorePath], private: Private
+) -> Outcome | None:
+    answers = store.ask_nix(whole)
+    for path in whole:
+        known = {in_database(store, path).known, answers[path].known}
+        if known == {Known.NO}:
+            continue
+        name = path.base_name
+        if Known.YES not in known:
+            reason = f"{_AGAIN}; whether it is valid cannot be told, so it waits in {private.name}"
+            return Outcome(name, Status.KEPT, (reason,), unproved=True)
+        try:
+            put_back(store_fd, name, private)
+        except OSError as cause:
+            reason = f"{_AGAIN}; it is valid, but cannot be put back from {private.name}: {cause}"
+            return Outcome(name, Status.FAILED, (reason,))
+        return Outcome(name, Status.KEPT, (f"{_AGAIN}; it is valid, so it was put back",))
+    return None
+
+
+def _without_private(store_fd: int, intent: dict[str, object]) -> Outcome:
+    name = str(intent.get("name", ""))
+    entry = look(store_fd, name)
+    seen = (intent.get("device"), intent.get("inode"))
+    if entry is not None and (entry.device, entry.inode) == seen:
+        return Outcome(name, Status.KEPT, (f"{_AGAIN} before it was moved",))
+    return Outcome(name, Status.REMOVED, (f"{_AGAIN} after it was gone",))
+
+
+def _name_of(intents: dict[int, dict[str, object]], default: str) -> str:
+    return next((str(intent.get("name")) for intent in intents.values()), default)
+
+
+def _record(log: AuditLog, intents: dict[int, dict[str, object]], outcome: Outcome) -> Outcome:
+    members = {
+        "name": outcome.base_name,
+        "status": outcome.status.value,
+        "reasons": list(outcome.reasons),
+        "files": outcome.files,
+        "directories": outcome.directories,
+        "bytes": outcome.bytes,
+        "resumed": 1,
+    }
+    waits = outcome.unproved or outcome.status is Status.FAILED
+    for op in () if waits else tuple(intents):
+        log.append("result", op=op, **members)
+    if not intents:
+        log.append("resumed", **members)
+    return outcome

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""What is asked once for a batch: Nix's answers, the derivers, and whether to act here at all."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from storewarden.helper.claims import temp_roots
+from storewarden.host import mounts
+from storewarden.store.database import Census, connect, known_derivers, sample
+from storewarden.store.derivers import Deriver, find_derivers
+from storewarden.store.entries import look
+from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.paths import LOCK_SUFFIX, StorePath
+from storewarden.store.store import Store
+from storewarden.store.verdict import Fact
+from storewarden.store.wire import RemoveRequest
+
+SHARED_FILE_SYSTEMS = frozenset(
+    {"9p", "afs", "ceph", "cifs", "nfs", "nfs4", "overlay", "smb3", "smbfs", "virtiofs", "webdav"}
+)
+"""Others may write there without our seeing their locks, or the entry may lie in a lower layer."""
+
+
+_DASH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What held of a batch before any lock was taken; it can only lead to fewer removals."""
+
+    nix: dict[StorePath, Fact]
+    derivers: dict[StorePath, Deriver]
+
+
+def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Survey:
+    """Ask Nix and read the store once; `StoreUnreadableError` where nothing may be removed."""
+    _check_file_system(store)
+    paths = [StorePath(request.base_name) for request in requests]
+    census = _Count()
+    names = census.counting(_names(store_fd), temp_roots(store.state_dir, store.store_dir) or {})
+    known = known_derivers(store.state_dir, store.store_dir, paths)
+    derivers = known | find_derivers(paths, names, store.store_dir)
+    with connect(store.state_dir) as connection:
+        count, sampled = sample(connection, store.store_dir)
+    present = sum(look(store_fd, name) is not None for name in sampled)
+    scaled = count * present // max(1, len(sampled))
+    Census(count, scaled, max(0, census.store_paths - count)).check()
+    return Survey(store.ask_nix(paths), derivers)
+
+
+@dataclass(slots=True)
+class _Count:
+    """Counts the store paths that come by, so that the store is listed once."""
+
+    store_paths: int = 0
+
+    def counting(self, names: Iterator[str], rooted: dict[StorePath, str]) -> Iterator[str]:
+        yield from (path.base_name for path in rooted if path.is_derivation)
+        for name in names:
+            # Roughly what parses: this counts, and is run for every name of the store.
+            if name[_DASH : _DASH + 1] == "-" and not name.endswith(LOCK_SUFFIX):
+                self.store_paths += 1
+            yield name
+
+
+def _names(store_fd: int) -> Iterator[str]:
+    try:
+        with os.scandir(store_fd) as entries:
+            for entry in entries:
+                yield entry.name
+    except OSError as cause:
+        reason = os.strerror(cause.errno or 0).lower()
+        raise StoreUnreadableError(f"cannot list the store directory: {reason}") from cause
+
+
+def _check_file_system(store: Store) -> None:
+    seen = mounts()
+    if seen is None:
+        raise StoreUnreadableError("the mounts of this machine cannot be read; nothing is removed")
+    for path in {store.store_dir.path, store.view}:
+        kind = file_system_of(path, seen)
+        if kind in SHARED_FILE_SYSTEMS or kind.startswith("fuse"):
+            raise StoreUnreadableError(
+                f"{path} is on a {kind} file system, where locks and layers cannot be trusted;"
+                " nothing is removed"
+            )
+
+
+def file_system_of(path: str, seen: Sequence[tuple[str, str]]) -> str:
+    """The type of the file system that `path` is on, by the longest mount point above it."""
+    best, kind = "", ""
+    for point, found in seen:
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        # Of two mounts on one point the later one is on top.
+        if inside and len(point) >= len(best):
+            best, kind = point, found
+    return kind

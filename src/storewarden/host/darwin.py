@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""What only macOS can tell or do. Kept tiny: no Mac has run it yet (docs/architecture.md)."""
+
+import ctypes
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Collection
+
+FIRST_ALLOCATED = 56930
+ALLOCATED = 128
+PER_SLOT = 1
+"""`start-id`, `id-count` and block size of auto-allocate-uids (libstore globals.hh, 2.34.6)."""
+
+_SOL_LOCAL = 0
+_LOCAL_PEERCRED = 1
+_LOCAL_PEERPID = 2
+_XUCRED = "=IIh2x16I"
+_UID_ONLY, _RUID_ONLY = 4, 5  # sys/proc_info.h: PROC_UID_ONLY, PROC_RUID_ONLY
+_RENAME_EXCL = 4
+
+ListPids = Callable[[int, int], "list[int] | None"]
+
+
+def peer(connection: socket.socket) -> tuple[int, int | None]:
+    """Uid and pid of who called connect() on the other side (LOCAL_PEERCRED, LOCAL_PEERPID)."""
+    size = struct.calcsize(_XUCRED)
+    uid = peer_uid(connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, size))
+    (pid,) = struct.unpack("=i", connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID, 4))
+    return uid, pid or None
+
+
+def peer_uid(xucred: bytes) -> int:
+    """The uid in a `struct xucred`; `OSError` where its version or size is not the known one."""
+    if len(xucred) != struct.calcsize(_XUCRED):
+        raise OSError("LOCAL_PEERCRED gave a structure of another size")
+    version, uid, *_ = struct.unpack(_XUCRED, xucred)
+    if version != 0:
+        raise OSError("LOCAL_PEERCRED gave a structure of another version")
+    return int(uid)
+
+
+def processes_of(uids: Collection[int], list_pids: ListPids | None = None) -> list[int] | None:
+    """Pids whose real or effective uid is in `uids`; None if libproc does not say."""
+    ask = list_pids or _proc_listpids
+    found: set[int] = set()
+    for uid in uids:
+        for kind in (_UID_ONLY, _RUID_ONLY):
+            pids = ask(kind, uid)
+            if pids is None:
+                return None
+            found.update(pids)
+    return sorted(found)
+
+
+def _proc_listpids(kind: int, uid: int) -> list[int] | None:
+    library = ctypes.CDLL("/usr/lib/libproc.dylib", use_errno=True)
+    room = library.proc_listpids(kind, uid, None, 0)
+    if room < 0:
+        return None
+    # Processes may start between the two calls: room for some more, and a full buffer is unknown.
+    buffer = (ctypes.c_int32 * (room // 4 + 64))()
+    used = library.proc_listpids(kind, uid, buffer, ctypes.sizeof(buffer))
+    if used < 0 or used >= ctypes.sizeof(buffer):
+        return None
+    return [pid for pid in buffer[: used // 4] if pid]
+
+
+def lock_holders(table: str = "") -> dict[int, int] | None:
+    """None: macOS has no table of locks that a process could read."""
+    del table
+    return None
+
+
+def mounts(table: str = "/sbin/mount") -> list[tuple[str, str]] | None:
+    """Mount point and file system type of every mount, as mount(8) prints them."""
+    try:
+        done = subprocess.run([table], capture_output=True, check=True, timeout=10, env={})
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return parse_mounts(os.fsdecode(done.stdout))
+
+
+def parse_mounts(text: str) -> list[tuple[str, str]] | None:
+    """The table from lines such as `/dev/disk3s7 on /nix (apfs, local, journaled)`."""
+    found = []
+    for line in text.splitlines():
+        place, bracket, options = line.rpartition(" (")
+        _, on, point = place.partition(" on ")
+        if not (on and bracket):
+            return None
+        found.append((point, options.split(",")[0].rstrip(")")))
+    return found
+
+
+def rename_exclusive(from_fd: int, name: str, to_fd: int, new_name: str) -> None:
+    """renameatx_np(2) with RENAME_EXCL: `OSError`, and nothing changed, if `new_name` exists."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.renameatx_np(
+        from_fd, os.fsencode(name), to_fd, os.fsencode(new_name), ctypes.c_uint(_RENAME_EXCL)
+    ):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
+
+
+def make_writable(store_dir: str) -> None:
+    """Nothing: no macOS installer mounts the store read-only."""
+    del store_dir

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""What only Linux can tell or do, read from `/proc` and asked by system call."""
+
+import ctypes
+import errno
+import os
+import re
+import socket
+import struct
+from collections.abc import Collection, Iterator
+
+FIRST_ALLOCATED = 872415232
+ALLOCATED = 65536 * 128
+PER_SLOT = 65536
+"""`start-id`, `id-count` and block size of auto-allocate-uids (libstore globals.hh, 2.34.6)."""
+
+_RENAME_NOREPLACE = 1
+_CLONE_NEWNS = 0x20000
+_MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
+_SYSTEM_IDS = 4  # real, effective, saved and file system uid
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+def peer(connection: socket.socket) -> tuple[int, int | None]:
+    """Uid and pid of who called connect() on the other side (SO_PEERCRED).
+
+    A peer whose user namespace does not map here shows as 65534; a pid that this pid namespace
+    cannot see as None.
+    """
+    size = struct.calcsize("iII")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid, uid, _gid = struct.unpack("iII", credentials)
+    return uid, pid or None
+
+
+def processes_of(uids: Collection[int], proc: str = "/proc") -> list[int] | None:
+    """Pids whose real, effective, saved or file system uid is in `uids`; None if some are hidden.
+
+    A thread group whose leader has ended shows as a zombie while its other threads live on, so
+    only a zombie with no thread left is dead.
+    """
+    try:
+        # With hidepid, or in a unit with ProtectProc, pid 1 is what cannot be seen.
+        os.stat(f"{proc}/1/status")
+        pids = [int(name) for name in os.listdir(proc) if name.isdigit()]
+    except OSError:
+        return None
+    found = []
+    for pid in pids:
+        try:
+            with open(f"{proc}/{pid}/status", encoding="utf-8", errors="replace") as file:
+                fields = dict(line.split(":", 1) for line in file if ":" in line)
+            owners = {int(uid) for uid in fields["Uid"].split()[:_SYSTEM_IDS]}
+            dead = fields["State"].strip().startswith(("Z", "X"))
+            if any(uid in uids for uid in owners) and not (dead and _alone(f"{proc}/{pid}/task")):
+                found.append(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+        except (OSError, KeyError, ValueError):
+            return None
+    return found
+
+
+def _alone(tasks: str) -> bool:
+    return len(os.listdir(tasks)) <= 1
+
+
+def lock_holders(table: str = "/proc/locks") -> dict[int, int] | None:
+    """By inode the pid that holds a `flock` on it exclusively; None if the table is not there.
+
+    By inode alone: on btrfs the device shown is not the one that stat() gives. The table leaves
+    out what processes of other pid namespaces hold, so absence from it proves nothing.
+    """
+    try:
+        with open(table, encoding="ascii") as file:
+            return dict(_exclusive_flocks(file))
+    except (OSError, ValueError):
+        return None
+
+
+def _exclusive_flocks(lines: Iterator[str]) -> Iterator[tuple[int, int]]:
+    for line in lines:
+        fields = line.split()
+        # A waiter's line has "->" after the number; it holds nothing.
+        if len(fields) > 5 and fields[1] == "FLOCK" and fields[3] == "WRITE":  # noqa: PLR2004 - columns of proc(5)
+            yield int(fields[5].split(":")[2]), int(fields[4])
+
+
+def mounts(table: str = "/proc/self/mountinfo") -> list[tuple[str, str]] | None:
+    """Mount point and file system type of every mount seen here, in the order they were made."""
+    found = []
+    try:
+        with open(table, encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                left, _, right = line.partition(" - ")
+                found.append((_unescape(left.split(" ")[4]), right.split(" ")[0]))
+    except (OSError, IndexError):
+        return None
+    return found
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), text)
+
+
+def rename_exclusive(from_fd: int, name: str, to_fd: int, new_name: str) -> None:
+    """renameat2(2) with RENAME_NOREPLACE: `OSError`, and nothing changed, if `new_name` exists.
+
+    A kernel or file system without it gives EINVAL or ENOSYS.
+    """
+    paths = os.fsencode(name), os.fsencode(new_name)
+    _call("renameat2", from_fd, paths[0], to_fd, paths[1], _RENAME_NOREPLACE)
+
+
+def make_writable(store_dir: str) -> None:
+    """Make a read-only mounted store directory writable for this process alone, as Nix does.
+
+    In a private mount namespace, so nobody else sees it; the mount's other flags are kept
+    (local-store.cc `makeStoreWritable`, 2.34.6). Does nothing where it is writable. `OSError`
+    without CAP_SYS_ADMIN.
+    """
+    flags = os.statvfs(store_dir).f_flag
+    if not flags & os.ST_RDONLY:
+        return
+    kept = flags & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME)
+    _call("unshare", _CLONE_NEWNS)
+    _call("mount", None, b"/", None, _MS_PRIVATE | _MS_REC, None)
+    _call("mount", None, os.fsencode(store_dir), b"none", _MS_REMOUNT | _MS_BIND | kept, None)
+
+
+def _call(name: str, *arguments: int | bytes | None) -> None:
+    try:
+        function = ctypes.CDLL(None, use_errno=True)[name]
+    except AttributeError:  # an older C library
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    # mount(2) takes its flags as an unsigned long; the others take plain ints.
+    flags = ctypes.c_ulong if name == "mount" else int
+    if function(*(flags(a) if isinstance(a, int) else a for a in arguments)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""What an ordinary user can see of processes. The only file that knows psutil."""
+
+import os
+from collections.abc import Collection
+
+import psutil
+
+
+def processes_of(uids: Collection[int]) -> list[int] | None:
+    """Pids that run as one of those uids; None where other users' processes are hidden.
+
+    On Linux with `hidepid`, or in a sandbox, an ordinary user does not see pid 1.
+    """
+    found = []
+    try:
+        if not psutil.pid_exists(1) or not _visible(1):
+            return None
+        for process in psutil.process_iter():
+            try:
+                owners = process.uids()
+                zombie = process.status() == psutil.STATUS_ZOMBIE
+            except psutil.NoSuchProcess:
+                continue
+            if not zombie and not {owners.real, owners.effective, owners.saved}.isdisjoint(uids):
+                found.append(process.pid)
+    except (psutil.Error, OSError):
+        return None
+    return found
+
+
+def command_of(pid: int) -> str | None:
+    """The command of a process in one line, control characters escaped; None if not to be seen."""
+    try:
+        words = psutil.Process(pid).cmdline() or [psutil.Process(pid).name()]
+    except (psutil.Error, OSError):
+        return None
+    return " ".join(words).encode("unicode_escape").decode("ascii")[:200]
+
+
+def _visible(pid: int) -> bool:
+    return not os.path.isdir("/proc/self") or os.path.exists(f"/proc/{pid}/status")

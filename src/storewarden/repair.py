@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""From findings to outcomes: through the helper's socket, or by an engine given by the caller."""
+
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from storewarden.scan import Finding
+from storewarden.store.entries import EntryKind
+from storewarden.store.errors import BadMessageError, StoreUnreadableError, StorewardenError
+from storewarden.store.verdict import Verdict
+from storewarden.store.wire import (
+    MAX_REPLY,
+    Outcome,
+    RemoveRequest,
+    batches,
+    decode_reply,
+    encode_request,
+)
+
+Remove = Callable[[Sequence[RemoveRequest]], Iterator[Outcome]]
+_REPLY_SECONDS = 600.0
+"""Between two lines of a reply: a large tree takes its time to purge."""
+
+
+class HelperUnavailableError(StorewardenError):
+    """The helper cannot be reached, or does not take requests from this user."""
+
+
+def requests_for(findings: Iterable[Finding]) -> tuple[RemoveRequest, ...]:
+    """A request for each finding that nothing seen claims; outputs before lock files.
+
+    In that order, because a lock file is only of interest while its output lies there.
+    """
+    wanted = [
+        finding
+        for finding in findings
+        if finding.judgement.verdict is not Verdict.KEEP and finding.entry is not None
+    ]
+    wanted.sort(key=lambda finding: finding.kind is EntryKind.LOCK)
+    return tuple(RemoveRequest.of(f.entry, f.kind) for f in wanted if f.entry is not None)
+
+
+def repair(
+    requests: tuple[RemoveRequest, ...], remove: Remove, stopped: Callable[[], bool]
+) -> Iterator[Outcome]:
+    """Have them removed, a batch after the other; `stopped` is asked between two batches."""
+    for batch in batches(requests):
+        if stopped():
+            return
+        yield from remove(batch)
+
+
+def remove_through(socket_path: str) -> Remove:
+    """The `Remove` that asks the helper which listens there."""
+
+    def remove(requests: Sequence[RemoveRequest]) -> Iterator[Outcome]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_REPLY_SECONDS)
+            try:
+                connection.connect(socket_path)
+                _send(connection, encode_request(tuple(requests)))
+                yield from _outcomes(connection)
+            except OSError as cause:
+                reason = (cause.strerror or str(cause)).lower()
+                raise HelperUnavailableError(
+                    f"the helper at {socket_path} cannot be reached: {reason};"
+                    " to remove without it: sudo storewarden scan --yes"
+                ) from cause
+
+    return remove
+
+
+def _send(connection: socket.socket, line: bytes) -> None:
+    try:
+        connection.sendall(line)
+    except BrokenPipeError:
+        return  # refused at once; the reply says why
+
+
+def _outcomes(connection: socket.socket) -> Iterator[Outcome]:
+    with connection.makefile("rb") as lines:
+        while True:
+            line = lines.readline(MAX_REPLY)
+            if not line.endswith(b"\n"):
+                raise HelperUnavailableError(
+                    "the helper ended before its answer did; its log says why, and its next run"
+                    " finishes what it began"
+                )
+            match decode_reply(line):
+                case Outcome() as outcome:
+                    yield outcome
+                case "":
+                    return
+                case str(error) if "may not ask" in error:
+                    raise HelperUnavailableError(error)
+                case str(error):
+                    raise StoreUnreadableError(error)
+
+
+__all__ = ["BadMessageError", "HelperUnavailableError", "remove_through", "repair", "requests_for"]

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: MIT
+"""One sweep: what lies in the store directory and is not registered, and what claims it.
+
+Needs no privilege, takes no lock, writes nothing. What this user cannot see is unknown, and the
+notes say so.
+"""
+
+import os
+import pwd
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from storewarden.sight import Lock, Sight, look_around
+from storewarden.store import database
+from storewarden.store.derivers import Deriver, find_derivers
+from storewarden.store.entries import (
+    PRIVATE_PREFIX,
+    Entry,
+    EntryKind,
+    classify,
+    list_names,
+    look,
+    open_directory,
+    tree_size,
+)
+from storewarden.store.paths import StorePath, parse_lock_name
+from storewarden.store.store import Store
+from storewarden.store.verdict import (
+    NO,
+    PROOF,
+    REPORT_ONLY,
+    Claim,
+    Fact,
+    Judgement,
+    Known,
+    Verdict,
+    judge,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An entry, all that could be learned of it, and the judgement."""
+
+    base_name: str
+    kind: EntryKind
+    judgement: Judgement
+    entry: Entry | None = None
+    """None for what is registered and not there."""
+    owner_name: str | None = None
+    age: float | None = None
+    """Seconds since its last change (ctime)."""
+    deriver: Deriver | None = None
+    locks: tuple[Lock, ...] = ()
+    size: int | None = None
+    """Bytes on disk, as far as could be read."""
+    size_complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The findings of one pass over a store, and what could not be seen."""
+
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    nix_silent: str
+    """Why Nix could not be asked; empty where it answered, or nothing was to be asked."""
+    leftovers: bool
+    """Whether an interrupted removal waits to be finished."""
+
+
+_Found = tuple[Entry, EntryKind]
+
+
+@dataclass(frozen=True, slots=True)
+class _Strays:
+    """The names to look at, what the database says of them, and what is missing on disk."""
+
+    names: list[str]
+    in_database: Fact
+    missing: list[str]
+    notes: tuple[str, ...]
+
+
+def sweep(store: Store, kinds: Collection[EntryKind] = tuple(EntryKind)) -> Sweep:
+    """Findings of those kinds, sorted by name. `StoreUnreadableError` for a broken world."""
+    store_fd = open_directory(store.view)
+    try:
+        names = list_names(store_fd)
+        strays = _strays(store, store_fd, names)
+        entries = [e for name in strays.names if (e := look(store_fd, name)) is not None]
+        store_uid = os.fstat(store_fd).st_uid
+        found = [
+            (entry, kind)
+            for entry in entries
+            if (kind := classify(entry, store_uid=store_uid, build_users=store.build_users))
+            in kinds
+        ]
+        scene = _scene(store, store_fd, names, strays, found)
+        findings = _findings(scene, found)
+    finally:
+        os.close(store_fd)
+    if EntryKind.MISSING in kinds:
+        findings += [_missing(store, name) for name in strays.missing]
+    silent = [f.detail for f in scene.answers.values() if f.known is Known.UNKNOWN]
+    leftovers = any(entry.base_name.startswith(PRIVATE_PREFIX) for entry in entries)
+    ordered = tuple(sorted(findings, key=lambda finding: finding.base_name))
+    return Sweep(ordered, strays.notes, silent[0] if silent else "", leftovers)
+
+
+def _strays(store: Store, store_fd: int, names: list[str]) -> _Strays:
+    """The difference of two sets, so that nothing is looked at but what is unregistered.
+
+    The directory is listed before the database is read: what is registered in between is no
+    stray, and what looks missing is looked for again.
+    """
+    try:
+        valid = database.valid_names(store.state_dir, store.store_dir)
+    except database.DatabaseUnseenError as cause:
+        notes = (f"{cause}; found by owner instead, so what root left behind is not listed",)
+        return _Strays(_strange_owners(store_fd, names), Fact(Known.UNKNOWN), [], notes)
+    here = set(names)
+    strays = here - valid
+    paths = [n for n in strays if not n.endswith(".lock") and StorePath.maybe(n) is not None]
+    database.Census(len(valid), len(here) - len(strays), len(paths)).check()
+    gone = [name for name in valid - here if look(store_fd, name) is None]
+    missing = database.still_valid(store.state_dir, store.store_dir, gone) if gone else []
+    return _Strays(list(strays), Fact(Known.NO), missing, ())
+
+
+def _strange_owners(store_fd: int, names: Iterable[str]) -> list[str]:
+    """The names whose owner is not the store's, and the lock files: all that needs no database."""
+    store_uid = os.fstat(store_fd).st_uid
+    return [
+        name
+        for name in names
+        if (entry := look(store_fd, name)) is not None
+        and (entry.uid != store_uid or parse_lock_name(name) or entry.store_path is None)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """All that was asked at once, for the entries to be looked at one by one."""
+
+    store_fd: int
+    names: Collection[str]
+    in_database: Fact
+    answers: Mapping[StorePath, Fact]
+    derivers: Mapping[StorePath, Deriver]
+    sight: Sight
+
+
+def _scene(
+    store: Store, store_fd: int, names: list[str], strays: _Strays, found: Sequence[_Found]
+) -> _Scene:
+    asked = [path for entry, _ in found if (path := entry.store_path) is not None]
+    wanted = [p for e, kind in found if kind is EntryKind.OUTPUT and (p := e.store_path)]
+    known = database.known_derivers(store.state_dir, store.store_dir, wanted)
+    return _Scene(
+        store_fd=store_fd,
+        names=frozenset(names) if found else (),
+        in_database=strays.in_database,
+        answers=store.ask_nix(asked) if asked else {},
+        derivers=known | find_derivers(wanted, names, store.store_dir),
+        sight=look_around(store, store_fd, {entry.uid for entry, _ in found}),
+    )
+
+
+def _findings(scene: _Scene, found: Sequence[_Found]) -> list[Finding]:
+    """Lock files last: one that covers a kept entry is kept with it."""
+    findings: list[Finding] = []
+    kept: dict[str, str] = {}
+    for entry, kind in sorted(found, key=lambda pair: pair[1] is EntryKind.LOCK):
+        covers = kept.get(entry.base_name)
+        fact = NO if covers is None else Fact(Known.YES, covers)
+        finding = _finding(scene, entry, kind, fact)
+        if finding is None:
+            continue
+        findings.append(finding)
+        if finding.judgement.verdict is Verdict.KEEP and kind is not EntryKind.LOCK:
+            kept |= {lock.base_name: entry.base_name for lock in finding.locks}
+    return findings
+
+
+def _finding(scene: _Scene, entry: Entry, kind: EntryKind, covers: Fact) -> Finding | None:
+    """The finding of one entry; None if it has been registered since the database was read."""
+    path = entry.store_path
+    nix = scene.answers.get(path, Fact(Known.UNKNOWN)) if path else Fact(Known.UNKNOWN)
+    if nix.known is Known.YES:
+        return None
+    if kind is EntryKind.LOCK:
+        deriver = _locked_by(entry.base_name, scene.names)
+    else:
+        deriver = scene.derivers.get(path) if path else None
+    locks = scene.sight.locks(entry, kind, deriver)
+    facts = scene.sight.facts(entry, deriver, locks) | {
+        Claim.VALID_TO_NIX: nix,
+        Claim.VALID_IN_DATABASE: scene.in_database,
+        Claim.COVERS: covers,
+    }
+    size, complete = tree_size(scene.store_fd, entry) if kind in PROOF else (None, False)
+    return Finding(
+        base_name=entry.base_name,
+        kind=kind,
+        judgement=judge(kind, facts),
+        entry=entry,
+        owner_name=_user_name(entry.uid),
+        age=scene.sight.now - entry.ctime,
+        deriver=deriver,
+        locks=locks,
+        size=size,
+        size_complete=complete,
+    )
+
+
+def _locked_by(base_name: str, names: Collection[str]) -> Deriver | None:
+    """The derivation and output that a lock file is called after; one whose `.drv` is there."""
+    readings = [
+        Deriver(reading.locked, reading.output)
+        for reading in parse_lock_name(base_name)
+        if reading.output is not None
+    ]
+    present = [reading for reading in readings if reading.derivation.base_name in names]
+    return next(iter(present or readings), None)
+
+
+def _missing(store: Store, name: str) -> Finding:
+    path = store.store_dir.join(name)
+    reasons = (
+        REPORT_ONLY[EntryKind.MISSING],
+        f"to fetch or build it again: sudo nix-store --repair-path {path}",
+    )
+    return Finding(name, EntryKind.MISSING, Judgement(Verdict.KEEP, reasons))
+
+
+def _user_name(uid: int) -> str | None:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None

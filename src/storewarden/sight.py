@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+"""What an ordinary user can see of the claims on entries, looked at once for a sweep."""
+
+import os
+import stat
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from storewarden import host
+from storewarden.processes import command_of
+from storewarden.store.derivers import Deriver
+from storewarden.store.entries import Entry, EntryKind, look
+from storewarden.store.paths import StorePath, output_lock, path_lock
+from storewarden.store.store import Store
+from storewarden.store.verdict import NO, Claim, Fact, Known
+
+UNKNOWN = Fact(Known.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lock file that covers an entry, or is it, and who holds it as far as can be seen."""
+
+    base_name: str
+    held: Known
+    pid: int | None = None
+    command: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Locks, processes, temp roots and mounts at one moment; None for what cannot be seen."""
+
+    store: Store
+    store_fd: int
+    now: float
+    holders: Mapping[int, int] | None
+    """By inode, the pid that holds its flock."""
+    running: Mapping[int, list[int] | None]
+    """By uid, the pids that run as it."""
+    roots: Mapping[str, str] | None
+    """By hash part of a temp root, the pid that holds it."""
+    mounts: list[tuple[str, str]] | None
+
+    def locks(self, entry: Entry, kind: EntryKind, deriver: Deriver | None) -> tuple[Lock, ...]:
+        """The lock files that cover an entry and exist; of a lock file, itself."""
+        if kind is EntryKind.LOCK:
+            return (self._lock(entry.base_name, entry.inode),)
+        path = entry.store_path
+        if kind is not EntryKind.OUTPUT or path is None:
+            return ()
+        names = [path_lock(path)]
+        if deriver is not None:
+            names.append(output_lock(deriver.derivation, deriver.output))
+        found = [lock for name in names if (lock := look(self.store_fd, name)) is not None]
+        return tuple(self._lock(lock.base_name, lock.inode) for lock in found)
+
+    def facts(
+        self, entry: Entry, deriver: Deriver | None, locks: tuple[Lock, ...]
+    ) -> dict[Claim, Fact]:
+        """All claims on an entry but whether it is valid, and what a lock file covers."""
+        return {
+            Claim.CHANGED: NO,
+            Claim.TOO_YOUNG: self._too_young(entry),
+            Claim.COLLECTOR: self._held_below_state("gc.lock"),
+            Claim.PATH_LOCK: self._path_lock(locks),
+            Claim.USER_LOCK: self._held_below_state(self._user_lock(entry.uid)),
+            Claim.PROCESS: self._process(entry.uid),
+            Claim.TEMP_ROOT: self._temp_root(entry, deriver),
+            Claim.MOUNT: self._mount(entry),
+            Claim.SHARED: _shared(entry, deriver),
+        }
+
+    def _lock(self, base_name: str, inode: int) -> Lock:
+        if self.holders is None:
+            return Lock(base_name, Known.UNKNOWN)
+        pid = self.holders.get(inode)
+        if pid is None:
+            return Lock(base_name, Known.NO)
+        return Lock(base_name, Known.YES, pid, command_of(pid))
+
+    def _path_lock(self, locks: tuple[Lock, ...]) -> Fact:
+        for lock in locks:
+            if lock.held is Known.YES:
+                by = _process_text(lock.pid) if lock.pid else "a process"
+                return Fact(Known.YES, f"{lock.base_name} by {by}")
+        return UNKNOWN if self.holders is None else NO
+
+    def _user_lock(self, uid: int) -> str:
+        users = self.store.build_users
+        slot = None if uid in users.uids else users.slot(uid)
+        return f"userpool/{uid}" if slot is None else f"userpool2/slot-{slot}"
+
+    def _held_below_state(self, name: str) -> Fact:
+        try:
+            inode = os.stat(f"{self.store.state_dir}/{name}", follow_symlinks=False).st_ino
+        except FileNotFoundError:
+            return NO  # what does not exist is not held
+        except OSError:
+            return UNKNOWN
+        if self.holders is None:
+            return UNKNOWN
+        pid = self.holders.get(inode)
+        return NO if pid is None else Fact(Known.YES, f"{name} by {_process_text(pid)}")
+
+    def _process(self, uid: int) -> Fact:
+        pids = self.running.get(uid)
+        if pids is None:
+            return UNKNOWN
+        if not pids:
+            return NO
+        return Fact(Known.YES, _process_text(pids[0]))
+
+    def _temp_root(self, entry: Entry, deriver: Deriver | None) -> Fact:
+        path = entry.store_path
+        if self.roots is None or path is None:
+            return UNKNOWN
+        for wanted in (path, deriver.derivation) if deriver else (path,):
+            if wanted.hash_part in self.roots:
+                return Fact(Known.YES, f"process {self.roots[wanted.hash_part]}")
+        return NO
+
+    def _too_young(self, entry: Entry) -> Fact:
+        age = self.now - entry.ctime
+        if age >= self.store.min_age:
+            return NO
+        return Fact(Known.YES, f"{max(0.0, age):.0f} s ago, {self.store.min_age:.0f} s are wanted")
+
+    def _mount(self, entry: Entry) -> Fact:
+        if self.mounts is None:
+            return UNKNOWN
+        place = self.store.store_dir.join(entry.base_name)
+        inside = any(p == place or p.startswith(f"{place}/") for p, _ in self.mounts)
+        return Fact(Known.YES) if inside else NO
+
+
+def look_around(store: Store, store_fd: int, uids: Collection[int]) -> Sight:
+    """See what can be seen now, for entries owned by those uids."""
+    holders = host.lock_holders()
+    return Sight(
+        store=store,
+        store_fd=store_fd,
+        now=time.time(),
+        holders=holders,
+        running={uid: store.processes_of((uid,)) for uid in uids if uid},
+        roots=_temp_roots(store, holders),
+        mounts=host.mounts(),
+    )
+
+
+def _process_text(pid: int) -> str:
+    command = command_of(pid)
+    return f"process {pid}, {command}" if command else f"process {pid}"
+
+
+def _shared(entry: Entry, deriver: Deriver | None) -> Fact:
+    if entry.open_to_others and deriver is None:
+        return Fact(Known.YES, f"mode {stat.S_IMODE(entry.mode):04o}")
+    return NO
+
+
+def _temp_roots(store: Store, holders: Mapping[int, int] | None) -> dict[str, str] | None:
+    """Hash parts of live temp roots; live files are those whose lock is held. Root can read them.
+
+    No lock is tried here: a sweep must not make a builder wait.
+    """
+    directory = f"{store.state_dir}/temproots"
+    roots: dict[str, str] = {}
+    try:
+        for name in os.listdir(directory):
+            with open(f"{directory}/{name}", "rb") as file:
+                if holders is None:
+                    return None
+                if os.fstat(file.fileno()).st_ino in holders:
+                    for text in file.read().split(b"\0"):
+                        path = StorePath.maybe(os.fsdecode(text).rpartition("/")[2])
+                        if path is not None:
+                            roots[path.hash_part] = name
+    except FileNotFoundError:
+        return roots
+    except OSError:
+        return None
+    return roots

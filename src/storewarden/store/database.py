@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""Nix's own record of what is valid: `<state>/db/db.sqlite`, schema 10 (2.3 to 2.36, and Lix).
+
+Read-only, in a fresh connection each time, and never `immutable=1`: that ignores the write-ahead
+log, so a path registered a moment ago would look invalid.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from storewarden.store.derivers import Deriver
+from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.paths import StoreDir, StorePath
+from storewarden.store.verdict import Known
+
+SCHEMA = "10"
+BUSY_SECONDS = 5.0
+SAMPLE = 64
+MANY_STRANGERS = 100
+_NOT_FOR_THIS_USER = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+class DatabaseUnseenError(StoreUnreadableError):
+    """This user cannot open the database; root may.
+
+    Normal before Nix 2.22: no `-shm` file stays behind, and an ordinary user cannot make one.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How well a database and a store directory fit together."""
+
+    registered: int
+    present: int
+    """Of the registered, how many are on disk (all, or scaled from a sample)."""
+    strangers: int
+    """Store paths on disk, not counting lock files and temporaries, that are not registered."""
+
+    def check(self) -> None:
+        """Refuse a database that cannot be this store's: everything would look stranded."""
+        advice = "nothing is removed; is --state-dir the one of this store?"
+        if self.registered == 0:
+            raise StoreUnreadableError(f"the database knows no valid path at all; {advice}")
+        if self.present == 0:
+            raise StoreUnreadableError(f"no path that the database knows is in the store; {advice}")
+        if self.strangers > max(MANY_STRANGERS, self.present):
+            raise StoreUnreadableError(
+                f"{self.strangers} of {self.strangers + self.present} store paths are not in the"
+                f" database, too many to be debris; {advice}"
+            )
+
+
+def check_schema(state_dir: str) -> None:
+    """Refuse a database whose tables may mean something else than this program thinks."""
+    path = f"{state_dir}/db/schema"
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            schema = file.read(32).strip()
+    except PermissionError as cause:
+        raise DatabaseUnseenError(f"cannot read {path}: permission denied") from cause
+    except OSError as cause:
+        reason = os.strerror(cause.errno or 0).lower()
+        raise StoreUnreadableError(
+            f"cannot read {path}: {reason}; is --state-dir right, and Nix installed?"
+        ) from cause
+    if schema != SCHEMA:
+        raise StoreUnreadableError(
+            f"the Nix database has schema {schema!r} ({path}); only {SCHEMA} is understood"
+        )
+
+
+@contextmanager
+def connect(state_dir: str) -> Iterator[sqlite3.Connection]:
+    """A fresh read-only connection for one question; schema checked, failures named."""
+    check_schema(state_dir)
+    path = f"{state_dir}/db/db.sqlite"
+    if not os.path.exists(path):
+        raise StoreUnreadableError(f"there is no Nix database {path}")
+    try:
+        with closing(
+            sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+        ) as connection:
+            yield connection
+    except sqlite3.Error as cause:
+        raise _explain(path, cause) from cause
+
+
+def valid_names(state_dir: str, store_dir: StoreDir) -> set[str]:
+    """Base names of all valid paths. About 0.1 s for 200,000."""
+    skip = len(store_dir.path) + 1
+    with connect(state_dir) as connection:
+        rows = connection.execute("SELECT substr(path, ?) FROM ValidPaths", (skip + 1,))
+        return {name for (name,) in rows}
+
+
+def registered(connection: sqlite3.Connection, store_dir: StoreDir, path: StorePath) -> Known:
+    """Whether the database has `path` as valid: yes or no, from a fresh transaction."""
+    query = "SELECT 1 FROM ValidPaths WHERE path = ?"
+    row = connection.execute(query, (store_dir.join(path.base_name),)).fetchone()
+    return Known.NO if row is None else Known.YES
+
+
+def sample(connection: sqlite3.Connection, store_dir: StoreDir) -> tuple[int, list[str]]:
+    """How many paths are valid, and the base names of up to 64 spread over them."""
+    (count,) = connection.execute("SELECT count(*) FROM ValidPaths").fetchone()
+    rows = (
+        connection.execute(
+            "SELECT path FROM ValidPaths WHERE id % ? = 0 LIMIT ?",
+            (max(1, count // SAMPLE), SAMPLE),
+        ).fetchall()
+        or connection.execute("SELECT path FROM ValidPaths LIMIT ?", (SAMPLE,)).fetchall()
+    )
+    return count, [path.removeprefix(f"{store_dir.path}/") for (path,) in rows]
+
+
+def still_valid(state_dir: str, store_dir: StoreDir, names: Iterable[str]) -> list[str]:
+    """Those of `names` that the database still has: asked again, for what seems to be missing."""
+    paths = [path for name in names if (path := StorePath.maybe(name)) is not None]
+    with connect(state_dir) as connection:
+        valid = [p for p in paths if registered(connection, store_dir, p) is Known.YES]
+    return [path.base_name for path in valid]
+
+
+def known_derivers(
+    state_dir: str, store_dir: StoreDir, paths: Iterable[StorePath]
+) -> dict[StorePath, Deriver]:
+    """The derivers of paths that are known before their build (input-addressed, fixed-output).
+
+    Table DerivationOutputs, filled when a `.drv` is registered. Nothing where it cannot be read.
+    """
+    query = """SELECT v.path, o.id FROM DerivationOutputs o JOIN ValidPaths v ON v.id = o.drv
+               WHERE o.path = ?"""
+    found = {}
+    with suppress(DatabaseUnseenError), connect(state_dir) as connection:
+        for path in paths:
+            row = connection.execute(query, (store_dir.join(path.base_name),)).fetchone()
+            if row is not None:
+                found[path] = Deriver(store_dir.parse(row[0]), row[1])
+    return found
+
+
+def _explain(path: str, cause: sqlite3.Error) -> StoreUnreadableError:
+    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in _NOT_FOR_THIS_USER and os.geteuid() != 0:
+        return DatabaseUnseenError(f"this user cannot open the Nix database {path}: {cause}")
+    if code in _BUSY:
+        return StoreUnreadableError(
+            f"the Nix database {path} stayed locked for {BUSY_SECONDS:.0f} s: {cause}; try again"
+        )
+    return StoreUnreadableError(
+        f"the Nix database {path} cannot be read: {cause}; see nix-store --verify, or a backup"
+    )

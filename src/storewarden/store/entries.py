@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""Entries of a store directory: what lies there, by descriptor, and of which kind it is.
+
+Every name here may have been chosen by a build user: the store directory is group-writable and
+sticky, so symbolic links, fifos and hard links may stand under any name.
+"""
+
+import itertools
+import os
+import re
+import stat
+from dataclasses import dataclass
+from enum import StrEnum
+
+from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.paths import StorePath, parse_lock_name
+
+LINKS = ".links"
+PRIVATE_PREFIX = "tmp-storewarden-"
+"""Our private directories: Nix's collector spares a locked `tmp-*` (2.12+), else collects it."""
+_TEMPORARY = re.compile(r"(tmp|add|rename-tmp|\.tmp|\.tmp-link)-.*|trash", re.DOTALL)
+_OLD = re.compile(r".*\.old-[0-9]+-[0-9]+", re.DOTALL)
+_LOCK_MODE = 0o600
+_UNSEEN = frozenset({LINKS})
+_MAX_OPEN = 100
+
+
+class EntryKind(StrEnum):
+    """What an entry is, which decides what proof its removal needs."""
+
+    OUTPUT = "output"
+    LOCK = "lock"
+    CHROOT = "chroot"
+    OUTPUT_OF_ROOT = "output-of-root"
+    TEMPORARY = "temporary"
+    CHECK = "check"
+    OLD = "old"
+    FOREIGN = "foreign"
+    MISSING = "missing"
+
+
+_KINDS_BY_SUFFIX = {
+    ".drv.chroot": EntryKind.CHROOT,
+    ".check": EntryKind.CHECK,
+    ".tmp": EntryKind.TEMPORARY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BuildUsers:
+    """Who builds here: members and gid of the build group, and the auto-allocated uids."""
+
+    gid: int | None
+    uids: frozenset[int]
+    first_allocated: int
+    allocated: int
+    per_slot: int
+
+    def slot(self, uid: int) -> int | None:
+        """The `userpool2/slot-<n>` that `uid` belongs to (user-lock.cc, 2.12 and later)."""
+        offset = uid - self.first_allocated
+        return offset // self.per_slot if 0 <= offset < self.allocated else None
+
+    def own(self, uid: int, gid: int) -> bool:
+        """Whether something of that uid and gid was made by a build user."""
+        if uid == 0:
+            return False
+        return uid in self.uids or gid == self.gid or self.slot(uid) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in the store directory, as `lstat` saw it."""
+
+    base_name: str
+    device: int
+    inode: int
+    mode: int
+    links: int
+    uid: int
+    gid: int
+    size: int
+    blocks: int
+    """Of 512 bytes, as stat counts them."""
+    ctime: float
+    """Seconds since the epoch. Never mtime: Nix sets that to 1."""
+
+    @property
+    def store_path(self) -> StorePath | None:
+        """The store path it is called after, if any."""
+        return StorePath.maybe(self.base_name)
+
+    @property
+    def open_to_others(self) -> bool:
+        """Whether users other than the owner may write into it."""
+        return not stat.S_ISLNK(self.mode) and bool(self.mode & 0o022)
+
+    def same_object(self, other: "Entry") -> bool:
+        """Whether both are the same file system object with the same owner."""
+        mine = (self.device, self.inode, self.uid)
+        return mine == (other.device, other.inode, other.uid)
+
+
+def open_directory(path: str) -> int:
+    """A descriptor of the directory at `path`; `StoreUnreadableError` names what is wrong."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise StoreUnreadableError(f"there is no store directory {path}") from None
+    except OSError as cause:
+        reason = os.strerror(cause.errno or 0).lower()
+        raise StoreUnreadableError(f"cannot open the store directory {path}: {reason}") from cause
+
+
+def list_names(store_fd: int) -> list[str]:
+    """Every name in the store directory but `.links`."""
+    try:
+        return [name for name in os.listdir(store_fd) if name not in _UNSEEN]
+    except OSError as cause:
+        reason = os.strerror(cause.errno or 0).lower()
+        raise StoreUnreadableError(f"cannot list the store directory: {reason}") from cause
+
+
+def look(directory_fd: int, base_name: str) -> Entry | None:
+    """The entry of that name, never followed; None where there is none (any more)."""
+    try:
+        found = os.stat(base_name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return entry_of(base_name, found)
+
+
+def entry_of(base_name: str, found: os.stat_result) -> Entry:
+    """The entry called `base_name` with what `stat` found."""
+    return Entry(
+        base_name=base_name,
+        device=found.st_dev,
+        inode=found.st_ino,
+        mode=found.st_mode,
+        links=found.st_nlink,
+        uid=found.st_uid,
+        gid=found.st_gid,
+        size=found.st_size,
+        blocks=found.st_blocks,
+        ctime=found.st_ctime,
+    )
+
+
+def is_lock_file(entry: Entry, store_uid: int) -> bool:
+    """Whether it is exactly what pathlocks.cc leaves: 0600, empty, one link, the store owner's.
+
+    An output may be called `….lock` too (a `Cargo.lock`, say), empty while its builder lives; it
+    is a build user's, and once canonicalised its mode is 0444.
+    """
+    return (
+        bool(parse_lock_name(entry.base_name))
+        and stat.S_ISREG(entry.mode)
+        and stat.S_IMODE(entry.mode) == _LOCK_MODE
+        and (entry.size, entry.links, entry.uid) == (0, 1, store_uid)
+    )
+
+
+def classify(entry: Entry, *, store_uid: int, build_users: BuildUsers) -> EntryKind:
+    """The kind of an unregistered entry. `store_uid` is the store directory's owner.
+
+    Names that Nix gives to its own temporaries win over the owner, so a hostile or unlucky
+    output called so is reported and kept.
+    """
+    named = _kind_by_name(entry.base_name)
+    if named is not None:
+        return named
+    if is_lock_file(entry, store_uid):
+        return EntryKind.LOCK
+    if build_users.own(entry.uid, entry.gid):
+        return EntryKind.OUTPUT
+    return EntryKind.OUTPUT_OF_ROOT if entry.uid == store_uid else EntryKind.FOREIGN
+
+
+def _kind_by_name(name: str) -> EntryKind | None:
+    if _TEMPORARY.fullmatch(name):
+        return EntryKind.TEMPORARY
+    if StorePath.maybe(name) is None:
+        return EntryKind.FOREIGN
+    for suffix, kind in _KINDS_BY_SUFFIX.items():
+        if name.endswith(suffix):
+            return kind
+    return EntryKind.OLD if _OLD.fullmatch(name) else None
+
+
+def tree_size(store_fd: int, entry: Entry, limit: int = 20_000) -> tuple[int, bool]:
+    """Bytes that an entry takes on disk, and whether all of it could be read.
+
+    By descriptor, never following, at most `limit` things and 100 levels: a builder chose the
+    tree. An upper bound of what removal frees: files with other links free nothing.
+    """
+    total, left = entry.blocks * 512, limit
+    if not stat.S_ISDIR(entry.mode):
+        return total, True
+    stack = [_open_below(store_fd, entry.base_name)]
+    complete = True
+    try:
+        while stack:
+            fd = stack.pop()
+            if fd is None:
+                complete = False
+                continue
+            try:
+                with os.scandir(fd) as children:
+                    for child in itertools.islice(children, left):
+                        left -= 1
+                        found = child.stat(follow_symlinks=False)
+                        total += found.st_blocks * 512
+                        if stat.S_ISDIR(found.st_mode) and found.st_dev == entry.device:
+                            deep = len(stack) >= _MAX_OPEN
+                            stack.append(None if deep else _open_below(fd, child.name))
+            except OSError:
+                complete = False
+            finally:
+                os.close(fd)
+    finally:
+        for fd in stack:
+            if fd is not None:
+                os.close(fd)
+    return total, complete and left > 0
+
+
+def _open_below(directory_fd: int, name: str) -> int | None:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=directory_fd)
+    except OSError:
+        return None

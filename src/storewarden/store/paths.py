@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""Names in a store directory, exactly as Nix reads them or stricter. Pure.
+
+Rules from libstore/path.cc `StorePath::StorePath` and `checkName` (Nix 2.34.6). One is stricter:
+Nix does not look at the character between hash part and name; here it must be `-`.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
+
+from storewarden.store.errors import BadStorePathError
+
+NIX32 = "0123456789abcdfghijklmnpqrsvwxyz"
+HASH_PART_LENGTH = 32
+_BASE_NAME = re.compile(rf"([{NIX32}]{{32}})-([0-9A-Za-z+\-._?=]{{1,211}})", re.ASCII)
+_DOTS = re.compile(r"\.\.?(-.*)?", re.ASCII | re.DOTALL)
+DERIVATION_SUFFIX = ".drv"
+LOCK_SUFFIX = ".lock"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StorePath:
+    """A store path without its store directory; it exists only if its base name parsed."""
+
+    base_name: str
+
+    def __post_init__(self) -> None:
+        """Refuse what Nix would refuse: `BadStorePathError`."""
+        match = _BASE_NAME.fullmatch(self.base_name)
+        if match is None or _DOTS.fullmatch(match[2]):
+            raise BadStorePathError(f"{self.base_name!r} is not the base name of a store path")
+
+    @classmethod
+    def maybe(cls, base_name: str) -> Self | None:
+        """The store path of that base name, or None where it names none."""
+        try:
+            return cls(base_name)
+        except BadStorePathError:
+            return None
+
+    @property
+    def hash_part(self) -> str:
+        """The first 32 characters; the garbage collector compares temp roots by it."""
+        return self.base_name[:HASH_PART_LENGTH]
+
+    @property
+    def name(self) -> str:
+        """What follows the hash part and its dash."""
+        return self.base_name[HASH_PART_LENGTH + 1 :]
+
+    @property
+    def is_derivation(self) -> bool:
+        """Whether the name ends in `.drv`."""
+        return self.name.endswith(DERIVATION_SUFFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDir:
+    """The store directory as Nix names it (`/nix/store`), which is also part of every hash."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a plain absolute path: a slash too many makes every path unknown."""
+        parts = self.path.split("/")
+        if parts[0] or not all(parts[1:]) or {".", ".."} & set(parts) or "\0" in self.path:
+            raise BadStorePathError(f"{self.path!r} is not an absolute, plain store directory")
+
+    def join(self, base_name: str) -> str:
+        """The full path of an entry."""
+        return f"{self.path}/{base_name}"
+
+    def parse(self, path: str) -> StorePath:
+        """The store path of a full path; `BadStorePathError` where it lies elsewhere."""
+        directory, _, base_name = path.rpartition("/")
+        if directory != self.path:
+            raise BadStorePathError(f"{path!r} is not in the store directory {self.path}")
+        return StorePath(base_name)
+
+
+@dataclass(frozen=True, slots=True)
+class LockName:
+    """What a lock file's name says: a derivation and its output, or else the path it locks."""
+
+    locked: StorePath
+    output: str | None
+
+
+def parse_lock_name(base_name: str) -> tuple[LockName, ...]:
+    """What `base_name` may lock, by libstore's naming (`<path>.lock`, `<drv>.<output>.lock`).
+
+    Empty where it is no lock file's name. A name such as `<hash>-a.drv.b.lock` can be read both
+    as the lock of output `b` and as that of a path called `a.drv.b`, so both are given.
+    """
+    if not base_name.endswith(LOCK_SUFFIX):
+        return ()
+    locked = StorePath.maybe(base_name.removesuffix(LOCK_SUFFIX))
+    if locked is None:
+        return ()
+    readings = [LockName(locked, None)]
+    for found in re.finditer(r"\.drv\.", locked.base_name):
+        derivation = StorePath.maybe(locked.base_name[: found.end() - 1])
+        output = locked.base_name[found.end() :]
+        if derivation is not None and output:
+            readings.append(LockName(derivation, output))
+    return tuple(readings)
+
+
+def output_lock(derivation: StorePath, output: str) -> str:
+    """Base name of the lock that covers a floating output (2.4 and later, unknown final path)."""
+    return f"{derivation.base_name}.{output}{LOCK_SUFFIX}"
+
+
+def path_lock(path: StorePath) -> str:
+    """Base name of the lock that covers a path known before the build."""
+    return f"{path.base_name}{LOCK_SUFFIX}"
+
+
+def scratch_path(derivation: StorePath, output: str, store_dir: StoreDir) -> StorePath:
+    """Where an unsandboxed build of a floating output writes before its final path is known.
+
+    libstore `makeFallbackPath` and `makeStorePath`, the same from 2.4 to 2.36. `derivation` is
+    the resolved one. `BadStorePathError` where Nix could not build such a name either.
+    """
+    stem = derivation.name.removesuffix(DERIVATION_SUFFIX)
+    name = stem if output == "out" else f"{stem}-{output}"
+    inner = f"rewrite:{derivation.base_name}:name:{output}"
+    fingerprint = f"{inner}:sha256:{'0' * 64}:{store_dir.path}:{name}"
+    digest = hashlib.sha256(fingerprint.encode()).digest()
+    folded = bytearray(20)
+    for position, byte in enumerate(digest):
+        folded[position % 20] ^= byte
+    return StorePath(f"{nix32(bytes(folded))}-{name}")
+
+
+def covered_paths(base_name: str, store_dir: StoreDir) -> Iterator[StorePath]:
+    """The paths that a lock file of that name may cover, in all its readings."""
+    for reading in parse_lock_name(base_name):
+        if reading.output is None:
+            yield reading.locked
+        else:
+            with suppress(BadStorePathError):
+                yield scratch_path(reading.locked, reading.output, store_dir)
+
+
+def nix32(digest: bytes) -> str:
+    """`digest` in Nix's base 32: five bits a character, the last bits first."""
+    number = int.from_bytes(digest, "little")
+    length = (len(digest) * 8 + 4) // 5
+    return "".join(NIX32[number >> (5 * place) & 31] for place in reversed(range(length)))

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""One store, as this program is told of it: where it lies, and who may say what about it."""
+
+import grp
+import pwd
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from storewarden.store.entries import BuildUsers
+from storewarden.store.paths import StoreDir, StorePath
+from storewarden.store.verdict import Fact
+
+AskNix = Callable[[Sequence[StorePath]], dict[StorePath, Fact]]
+ProcessesOf = Callable[[Collection[int]], "list[int] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store and its witnesses; both sides judge it by the same rule and by their own eyes."""
+
+    store_dir: StoreDir
+    state_dir: str
+    build_users: BuildUsers
+    ask_nix: AskNix
+    """For each store path whether Nix has it as valid."""
+    processes_of: ProcessesOf
+    """Pids that run as one of those uids; None where some cannot be seen."""
+    min_age: float
+    """Seconds since its last change that an entry must have been left alone."""
+    view: str
+    """Where the store directory is opened: `store_dir` itself, or a writable view of it."""
+
+
+def build_users(group: str, allocated: tuple[int, int, int]) -> BuildUsers:
+    """The build users of that group, as Nix resolves them (user-lock.cc: members, by name).
+
+    `allocated` is first uid, count and uids a slot of auto-allocate-uids on this system.
+    """
+    first, count, per_slot = allocated
+    try:
+        found = grp.getgrnam(group)
+    except KeyError:
+        return BuildUsers(None, frozenset(), first, count, per_slot)
+    uids = set()
+    for member in found.gr_mem:
+        try:
+            uids.add(pwd.getpwnam(member).pw_uid)
+        except KeyError:
+            continue  # a member that no longer exists builds nothing
+    return BuildUsers(found.gr_gid, frozenset(uids) - {0}, first, count, per_slot)

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: MIT
+"""Requests, outcomes and audit records as one JSON line each: strict, bounded, canonical. Pure.
+
+`json.loads` alone would take duplicate keys, NaN, UTF-16 and a bool for a number; a line that is
+not exactly what is described here is refused whole.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Never
+
+from storewarden.store.entries import Entry, EntryKind
+from storewarden.store.errors import BadMessageError, BadStorePathError
+from storewarden.store.paths import StorePath
+
+VERSION = 1
+MAX_REQUEST = 4096
+"""Bytes of one request line, newline included."""
+MAX_BATCH = 16
+MAX_REPLY = 65536
+_MAX_INTEGER = 2**64
+
+
+class Status(StrEnum):
+    """What became of an entry."""
+
+    TAKEN = "taken"
+    """Out of the store, its space not yet freed; a last outcome for it follows."""
+    REMOVED = "removed"
+    VANISHED = "vanished"
+    KEPT = "kept"
+    PARTIAL = "partial"
+    """Out of the store, but something of it could not be removed; tried again next time."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRequest:
+    """Which entry, of what kind, and what it looked like. It can only point."""
+
+    base_name: str
+    kind: EntryKind
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, entry: Entry, kind: EntryKind) -> "RemoveRequest":
+        """The request to remove that entry."""
+        return cls(entry.base_name, kind, entry.device, entry.inode)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one requested entry, and why."""
+
+    base_name: str
+    status: Status
+    reasons: tuple[str, ...] = ()
+    unproved: bool = False
+    """Kept because something could not be told, not because something claims it."""
+    files: int = 0
+    directories: int = 0
+    bytes: int = 0
+
+
+def encode_request(requests: tuple[RemoveRequest, ...]) -> bytes:
+    """The line that asks for these entries, newline included."""
+    entries = [
+        {"name": r.base_name, "kind": r.kind.value, "device": r.device, "inode": r.inode}
+        for r in requests
+    ]
+    return canonical({"v": VERSION, "op": "remove", "entries": entries}) + b"\n"
+
+
+def batches(requests: tuple[RemoveRequest, ...]) -> tuple[tuple[RemoveRequest, ...], ...]:
+    """The requests, in order, in groups that each fit into one line."""
+    groups: list[tuple[RemoveRequest, ...]] = []
+    current: tuple[RemoveRequest, ...] = ()
+    for request in requests:
+        grown = (*current, request)
+        if len(grown) > MAX_BATCH or len(encode_request(grown)) > MAX_REQUEST:
+            groups.append(current)
+            grown = (request,)
+        current = grown
+    return (*groups, current) if current else tuple(groups)
+
+
+def decode_request(untrusted_line: bytes) -> tuple[RemoveRequest, ...]:
+    """The requests of one line; `BadMessageError` says what is wrong with it."""
+    if len(untrusted_line) > MAX_REQUEST:
+        raise BadMessageError(f"a request is longer than {MAX_REQUEST} bytes")
+    message = _members(load(untrusted_line), {"v", "op", "entries"})
+    if _integer(message["v"]) != VERSION or message["op"] != "remove":
+        raise BadMessageError(f"only version {VERSION} and the operation 'remove' are known")
+    untrusted_entries = message["entries"]
+    if not isinstance(untrusted_entries, list) or not 0 < len(untrusted_entries) <= MAX_BATCH:
+        raise BadMessageError(f"a request names 1 to {MAX_BATCH} entries")
+    requests = tuple(_request(untrusted) for untrusted in untrusted_entries)
+    if len({request.base_name for request in requests}) != len(requests):
+        raise BadMessageError("a request names an entry twice")
+    return requests
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    """The line that tells one outcome, newline included."""
+    return canonical({"v": VERSION, **asdict(outcome), "reasons": list(outcome.reasons)}) + b"\n"
+
+
+def encode_end(error: str = "") -> bytes:
+    """The last line of a reply; with an error where the whole request came to nothing."""
+    return canonical({"v": VERSION, "end": True, "error": error}) + b"\n"
+
+
+def decode_reply(line: bytes) -> Outcome | str:
+    """One line of a reply: an outcome, or the text of the last line ("" when all went well)."""
+    message = load(line)
+    if not isinstance(message, dict) or message.get("v") != VERSION:
+        raise BadMessageError("the helper speaks another version of the protocol")
+    try:
+        match message:
+            case {"end": True, "error": str(error)}:
+                return error
+            case {"reasons": list(reasons), "status": status, **rest}:
+                del rest["v"]
+                return Outcome(status=Status(status), reasons=tuple(map(str, reasons)), **rest)
+    except (TypeError, ValueError) as cause:
+        raise BadMessageError(f"the helper's answer is not understood: {cause}") from cause
+    raise BadMessageError("the helper's answer is not understood")
+
+
+def canonical(document: Mapping[str, object]) -> bytes:
+    """One way to write it: sorted keys, no spaces, ASCII only, no floats anywhere."""
+    return json.dumps(
+        document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode("ascii")
+
+
+def seal(record: Mapping[str, object]) -> bytes:
+    """The audit record with the hash over all else in it, as a line with its newline."""
+    return canonical({**record, "hash": digest(record)}) + b"\n"
+
+
+def digest(record: Mapping[str, object]) -> str:
+    """SHA-256 over the canonical record; `prev` in it chains it to the one before."""
+    return hashlib.sha256(canonical(record)).hexdigest()
+
+
+def unseal(line: bytes) -> dict[str, object]:
+    """The record of one audit line, `hash` included; `BadMessageError` where it does not hold."""
+    record = load(line)
+    if not isinstance(record, dict):
+        raise BadMessageError("not an object")
+    body = {key: value for key, value in record.items() if key != "hash"}
+    if record.get("hash") != digest(body):
+        raise BadMessageError("its hash does not fit")
+    return record
+
+
+def load(untrusted_line: bytes) -> object:
+    """The JSON of one line: UTF-8, no duplicate key, no float; `BadMessageError` otherwise."""
+    try:
+        return json.loads(
+            untrusted_line.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_float=_refuse,
+            parse_constant=_refuse,
+        )
+    except (ValueError, RecursionError) as cause:
+        raise BadMessageError(f"not one line of JSON: {cause}") from cause
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a key stands twice")
+    return members
+
+
+def _refuse(text: str) -> Never:
+    raise ValueError(f"{text[:20]} is not an integer")
+
+
+def _members(untrusted: object, keys: set[str]) -> dict[str, object]:
+    if not isinstance(untrusted, dict) or set(untrusted) != keys:
+        raise BadMessageError(f"an object with exactly {', '.join(sorted(keys))} is wanted")
+    return untrusted
+
+
+def _integer(untrusted: object) -> int:
+    # type() and not isinstance(): in Python True is an int.
+    if type(untrusted) is not int or not 0 <= untrusted < _MAX_INTEGER:
+        raise BadMessageError("a number is not a plain one of 64 bits")
+    return untrusted
+
+
+def _request(untrusted: object) -> RemoveRequest:
+    members = _members(untrusted, {"name", "kind", "device", "inode"})
+    name, kind = members["name"], members["kind"]
+    if not isinstance(name, str) or not isinstance(kind, str):
+        raise BadMessageError("name and kind are texts")
+    try:
+        return RemoveRequest(
+            StorePath(name).base_name,
+            EntryKind(kind),
+            _integer(members["device"]),
+            _integer(members["inode"]),
+        )
+    except (BadStorePathError, ValueError) as cause:
+        raise BadMessageError(str(cause)) from cause
