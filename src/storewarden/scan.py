@@ -88,7 +88,9 @@ def sweep(store: Store, kinds: Collection[EntryKind] = tuple(EntryKind)) -> Swee
     try:
         names = list_names(store_fd)
         strays = _strays(store, store_fd, names)
-        entries = [e for name in strays.names if (e := look(store_fd, name)) is not None]
+        own = [name for name in strays.names if name.startswith(PRIVATE_PREFIX)]
+        strange = [name for name in strays.names if name not in own]
+        entries = [e for name in strange if (e := look(store_fd, name)) is not None]
         store_uid = os.fstat(store_fd).st_uid
         found = [
             (entry, kind)
@@ -103,9 +105,8 @@ def sweep(store: Store, kinds: Collection[EntryKind] = tuple(EntryKind)) -> Swee
     if EntryKind.MISSING in kinds:
         findings += [_missing(store, name) for name in strays.missing]
     silent = [f.detail for f in scene.answers.values() if f.known is Known.UNKNOWN]
-    leftovers = any(entry.base_name.startswith(PRIVATE_PREFIX) for entry in entries)
     ordered = tuple(sorted(findings, key=lambda finding: finding.base_name))
-    return Sweep(ordered, strays.notes, silent[0] if silent else "", leftovers)
+    return Sweep(ordered, strays.notes, silent[0] if silent else "", bool(own))
 
 
 def _strays(store: Store, store_fd: int, names: list[str]) -> _Strays:
@@ -144,7 +145,6 @@ class _Scene:
     """All that was asked at once, for the entries to be looked at one by one."""
 
     store_fd: int
-    names: Collection[str]
     in_database: Fact
     answers: Mapping[StorePath, Fact]
     derivers: Mapping[StorePath, Deriver]
@@ -159,7 +159,6 @@ def _scene(
     known = database.known_derivers(store.state_dir, store.store_dir, wanted)
     return _Scene(
         store_fd=store_fd,
-        names=frozenset(names) if found else (),
         in_database=strays.in_database,
         answers=store.ask_nix(asked) if asked else {},
         derivers=known | find_derivers(wanted, names, store.store_dir),
@@ -190,7 +189,7 @@ def _finding(scene: _Scene, entry: Entry, kind: EntryKind, covers: Fact) -> Find
     if nix.known is Known.YES:
         return None
     if kind is EntryKind.LOCK:
-        deriver = _locked_by(entry.base_name, scene.names)
+        deriver = _locked_by(scene.store_fd, entry.base_name)
     else:
         deriver = scene.derivers.get(path) if path else None
     locks = scene.sight.locks(entry, kind, deriver)
@@ -214,14 +213,14 @@ def _finding(scene: _Scene, entry: Entry, kind: EntryKind, covers: Fact) -> Find
     )
 
 
-def _locked_by(base_name: str, names: Collection[str]) -> Deriver | None:
+def _locked_by(store_fd: int, base_name: str) -> Deriver | None:
     """The derivation and output that a lock file is called after; one whose `.drv` is there."""
     readings = [
         Deriver(reading.locked, reading.output)
         for reading in parse_lock_name(base_name)
         if reading.output is not None
     ]
-    present = [reading for reading in readings if reading.derivation.base_name in names]
+    present = [r for r in readings if look(store_fd, r.derivation.base_name) is not None]
     return next(iter(present or readings), None)
 
 

@@ -87,10 +87,10 @@ class ThrowawayStore:
 
     def register(self, *paths: StorePath) -> None:
         """Make the database know these paths as valid."""
-        rows = [(self.path(path.base_name),) for path in paths]
+        rows = [(self.path(path.base_name), f"sha256:{'0' * 64}") for path in paths]
         with closing(sqlite3.connect(f"{self.state_dir}/db/db.sqlite")) as connection, connection:
             connection.executemany(
-                "INSERT INTO ValidPaths (path, hash, registrationTime) VALUES (?, 'sha256:0', 1)",
+                "INSERT INTO ValidPaths (path, hash, registrationTime) VALUES (?, ?, 1)",
                 rows,
             )
 

@@ -2,11 +2,12 @@
 """What is asked once for a batch: Nix's answers, the derivers, and whether to act here at all."""
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from storewarden.helper.claims import temp_roots
-from storewarden.host import mounts
+from storewarden.host import mounts, peer
 from storewarden.store.database import Census, connect, known_derivers, sample
 from storewarden.store.derivers import Deriver, find_derivers
 from storewarden.store.entries import look
@@ -23,6 +24,7 @@ SHARED_FILE_SYSTEMS = frozenset(
 
 
 _DASH = 32
+_CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Survey:
 def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Survey:
     """Ask Nix and read the store once; `StoreUnreadableError` where nothing may be removed."""
     _check_file_system(store)
+    _check_namespace(store)
     paths = [StorePath(request.base_name) for request in requests]
     census = _Count()
     names = census.counting(_names(store_fd), temp_roots(store.state_dir, store.store_dir) or {})
@@ -85,6 +88,26 @@ def _check_file_system(store: Store) -> None:
                 f"{path} is on a {kind} file system, where locks and layers cannot be trusted;"
                 " nothing is removed"
             )
+
+
+def _check_namespace(store: Store) -> None:
+    """Refuse where the daemon's processes, and so its builders, cannot be seen from here.
+
+    The kernel gives no pid for a peer in a pid namespace outside ours. Where nobody answers,
+    Nix cannot be asked either, which keeps everything.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_CONNECT_SECONDS)
+        try:
+            connection.connect(f"{store.state_dir}/daemon-socket/socket")
+            _, pid = peer(connection)
+        except OSError:
+            return
+    if pid is None:
+        raise StoreUnreadableError(
+            "nix-daemon runs outside this container, so its builders cannot be seen from here;"
+            " nothing is removed; run storewarden where nix-daemon runs"
+        )
 
 
 def file_system_of(path: str, seen: Sequence[tuple[str, str]]) -> str:
