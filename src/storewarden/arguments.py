@@ -3,6 +3,7 @@
 
 import argparse
 import re
+from typing import NoReturn
 
 from storewarden import __version__
 from storewarden.store.entries import EntryKind
@@ -25,9 +26,16 @@ exit codes:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that tells an error in one line, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"storewarden: error: {message} (see: {self.prog} --help)\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole tree; what is parsed has `command`: the words of the subcommand."""
-    tree = argparse.ArgumentParser(
+    tree = _Parser(
         prog="storewarden",
         description="Finds what interrupted builds stranded in a Nix store, proves it dead with"
         " Nix's own locks, and removes it.",
@@ -46,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     return tree
 
 
-def _add_scan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_scan(commands: "argparse._SubParsersAction[_Parser]") -> None:
     scan = commands.add_parser(
         "scan",
         help="find debris, and remove it on request",
@@ -64,10 +72,9 @@ def _add_scan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add("--min-age", type=_seconds, default=2.0, metavar="D", help="0, 30s, 5m, 2h, 1d (2s)")
     add(
         "--kind",
-        type=EntryKind,
         action="append",
         metavar="K",
-        choices=list(EntryKind),
+        choices=[kind.value for kind in EntryKind],
         help=f"only this kind, may be repeated: {', '.join(EntryKind)}",
     )
     add("--exit-code", action="store_true", help="exit with 1 if anything is found")
@@ -80,7 +87,7 @@ def _add_scan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     scan.set_defaults(command="scan")
 
 
-def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_audit(commands: "argparse._SubParsersAction[_Parser]") -> None:
     audit = commands.add_parser("audit", help="what was removed, by whom, why", allow_abbrev=False)
     actions = audit.add_subparsers(required=True, metavar="ACTION")
     for name, text in (

@@ -62,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _scan(arguments: argparse.Namespace) -> int:
     store = _store(arguments)
-    found = sweep(store, tuple(arguments.kind or EntryKind))
+    found = sweep(store, tuple(map(EntryKind, arguments.kind or EntryKind)))
     for note in found.notes:
         _note(note)
     if found.leftovers and not arguments.yes:
