@@ -36,10 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as cause:
         _error(str(cause) or "interrupted; nothing was removed")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader (`| head`) has had enough; keep the interpreter from flushing into the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except Exception:  # noqa: BLE001 - the one place where a bug becomes an exit code
         traceback.print_exc()
         _error("this is a bug in storewarden; nothing more was done; please report it")
@@ -194,7 +190,11 @@ def _audit_verify(arguments: argparse.Namespace) -> int:
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - results go to stdout
+    try:
+        print(line, flush=True)  # noqa: T201 - results go to stdout
+    except BrokenPipeError:
+        # The reader (`| head`) has had enough. What was begun is ended all the same.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _note(text: str) -> None:

@@ -94,6 +94,8 @@ def remove(
             yield result
         for item in taken:
             yield _purge(work, item)
+        if broken is None and log.torn:
+            broken = AuditUnavailableError("the end of a removal is not on record; see above")
         if broken is not None:
             raise broken
 
