@@ -61,8 +61,8 @@ def _scan(arguments: argparse.Namespace) -> int:
     found = sweep(store, tuple(map(EntryKind, arguments.kind or EntryKind)))
     for note in found.notes:
         _note(note)
-    if found.leftovers and not arguments.yes:
-        _note("an interrupted removal waits to be finished: sudo storewarden scan --yes")
+    if found.leftovers:
+        _note("an interrupted removal waits; this finishes it: sudo storewarden scan --yes")
     wanted = requests_for(found.findings)
     asked = arguments.yes and not arguments.dry_run
     if not arguments.json:

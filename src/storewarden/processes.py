@@ -6,6 +6,8 @@ from collections.abc import Collection
 
 import psutil
 
+_LONG = 72
+
 
 def processes_of(uids: Collection[int]) -> list[int] | None:
     """Pids that run as one of those uids; None where other users' processes are hidden.
@@ -35,7 +37,8 @@ def command_of(pid: int) -> str | None:
         words = psutil.Process(pid).cmdline() or [psutil.Process(pid).name()]
     except (psutil.Error, OSError):
         return None
-    return " ".join(words).encode("unicode_escape").decode("ascii")[:200]
+    text = " ".join(words).strip().encode("unicode_escape").decode("ascii")
+    return text if len(text) <= _LONG else f"{text[:_LONG]}..."
 
 
 def _visible(pid: int) -> bool:

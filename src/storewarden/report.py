@@ -129,7 +129,7 @@ def _finding_json(finding: Finding, store_dir: StoreDir) -> dict[str, object]:
         "verdict": finding.judgement.verdict.value,
         "reasons": list(finding.judgement.reasons),
         "owner": entry and {"uid": entry.uid, "gid": entry.gid, "name": finding.owner_name},
-        "ageSeconds": None if finding.age is None else round(finding.age, 1),
+        "ageSeconds": None if finding.age is None else int(finding.age),
         "deriver": deriver and store_dir.join(deriver.derivation.base_name),
         "output": deriver and deriver.output,
         "locks": [_lock_json(lock, store_dir) for lock in finding.locks],

@@ -14,10 +14,10 @@ from storewarden.sight import Lock, Sight, look_around
 from storewarden.store import database
 from storewarden.store.derivers import Deriver, find_derivers
 from storewarden.store.entries import (
-    PRIVATE_PREFIX,
     Entry,
     EntryKind,
     classify,
+    is_private,
     list_names,
     look,
     open_directory,
@@ -88,10 +88,9 @@ def sweep(store: Store, kinds: Collection[EntryKind] = tuple(EntryKind)) -> Swee
     try:
         names = list_names(store_fd)
         strays = _strays(store, store_fd, names)
-        own = [name for name in strays.names if name.startswith(PRIVATE_PREFIX)]
-        strange = [name for name in strays.names if name not in own]
-        entries = [e for name in strange if (e := look(store_fd, name)) is not None]
         store_uid = os.fstat(store_fd).st_uid
+        seen = [e for name in strays.names if (e := look(store_fd, name)) is not None]
+        entries = [entry for entry in seen if not is_private(entry, store_uid)]
         found = [
             (entry, kind)
             for entry in entries
@@ -106,7 +105,7 @@ def sweep(store: Store, kinds: Collection[EntryKind] = tuple(EntryKind)) -> Swee
         findings += [_missing(store, name) for name in strays.missing]
     silent = [f.detail for f in scene.answers.values() if f.known is Known.UNKNOWN]
     ordered = tuple(sorted(findings, key=lambda finding: finding.base_name))
-    return Sweep(ordered, strays.notes, silent[0] if silent else "", bool(own))
+    return Sweep(ordered, strays.notes, silent[0] if silent else "", len(seen) > len(entries))
 
 
 def _strays(store: Store, store_fd: int, names: list[str]) -> _Strays:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from storewarden.store.errors import AuditUnavailableError, BadMessageError
-from storewarden.store.wire import VERSION, seal, unseal
+from storewarden.store.wire import VERSION, Status, seal, unseal
 
 ROTATE_AT = 8 * 1024 * 1024
 _RESERVE = 64 * 1024
@@ -36,6 +36,8 @@ class AuditLog:
     torn: bool = False
     """Whether a record of this session could not be written whole."""
     open_intents: dict[int, dict[str, object]] = field(default_factory=dict)
+    partial: dict[int, dict[str, object]] = field(default_factory=dict)
+    """The intents whose last result is that something was left; the next run tries again."""
 
     def append(self, action: str, **members: object) -> int:
         """Write one record durably and give its number; `AuditUnavailableError` if it cannot be.
@@ -86,8 +88,10 @@ class AuditLog:
         match record:
             case {"action": "intent"}:
                 self.open_intents[seq] = record
-            case {"action": "result", "op": int(op)}:
-                self.open_intents.pop(op, None)
+            case {"action": "result", "op": int(op), "status": status}:
+                intent = self.open_intents.pop(op, None) or self.partial.pop(op, None)
+                if intent is not None and status == Status.PARTIAL:
+                    self.partial[op] = intent
 
     def load(self) -> None:
         """Read the chain up to its end, and mend the end where a crash has torn it."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from storewarden.host import rename_exclusive
-from storewarden.store.entries import PRIVATE_PREFIX, look
+from storewarden.store.entries import PRIVATE_MODE, PRIVATE_PREFIX, look
 
 _ROUNDS_WITH_FAILURES = 8
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -60,7 +60,7 @@ def new_private(store_fd: int) -> Iterator[Private]:
     while True:
         name = f"{PRIVATE_PREFIX}{os.getpid()}-{number}"
         try:
-            os.mkdir(name, 0o700, dir_fd=store_fd)
+            os.mkdir(name, PRIVATE_MODE, dir_fd=store_fd)
             break
         except FileExistsError:
             number += 1
@@ -87,7 +87,7 @@ def _open_private(store_fd: int, name: str) -> Iterator[Private | None]:
     try:
         found, store = os.fstat(fd), os.fstat(store_fd)
         ours = (found.st_uid, stat.S_IMODE(found.st_mode), found.st_dev)
-        if ours != (os.geteuid(), 0o700, store.st_dev) or not _flocked(fd):
+        if ours != (os.geteuid(), PRIVATE_MODE, store.st_dev) or not _flocked(fd):
             yield None
             return
         try:
@@ -222,6 +222,7 @@ def _purge_file(directory_fd: int, name: str, purged: Purged) -> None:
 def _rmdir(directory_fd: int, name: str, purged: Purged) -> bool:
     """Whether the directory is gone now; False if it still has something in it."""
     try:
+        found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
         os.rmdir(name, dir_fd=directory_fd)
     except FileNotFoundError:
         return True
@@ -231,4 +232,5 @@ def _rmdir(directory_fd: int, name: str, purged: Purged) -> bool:
         purged.fail(cause)
         return True
     purged.directories += 1
+    purged.bytes += found.st_blocks * 512
     return True

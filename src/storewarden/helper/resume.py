@@ -51,7 +51,8 @@ def purged_outcome(base_name: str, purged: Purged) -> Outcome:
 
 def _finish(store: Store, store_fd: int, log: AuditLog, private: Private) -> Iterator[Outcome]:
     """Purge the private directory, unless what lies in it whole may be valid after all."""
-    intents = {op: i for op, i in log.open_intents.items() if i.get("private") == private.name}
+    begun = log.open_intents | log.partial
+    intents = {op: intent for op, intent in begun.items() if intent.get("private") == private.name}
     names = os.listdir(private.fd)
     whole = [path for name in names if (path := StorePath.maybe(name)) is not None]
     base_name = whole[0].base_name if whole else _name_of(intents, private.name)
@@ -110,9 +111,12 @@ def _record(log: AuditLog, intents: dict[int, dict[str, object]], outcome: Outco
         "bytes": outcome.bytes,
         "resumed": 1,
     }
-    waits = outcome.unproved or outcome.status is Status.FAILED
+    # Nothing was done, and that much is on record already; it would be said at every run.
+    idle = outcome.status is Status.PARTIAL and not outcome.files + outcome.directories
+    idle = idle and log.open_intents.keys().isdisjoint(intents)
+    waits = outcome.unproved or outcome.status is Status.FAILED or idle
     for op in () if waits else tuple(intents):
         log.append("result", op=op, **members)
-    if not intents:
+    if not intents and not idle:
         log.append("resumed", **members)
     return outcome

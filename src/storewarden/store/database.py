@@ -44,6 +44,8 @@ class Census:
 
     def check(self) -> None:
         """Refuse a database that cannot be this store's: everything would look stranded."""
+        if self.strangers == 0:
+            return  # a new store, say: nothing would be touched
         advice = "nothing is removed; is --state-dir the one of this store?"
         if self.registered == 0:
             raise StoreUnreadableError(f"the database knows no valid path at all; {advice}")

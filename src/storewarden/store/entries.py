@@ -18,6 +18,7 @@ from storewarden.store.paths import StorePath, parse_lock_name
 LINKS = ".links"
 PRIVATE_PREFIX = "tmp-storewarden-"
 """Our private directories: Nix's collector spares a locked `tmp-*` (2.12+), else collects it."""
+PRIVATE_MODE = 0o700
 _TEMPORARY = re.compile(r"(tmp|add|rename-tmp|\.tmp|\.tmp-link)-.*|trash", re.DOTALL)
 _OLD = re.compile(r".*\.old-[0-9]+-[0-9]+", re.DOTALL)
 _LOCK_MODE = 0o600
@@ -160,6 +161,12 @@ def is_lock_file(entry: Entry, store_uid: int) -> bool:
     )
 
 
+def is_private(entry: Entry, store_uid: int) -> bool:
+    """Whether it is a private directory of this program's, which no build user can make."""
+    own = stat.S_ISDIR(entry.mode) and stat.S_IMODE(entry.mode) == PRIVATE_MODE
+    return own and entry.uid == store_uid and entry.base_name.startswith(PRIVATE_PREFIX)
+
+
 def classify(entry: Entry, *, store_uid: int, build_users: BuildUsers) -> EntryKind:
     """The kind of an unregistered entry. `store_uid` is the store directory's owner.
 
@@ -209,8 +216,10 @@ def tree_size(store_fd: int, entry: Entry, limit: int = 20_000) -> tuple[int, bo
                     for child in itertools.islice(children, left):
                         left -= 1
                         found = child.stat(follow_symlinks=False)
+                        if found.st_dev != entry.device:
+                            continue  # mounted there; not what the entry takes
                         total += found.st_blocks * 512
-                        if stat.S_ISDIR(found.st_mode) and found.st_dev == entry.device:
+                        if stat.S_ISDIR(found.st_mode):
                             deep = len(stack) >= _MAX_OPEN
                             stack.append(None if deep else _open_below(fd, child.name))
             except OSError:
