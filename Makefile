@@ -32,6 +32,7 @@ lab: .venv/.ready
 
 bench: .venv/.ready
 	$(PY) benchmarks/sweep.py
+	$(PY) benchmarks/purge.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -19,6 +19,7 @@ from storewarden.store.entries import EntryKind
 from storewarden.store.errors import AuditUnavailableError, StorewardenError
 from storewarden.store.store import Store, build_users
 from storewarden.store.validity import Nix, ask, find_nix
+from storewarden.store.verdict import PROOF, REMOVED_BY_DEFAULT
 from storewarden.store.wire import Outcome, RemoveRequest, Status
 
 OK, FOUND, UNREADABLE, UNAVAILABLE, NOT_ALL, BUG, INTERRUPTED = 0, 1, 3, 4, 5, 70, 130
@@ -58,15 +59,18 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _scan(arguments: argparse.Namespace) -> int:
     store = _store(arguments)
-    found = sweep(store, tuple(map(EntryKind, arguments.kind or EntryKind)))
+    kinds = frozenset(map(EntryKind, arguments.kind or EntryKind))
+    # A kind that is only reported by default is removed where it is named.
+    removed = kinds & PROOF.keys() if arguments.kind else REMOVED_BY_DEFAULT
+    found = sweep(store, kinds)
     for note in found.notes:
         _note(note)
     if found.leftovers:
         _note("an interrupted removal waits; this finishes it: sudo storewarden scan --yes")
-    wanted = requests_for(found.findings)
+    wanted = requests_for(found.findings, removed)
     asked = arguments.yes and not arguments.dry_run
     if not arguments.json:
-        for line in report.sweep_lines(found, store):
+        for line in report.sweep_lines(found, store, removed):
             _print(line)
         asked = asked or _agreed(arguments, wanted)
         if wanted and not asked:

@@ -10,7 +10,6 @@ from storewarden.helper import engine
 from storewarden.repair import repair, requests_for
 from storewarden.scan import sweep
 from storewarden.store.paths import StorePath, output_lock
-from storewarden.store.verdict import Verdict
 from storewarden.store.wire import Status
 from storewarden.throwaway import ThrowawayStore
 
@@ -76,7 +75,7 @@ def _show(place: ThrowawayStore, alive: StorePath, log: str, say: Say) -> int:
     for line in report.verification_lines(verified):
         say(line)
     left = sweep(store).findings
-    removable = [f for f in left if f.judgement.verdict is not Verdict.KEEP]
+    removable = requests_for(left)
     removed = sum(outcome.status is Status.REMOVED for outcome in outcomes)
     say(
         f"\n{removed} removed, {len(left)} kept: what is alive, what is Nix's own, what is foreign."

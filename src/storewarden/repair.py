@@ -2,12 +2,12 @@
 """From findings to outcomes: through the helper's socket, or by an engine given by the caller."""
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from storewarden.scan import Finding
 from storewarden.store.entries import EntryKind
 from storewarden.store.errors import BadMessageError, StoreUnreadableError, StorewardenError
-from storewarden.store.verdict import Verdict
+from storewarden.store.verdict import REMOVED_BY_DEFAULT, Verdict
 from storewarden.store.wire import (
     MAX_REPLY,
     Outcome,
@@ -26,15 +26,19 @@ class HelperUnavailableError(StorewardenError):
     """The helper cannot be reached, or does not take requests from this user."""
 
 
-def requests_for(findings: Iterable[Finding]) -> tuple[RemoveRequest, ...]:
-    """A request for each finding that nothing seen claims; outputs before lock files.
+def requests_for(
+    findings: Iterable[Finding], kinds: Collection[EntryKind] = REMOVED_BY_DEFAULT
+) -> tuple[RemoveRequest, ...]:
+    """A request for each finding of `kinds` that nothing seen claims; lock files last.
 
     In that order, because a lock file is only of interest while its output lies there.
     """
     wanted = [
         finding
         for finding in findings
-        if finding.judgement.verdict is not Verdict.KEEP and finding.entry is not None
+        if finding.judgement.verdict is not Verdict.KEEP
+        and finding.kind in kinds
+        and finding.entry is not None
     ]
     wanted.sort(key=lambda finding: finding.kind is EntryKind.LOCK)
     return tuple(RemoveRequest.of(f.entry, f.kind) for f in wanted if f.entry is not None)

@@ -2,7 +2,7 @@
 """Findings, outcomes and the audit log, for people and as JSON (docs/json.md)."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from storewarden.auditlog import Record, Verification
 from storewarden.scan import Finding, Sweep
@@ -10,7 +10,7 @@ from storewarden.sight import Lock
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store
-from storewarden.store.verdict import PROOF, Verdict
+from storewarden.store.verdict import PROOF, REMOVED_BY_DEFAULT, Verdict
 from storewarden.store.wire import Outcome, Status
 
 VERSION = 1
@@ -54,12 +54,17 @@ def age_text(seconds: float) -> str:
     return "less than 0 s"
 
 
-def sweep_lines(sweep: Sweep, store: Store) -> Iterator[str]:
-    """The sweep for a person: each finding, then one line that sums it up."""
+def sweep_lines(
+    sweep: Sweep, store: Store, removed: Collection[EntryKind] = REMOVED_BY_DEFAULT
+) -> Iterator[str]:
+    """The sweep for a person: each finding, then one line that sums it up.
+
+    `removed` are the kinds that are removed if nothing claims them.
+    """
     for finding in sweep.findings:
         yield from _finding_lines(finding, store.store_dir)
         yield ""
-    yield _summary(sweep.findings, store)
+    yield _summary(sweep.findings, store, removed)
 
 
 def _finding_lines(finding: Finding, store_dir: StoreDir) -> Iterator[str]:
@@ -77,6 +82,8 @@ def _finding_lines(finding: Finding, store_dir: StoreDir) -> Iterator[str]:
     said = _SAID[finding.judgement.verdict] if finding.kind in PROOF else "only reported"
     for reason in finding.judgement.reasons:
         yield f"    {said}: {shown(reason)}"
+    if finding.kind is EntryKind.CHROOT and finding.judgement.verdict is not Verdict.KEEP:
+        yield "    only when asked for: --kind chroot"
 
 
 def _what(finding: Finding) -> str:
@@ -86,10 +93,10 @@ def _what(finding: Finding) -> str:
     return f"{kind} of {shown(finding.deriver.derivation.base_name)} ({finding.deriver.output})"
 
 
-def _summary(findings: Sequence[Finding], store: Store) -> str:
+def _summary(findings: Sequence[Finding], store: Store, removed: Collection[EntryKind]) -> str:
     if not findings:
         return f"nothing unregistered found in {store.store_dir.path}"
-    going = [f for f in findings if f.judgement.verdict is not Verdict.KEEP]
+    going = [f for f in findings if f.judgement.verdict is not Verdict.KEEP and f.kind in removed]
     size = sum(finding.size or 0 for finding in going)
     kept = len(findings) - len(going)
     text = f"{len(findings)} found in {store.store_dir.path}: {kept} kept"

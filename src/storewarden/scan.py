@@ -192,7 +192,7 @@ def _finding(scene: _Scene, entry: Entry, kind: EntryKind, covers: Fact) -> Find
     else:
         deriver = scene.derivers.get(path) if path else None
     locks = scene.sight.locks(entry, kind, deriver)
-    facts = scene.sight.facts(entry, deriver, locks) | {
+    facts = scene.sight.facts(entry, kind, deriver, locks) | {
         Claim.VALID_TO_NIX: nix,
         Claim.VALID_IN_DATABASE: scene.in_database,
         Claim.COVERS: covers,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from storewarden import host
 from storewarden.processes import command_of
+from storewarden.store.derivations import chroot_locks
 from storewarden.store.derivers import Deriver
 from storewarden.store.entries import Entry, EntryKind, look
 from storewarden.store.paths import StorePath, output_lock, path_lock
@@ -48,28 +49,31 @@ class Sight:
         if kind is EntryKind.LOCK:
             return (self._lock(entry.base_name, entry.inode),)
         path = entry.store_path
-        if kind is not EntryKind.OUTPUT or path is None:
-            return ()
-        names = [path_lock(path)]
-        if deriver is not None:
-            names.append(output_lock(deriver.derivation, deriver.output))
+        names: tuple[str, ...] = ()
+        if kind is EntryKind.CHROOT:
+            names = self._chroot_locks(entry) or ()
+        elif kind is EntryKind.OUTPUT and path is not None:
+            names = (path_lock(path),)
+            if deriver is not None:
+                names += (output_lock(deriver.derivation, deriver.output),)
         found = [lock for name in names if (lock := look(self.store_fd, name)) is not None]
         return tuple(self._lock(lock.base_name, lock.inode) for lock in found)
 
     def facts(
-        self, entry: Entry, deriver: Deriver | None, locks: tuple[Lock, ...]
+        self, entry: Entry, kind: EntryKind, deriver: Deriver | None, locks: tuple[Lock, ...]
     ) -> dict[Claim, Fact]:
         """All claims on an entry but whether it is valid, and what a lock file covers."""
         return {
             Claim.CHANGED: NO,
             Claim.TOO_YOUNG: self._too_young(entry),
             Claim.COLLECTOR: self._held_below_state("gc.lock"),
-            Claim.PATH_LOCK: self._path_lock(locks),
+            Claim.PATH_LOCK: self._path_lock(entry, kind, locks),
             Claim.USER_LOCK: self._held_below_state(self._user_lock(entry.uid)),
             Claim.PROCESS: self._process(entry.uid),
             Claim.TEMP_ROOT: self._temp_root(entry, deriver),
             Claim.MOUNT: self._mount(entry),
             Claim.SHARED: _shared(entry, deriver),
+            Claim.INSIDE: self._inside(entry) if kind is EntryKind.CHROOT else NO,
         }
 
     def _lock(self, base_name: str, inode: int) -> Lock:
@@ -80,12 +84,17 @@ class Sight:
             return Lock(base_name, Known.NO)
         return Lock(base_name, Known.YES, pid, command_of(pid))
 
-    def _path_lock(self, locks: tuple[Lock, ...]) -> Fact:
+    def _path_lock(self, entry: Entry, kind: EntryKind, locks: tuple[Lock, ...]) -> Fact:
         for lock in locks:
             if lock.held is Known.YES:
                 by = _process_text(lock.pid) if lock.pid else "a process"
                 return Fact(Known.YES, f"{lock.base_name} by {by}")
+        if kind is EntryKind.CHROOT and self._chroot_locks(entry) is None:
+            return Fact(Known.UNKNOWN, "its derivation is not there to tell which")
         return UNKNOWN if self.holders is None else NO
+
+    def _chroot_locks(self, entry: Entry) -> tuple[str, ...] | None:
+        return chroot_locks(self.store_fd, entry.base_name, self.store.store_dir)
 
     def _user_lock(self, uid: int) -> str:
         users = self.store.build_users
@@ -120,6 +129,13 @@ class Sight:
             if wanted.hash_part in self.roots:
                 return Fact(Known.YES, f"process {self.roots[wanted.hash_part]}")
         return NO
+
+    def _inside(self, entry: Entry) -> Fact:
+        place = self.store.store_dir.join(entry.base_name)
+        pids = host.processes_inside(place, {(entry.device, entry.inode)})
+        if pids is None:
+            return UNKNOWN
+        return Fact(Known.YES, _process_text(pids[0])) if pids else NO
 
     def _too_young(self, entry: Entry) -> Fact:
         age = self.now - entry.ctime

@@ -122,7 +122,7 @@ def _take(work: _Work, privates: ExitStack, request: RemoveRequest) -> _Taken | 
         work.checkpoint("proved")
         if kind is EntryKind.LOCK:
             return _remove_lock(work, entry, proof)
-        return _take_output(work, privates, entry, proof)
+        return _take_tree(work, privates, entry, kind, proof)
 
 
 def _remove_lock(work: _Work, entry: Entry, proof: Proof) -> Outcome:
@@ -137,13 +137,15 @@ def _remove_lock(work: _Work, entry: Entry, proof: Proof) -> Outcome:
     return _conclude(work.log, op, Outcome(entry.base_name, Status.REMOVED, files=1))
 
 
-def _take_output(work: _Work, privates: ExitStack, entry: Entry, proof: Proof) -> _Taken | Outcome:
+def _take_tree(
+    work: _Work, privates: ExitStack, entry: Entry, kind: EntryKind, proof: Proof
+) -> _Taken | Outcome:
     name = entry.base_name
     try:
         private = privates.enter_context(new_private(work.store_fd))
     except OSError as cause:
         return _failed(name, cause)
-    op = _intend(work, entry, EntryKind.OUTPUT, proof, private.name)
+    op = _intend(work, entry, kind, proof, private.name)
     work.checkpoint("intended")
     try:
         remove_from_store(work.store_fd, name, private)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from storewarden.helper import claims
 from storewarden.helper.claims import HeldLock
 from storewarden.helper.survey import Survey
-from storewarden.host import mounts
+from storewarden.host import mounts, processes_inside
 from storewarden.store.database import connect, registered
+from storewarden.store.derivations import chroot_locks
 from storewarden.store.entries import Entry, EntryKind, look
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import StorePath, covered_paths, output_lock, path_lock
@@ -50,8 +51,11 @@ def hold_and_look(
         Claim.USER_LOCK: lambda: claims.hold_user(
             locks, store.state_dir, entry.uid, store.build_users
         ),
-        Claim.PATH_LOCK: lambda: _hold_path_locks(locks, held, store_fd, survey, entry, kind),
+        Claim.PATH_LOCK: lambda: _hold_path_locks(
+            locks, held, store_fd, _lock_names(store, store_fd, survey, entry, kind), kind
+        ),
         Claim.PROCESS: lambda: _running(store, entry.uid),
+        Claim.INSIDE: lambda: inside(store, store_fd, entry),
         Claim.TEMP_ROOT: lambda: _rooted(store, survey, path),
         Claim.VALID_IN_DATABASE: lambda: in_database(store, path),
         Claim.CHANGED: lambda: _changed(store_fd, entry),
@@ -117,32 +121,57 @@ def _hold_path_locks(
     locks: ExitStack,
     held: list[HeldLock],
     store_fd: int,
-    survey: Survey,
-    entry: Entry,
+    names: tuple[str, ...] | None,
     kind: EntryKind,
 ) -> Fact:
-    if kind is EntryKind.LOCK:
-        lock = claims.hold_lock_file(locks, store_fd, entry.base_name)
-        if isinstance(lock, Fact):
-            return lock
+    if names is None:
+        return Fact(Known.UNKNOWN, "its derivation is not there to tell which")
+    for name in names:
+        # A lock file is only ever taken if it is there; a build's lock is made like a build does.
+        if kind is EntryKind.LOCK:
+            lock = claims.hold_lock_file(locks, store_fd, name)
+        else:
+            lock = claims.hold_path(locks, store_fd, name)
         if lock is None:
             return Fact(Known.YES, "another one took its place")
-        held.append(lock)
-        return NO
-    # In sorted order, as pathlocks.cc does, though nobody waits here.
-    for base_name in sorted(_lock_names(survey, StorePath(entry.base_name))):
-        lock = claims.hold_path(locks, store_fd, base_name)
         if isinstance(lock, Fact):
             return lock
         held.append(lock)
     return NO
 
 
-def _lock_names(survey: Survey, path: StorePath) -> tuple[str, ...]:
+def _lock_names(
+    store: Store, store_fd: int, survey: Survey, entry: Entry, kind: EntryKind
+) -> tuple[str, ...] | None:
+    """The locks that cover an entry, sorted as pathlocks.cc takes them; None: cannot be told."""
+    path = StorePath(entry.base_name)
     deriver = survey.derivers.get(path)
-    if deriver is None:
-        return (path_lock(path),)
-    return (path_lock(path), output_lock(deriver.derivation, deriver.output))
+    match kind:
+        case EntryKind.LOCK:
+            return (entry.base_name,)
+        case EntryKind.CHROOT:
+            return chroot_locks(store_fd, entry.base_name, store.store_dir)
+        case _ if deriver is None:
+            return (path_lock(path),)
+        case _:
+            covering = output_lock(deriver.derivation, deriver.output)
+            return tuple(sorted((path_lock(path), covering)))
+
+
+def inside(store: Store, store_fd: int, entry: Entry) -> Fact:
+    """Whether a process has its root or working directory in a chroot."""
+    objects = {(entry.device, entry.inode)}
+    try:
+        root = os.stat(f"{entry.base_name}/root", dir_fd=store_fd, follow_symlinks=False)
+        objects.add((root.st_dev, root.st_ino))
+    except FileNotFoundError:
+        pass  # before 2.25 or so the directory itself is the root
+    except OSError:
+        return Fact(Known.UNKNOWN)
+    pids = processes_inside(store.store_dir.join(entry.base_name), objects)
+    if pids is None:
+        return Fact(Known.UNKNOWN)
+    return Fact(Known.YES, f"process {pids[0]}") if pids else NO
 
 
 def _running(store: Store, uid: int) -> Fact:
@@ -159,6 +188,7 @@ def _running(store: Store, uid: int) -> Fact:
 
 def _rooted(store: Store, survey: Survey, path: StorePath) -> Fact:
     deriver = survey.derivers.get(path)
+    # A chroot has the hash part of its derivation, as the collector knows too.
     paths = (path,) if deriver is None else (path, deriver.derivation)
     return claims.rooted(claims.temp_roots(store.state_dir, store.store_dir), paths)
 

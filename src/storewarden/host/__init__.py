@@ -15,6 +15,7 @@ if sys.platform == "darwin":
         make_writable,
         mounts,
         peer,
+        processes_inside,
         processes_of,
         rename_exclusive,
     )
@@ -27,6 +28,7 @@ else:
         make_writable,
         mounts,
         peer,
+        processes_inside,
         processes_of,
         rename_exclusive,
     )
@@ -39,6 +41,7 @@ __all__ = [
     "make_writable",
     "mounts",
     "peer",
+    "processes_inside",
     "processes_of",
     "rename_exclusive",
 ]

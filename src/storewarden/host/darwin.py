@@ -67,6 +67,12 @@ def _proc_listpids(kind: int, uid: int) -> list[int] | None:
     return [pid for pid in buffer[: used // 4] if pid]
 
 
+def processes_inside(directory: str, objects: Collection[tuple[int, int]]) -> list[int] | None:
+    """None: Nix has no chroots on macOS, so nobody asks."""
+    del directory, objects
+    return None
+
+
 def lock_holders(table: str = "") -> dict[int, int] | None:
     """None: macOS has no table of locks that a process could read."""
     del table

@@ -61,6 +61,31 @@ def processes_of(uids: Collection[int], proc: str = "/proc") -> list[int] | None
     return found
 
 
+def processes_inside(
+    directory: str, objects: Collection[tuple[int, int]], proc: str = "/proc"
+) -> list[int] | None:
+    """Pids whose root or working directory is in `directory`; None if one cannot be seen.
+
+    A sandboxed builder lives in a mount namespace of its own, where its root is called `/`; so
+    device and inode of the directories that can be one are given as `objects` too.
+    """
+    found = set()
+    try:
+        for pid in [int(name) for name in os.listdir(proc) if name.isdigit()]:
+            for link in ("root", "cwd"):
+                place = f"{proc}/{pid}/{link}"
+                try:
+                    seen, name = os.stat(place), os.readlink(place)
+                except (FileNotFoundError, ProcessLookupError):
+                    continue  # it ended meanwhile, or is a zombie and has none
+                inside = name == directory or name.startswith(f"{directory}/")
+                if inside or (seen.st_dev, seen.st_ino) in objects:
+                    found.add(pid)
+    except OSError:
+        return None
+    return sorted(found)
+
+
 def _alone(tasks: str) -> bool:
     return len(os.listdir(tasks)) <= 1
 

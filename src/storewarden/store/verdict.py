@@ -34,6 +34,7 @@ class Claim(StrEnum):
     MOUNT = "mount-inside"
     SHARED = "writable-by-others"
     COVERS = "covers-what-is-there"
+    INSIDE = "process-inside"
 
 
 class Verdict(StrEnum):
@@ -68,7 +69,7 @@ Facts = Mapping[Claim, Fact]
 NO = Fact(Known.NO)
 
 PROOF: Mapping[EntryKind, tuple[Claim, ...]] = {
-    EntryKind.OUTPUT: tuple(claim for claim in Claim if claim is not Claim.COVERS),
+    EntryKind.OUTPUT: tuple(c for c in Claim if c not in {Claim.COVERS, Claim.INSIDE}),
     EntryKind.LOCK: (
         Claim.VALID_TO_NIX,
         Claim.VALID_IN_DATABASE,
@@ -78,11 +79,24 @@ PROOF: Mapping[EntryKind, tuple[Claim, ...]] = {
         Claim.PATH_LOCK,
         Claim.COVERS,
     ),
+    EntryKind.CHROOT: (
+        Claim.VALID_TO_NIX,
+        Claim.VALID_IN_DATABASE,
+        Claim.CHANGED,
+        Claim.TOO_YOUNG,
+        Claim.COLLECTOR,
+        Claim.PATH_LOCK,
+        Claim.TEMP_ROOT,
+        Claim.MOUNT,
+        Claim.INSIDE,
+    ),
 }
 """What must be known to be absent before an entry of that kind is removed. No row: never."""
 
+REMOVED_BY_DEFAULT = frozenset({EntryKind.OUTPUT, EntryKind.LOCK})
+"""What is removed without being asked for by kind."""
+
 REPORT_ONLY: Mapping[EntryKind, str] = {
-    EntryKind.CHROOT: "a build's chroot, which the next build of its derivation clears",
     EntryKind.OUTPUT_OF_ROOT: "made by Nix itself: may be a copy in progress or one to be resumed",
     EntryKind.TEMPORARY: "a temporary of Nix's own, which its garbage collector removes",
     EntryKind.CHECK: "left on purpose by a --check build whose result differed",
@@ -104,6 +118,7 @@ _IF_YES: Mapping[Claim, str] = {
     Claim.MOUNT: "something is mounted on it or in it",
     Claim.SHARED: "others than its owner may write to it, and its derivation is not known",
     Claim.COVERS: "what it covers still lies there, and it tells whose that is",
+    Claim.INSIDE: "a process has its root or its directory in it",
 }
 
 _IF_UNKNOWN: Mapping[Claim, str] = {
@@ -119,6 +134,7 @@ _IF_UNKNOWN: Mapping[Claim, str] = {
     Claim.MOUNT: "the mounts could not be read",
     Claim.SHARED: "who may write to it could not be told",
     Claim.COVERS: "whether what it covers is there could not be seen",
+    Claim.INSIDE: "whether a process is in it could not be seen",
 }
 
 
