@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""Runs the engine on a throwaway store, and looks at what it did; other processes to meet it."""
+
+import contextlib
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from storewarden import auditlog
+from storewarden.helper.engine import Requester, remove
+from storewarden.store.entries import classify, entry_of
+from storewarden.store.store import Store
+from storewarden.store.wire import Outcome, RemoveRequest
+from storewarden.throwaway import ThrowawayStore
+
+_HOLD = """
+import fcntl, os, sys
+flags = os.O_RDONLY if os.path.isdir(sys.argv[1]) else os.O_RDWR | os.O_CREAT
+fd = os.open(sys.argv[1], flags, 0o600)
+fcntl.flock(fd, int(sys.argv[2]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def log_of(place: ThrowawayStore) -> str:
+    """The audit log of the runs in that store."""
+    return place.state_dir.removesuffix("/nix/var/nix") + "/log/audit.jsonl"
+
+
+def request(place: ThrowawayStore, base_name: str) -> RemoveRequest:
+    """The request that a sweep would make for that entry, whatever its kind."""
+    found = os.lstat(place.path(base_name))
+    entry, store = entry_of(base_name, found), place.as_store()
+    store_uid = os.stat(place.store_dir.path).st_uid
+    kind = classify(entry, store_uid=store_uid, build_users=store.build_users)
+    return RemoveRequest.of(entry, kind)
+
+
+def run(
+    place: ThrowawayStore,
+    *base_names: str,
+    store: Store | None = None,
+    checkpoint: Callable[[str], None] = lambda _: None,
+) -> list[Outcome]:
+    """What the engine says when asked to remove these, in one batch."""
+    requests = [request(place, name) for name in base_names]
+    return run_requests(place, requests, store=store, checkpoint=checkpoint)
+
+
+def run_requests(
+    place: ThrowawayStore,
+    requests: list[RemoveRequest],
+    *,
+    store: Store | None = None,
+    checkpoint: Callable[[str], None] = lambda _: None,
+) -> list[Outcome]:
+    """What the engine says to just these requests."""
+    return list(
+        remove(
+            store or place.as_store(),
+            requests,
+            audit_log=log_of(place),
+            requester=Requester(os.getuid(), os.getpid(), "test"),
+            checkpoint=checkpoint,
+        )
+    )
+
+
+def at(step: str, act: Callable[[], object]) -> Callable[[str], None]:
+    """A checkpoint that does something the first time that step is reached."""
+    waiting = [act]
+
+    def checkpoint(reached: str) -> None:
+        if reached == step and waiting:
+            waiting.pop()()
+
+    return checkpoint
+
+
+def records(place: ThrowawayStore, *actions: str) -> list[auditlog.Record]:
+    """The whole audit records with one of these actions (all, if none is named)."""
+    found = auditlog.read_records(log_of(place))
+    return [record for record in found if not actions or record["action"] in actions]
+
+
+def audit_is_whole(place: ThrowawayStore) -> bool:
+    """Whether the chain holds and every intent has its result."""
+    verified = auditlog.verify(log_of(place))
+    return not verified.problem and not verified.open_intents
+
+
+def alone(place: ThrowawayStore) -> Store:
+    """The store in a world where no process of a build user runs.
+
+    An ordinary user builds in its throwaway store itself, so whoever else helps a test there is a
+    process of the owner, too.
+    """
+    return replace(place.as_store(), processes_of=lambda _: [])
+
+
+def names(place: ThrowawayStore) -> set[str]:
+    """What stands in the store directory."""
+    return set(os.listdir(place.store_dir.path))
+
+
+def picture(directory: str) -> dict[bytes, tuple[int, int, int, int, bytes]]:
+    """All below a directory: inode, mode, size, links and content, to be compared later."""
+    seen = {}
+    for top, directories, files in os.walk(os.fsencode(directory)):
+        for name in directories + files:
+            path = os.path.join(top, name)
+            found = os.lstat(path)
+            content = b""
+            if stat.S_ISREG(found.st_mode):
+                with open(path, "rb") as file:
+                    content = file.read()
+            seen[path] = (found.st_ino, found.st_mode, found.st_size, found.st_nlink, content)
+    return seen
+
+
+@contextlib.contextmanager
+def held_by_another(path: str, operation: int = fcntl.LOCK_EX) -> Iterator[int]:
+    """While another process, whose pid this is, really holds the flock of that file."""
+    command = [sys.executable, "-I", "-S", "-c", _HOLD, path, str(operation)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        try:
+            yield process.pid
+        finally:
+            process.communicate()
+
+
+def can_be_locked(path: str, operation: int = fcntl.LOCK_EX) -> bool:
+    """Whether anybody else could take that flock now."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)

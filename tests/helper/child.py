@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""Work done in a forked process: to be killed there, limited there, or given mounts of its own."""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount or change owners")
+_CLONE_NEWNS = 0x20000
+_CLONE_NEWPID = 0x20000000
+
+
+def in_child(work: Callable[[], Any]) -> Any:  # noqa: ANN401 - anything that JSON can carry
+    """What `work` gives in a process of its own; its traceback where it fails."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            answer = json.dumps({"gave": work()})
+        except BaseException:  # noqa: BLE001 - told to the parent
+            answer = json.dumps({"failed": traceback.format_exc()})
+        try:
+            os.write(writing, answer.encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as file:
+        answer = file.read().decode()
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, f"the child ended with {status}"
+    told = json.loads(answer)
+    assert "failed" not in told, told.get("failed")
+    return told["gave"]
+
+
+def killed(work: Callable[[], object]) -> None:
+    """Do `work` in a process of its own, which must end by SIGKILL before the work does."""
+    assert dies(work), "the child was not killed"
+
+
+def dies(work: Callable[[], object]) -> bool:
+    """Whether SIGKILL ends the process in which `work` is done before the work is done."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:  # noqa: BLE001 - told to whoever reads the test's output
+            os.write(2, traceback.format_exc().encode())
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return True
+    assert status == 0, f"the child ended with {status}"
+    return False
+
+
+def kill_self() -> None:
+    """End as by `kill -9`."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def traced(work: Callable[[], object], *functions: str) -> list[str]:
+    """In which order `work` returned from those functions, of Python's or of the system's."""
+    order: list[str] = []
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "c_return" and getattr(argument, "__name__", "") in functions:
+            order.append(str(getattr(argument, "__name__", "")))
+        elif event == "return" and frame.f_code.co_name in functions:
+            order.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return order
+
+
+def kill_self_after(count: int, *functions: str) -> None:
+    """From now on, end as by `kill -9` once these functions have returned so often in all."""
+    left = [count]
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        name = getattr(argument, "__name__", "") if event == "c_return" else ""
+        if event == "return":
+            name = frame.f_code.co_name
+        left[0] -= name in functions
+        if left[0] == 0:
+            kill_self()
+
+    sys.setprofile(note)
+
+
+def take_own_mounts() -> None:
+    """Give this process mounts that nobody else sees, as `unshare -m` does."""
+    _unshare(_CLONE_NEWNS)
+    mount("--make-rprivate", "/")
+
+
+def among_own_processes(work: Callable[[], Any], *, proc: bool = True) -> Any:  # noqa: ANN401
+    """What `work` gives where it sees no process but its children (`unshare --pid`)."""
+
+    def as_first_process() -> Any:  # noqa: ANN401
+        if proc:
+            take_own_mounts()
+            mount("-t", "proc", "none", "/proc")
+        return work()
+
+    def in_between() -> Any:  # noqa: ANN401
+        _unshare(_CLONE_NEWPID)
+        return in_child(as_first_process)
+
+    return in_child(in_between)
+
+
+def _unshare(flags: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).unshare(flags):
+        raise OSError(ctypes.get_errno(), "unshare")
+
+
+def mount(*words: str) -> None:
+    """Run mount(8)."""
+    subprocess.run(["mount", *words], check=True)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+import os
+from pathlib import Path
+
+import pytest
+
+from helper.child import kill_self, kill_self_after, killed
+from storewarden.auditlog import log_files, read_records, verify
+from storewarden.helper.audit import ROTATE_AT, open_log
+from storewarden.store.errors import StorewardenError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "log" / "audit.jsonl")
+
+
+def grow(path: str) -> None:
+    """Make the log so long that the next session rotates it."""
+    with open_log(path) as log:
+        log.append("note", text="x" * ROTATE_AT)
+
+
+def note(path: str) -> int:
+    with open_log(path) as log:
+        return log.append("note")
+
+
+def die_after_the_rename(path: str) -> None:
+    kill_self_after(1, "rename")
+    note(path)
+
+
+def test_the_chain_goes_on_from_file_to_file(path: str) -> None:
+    note(path)
+    for number in range(1, 4):
+        grow(path)
+        note(path)
+        assert len(log_files(path)) == 1 + number
+    verified = verify(path)
+    assert (verified.problem, verified.files) == ("", log_files(path))
+    records = list(read_records(path))
+    assert [record["seq"] for record in records] == list(range(1, verified.records + 1))
+    assert [record["action"] for record in records].count("rotated") == 3
+    assert os.path.getsize(path) < ROTATE_AT
+
+
+def test_a_log_that_is_not_too_long_stays(path: str) -> None:
+    for _ in range(3):
+        note(path)
+    assert log_files(path) == (path,)
+
+
+def test_open_intents_stay_in_the_file_that_is_read(path: str) -> None:
+    grow(path)
+    with open_log(path) as log:
+        intent = log.append("intent", name="a")
+    grow(path)
+    with open_log(path) as log:
+        assert set(log.open_intents) == {intent}
+        log.append("result", op=intent, status="removed")
+    before = len(log_files(path))
+    note(path)
+    assert len(log_files(path)) == before + 1
+    assert (verify(path).problem, verify(path).open_intents) == ("", 0)
+
+
+def test_one_killed_before_the_first_record_of_the_new_file(path: str) -> None:
+    grow(path)
+    killed(lambda: die_after_the_rename(path))
+    assert not os.path.exists(path)
+    assert len(log_files(path)) == 1
+    assert note(path) == 3
+    assert (verify(path).problem, verify(path).records) == ("", 3)
+
+
+def test_one_killed_when_the_new_file_was_still_empty(path: str) -> None:
+    grow(path)
+
+    def die_in_the_new_file() -> None:
+        with open_log(path):
+            kill_self()
+
+    killed(die_in_the_new_file)
+    assert os.path.getsize(path) == 0
+    assert note(path) == 3
+    assert verify(path).problem == ""
+
+
+def test_one_killed_between_the_last_record_and_the_rename(path: str) -> None:
+    grow(path)
+
+    def die_before_the_rename() -> None:
+        kill_self_after(1, "fdatasync" if hasattr(os, "fdatasync") else "fsync")
+        note(path)
+
+    killed(die_before_the_rename)
+    assert log_files(path) == (path,)
+    note(path)
+    assert len(log_files(path)) == 2
+    assert verify(path).problem == ""
+
+
+def test_a_missing_rotated_file_is_shown(path: str) -> None:
+    for _ in range(3):
+        grow(path)
+    first, second, last = log_files(path)
+    assert last == path
+    os.rename(second, f"{second}.away")
+    assert "does not follow" in verify(path).problem
+    os.rename(f"{second}.away", second)
+    assert verify(path).problem == ""
+    os.rename(first, f"{first}.away")
+    assert "does not follow" in verify(path).problem
+
+
+def test_after_a_rotated_file_with_a_broken_end_nothing_is_begun(path: str) -> None:
+    grow(path)
+    killed(lambda: die_after_the_rename(path))
+    (rotated,) = log_files(path)
+    os.truncate(rotated, os.path.getsize(rotated) - 10)
+    with pytest.raises(StorewardenError), open_log(path):
+        pytest.fail("a chain was begun anew")

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: MIT
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from helper.bench import can_be_locked, held_by_another, picture
+from helper.child import traced
+from storewarden.helper.claims import HeldLock, hold_lock_file, hold_path, remove_lock_file
+from storewarden.store.entries import open_directory
+from storewarden.store.verdict import Fact, Known
+from storewarden.throwaway import ThrowawayStore
+
+NAME = f"{'0' * 32}-a.lock"
+WAITER = """
+import fcntl, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+print("waiting", flush=True)
+fcntl.flock(fd, fcntl.LOCK_EX)
+found = os.fstat(fd)
+print(found.st_size, found.st_nlink, flush=True)
+"""
+
+
+@pytest.fixture
+def store_fd(place: ThrowawayStore) -> Iterator[int]:
+    fd = open_directory(place.store_dir.path)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def locks() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_a_held_lock_is_seen_and_left(
+    place: ThrowawayStore, store_fd: int, locks: ExitStack
+) -> None:
+    place.add_lock(NAME)
+    before = picture(place.store_dir.path)
+    with held_by_another(place.path(NAME)):
+        fact = hold_lock_file(locks, store_fd, NAME)
+        assert fact == hold_path(locks, store_fd, NAME) == Fact(Known.YES, f"{NAME} is held")
+    locks.close()
+    assert picture(place.store_dir.path) == before
+
+
+def test_a_lock_held_shared_is_held(place: ThrowawayStore, store_fd: int, locks: ExitStack) -> None:
+    with held_by_another(place.path(NAME), fcntl.LOCK_SH):
+        fact = hold_path(locks, store_fd, NAME)
+    assert isinstance(fact, Fact)
+    assert fact.known is Known.YES
+
+
+def test_a_free_lock_is_held_until_the_stack_ends(
+    place: ThrowawayStore, store_fd: int, locks: ExitStack
+) -> None:
+    place.add_lock(NAME)
+    before = picture(place.store_dir.path)
+    assert isinstance(hold_lock_file(locks, store_fd, NAME), HeldLock)
+    assert not can_be_locked(place.path(NAME), fcntl.LOCK_SH)
+    locks.close()
+    assert can_be_locked(place.path(NAME))
+    assert picture(place.store_dir.path) == before
+
+
+def test_a_missing_lock_file_is_not_made_by_looking(
+    place: ThrowawayStore, store_fd: int, locks: ExitStack
+) -> None:
+    assert hold_lock_file(locks, store_fd, NAME) is None
+    assert not os.path.lexists(place.path(NAME))
+
+
+def test_a_missing_path_lock_is_made_held_and_removed_again(
+    place: ThrowawayStore, store_fd: int, locks: ExitStack
+) -> None:
+    assert isinstance(hold_path(locks, store_fd, NAME), HeldLock)
+    found = os.stat(place.path(NAME))
+    assert (found.st_mode & 0o7777, found.st_size, found.st_uid) == (0o600, 0, os.geteuid())
+    assert not can_be_locked(place.path(NAME))
+    locks.close()
+    assert not os.path.lexists(place.path(NAME))
+
+
+def test_a_path_lock_that_was_there_stays(
+    place: ThrowawayStore, store_fd: int, locks: ExitStack
+) -> None:
+    place.add_lock(NAME)
+    before = picture(place.store_dir.path)
+    assert isinstance(hold_path(locks, store_fd, NAME), HeldLock)
+    locks.close()
+    assert picture(place.store_dir.path) == before
+
+
+def _symlink(path: str, outside: str) -> None:
+    os.symlink(outside, path)
+
+
+def _broken_symlink(path: str, outside: str) -> None:
+    os.symlink(f"{outside}-nowhere", path)
+
+
+def _fifo(path: str, _: str) -> None:
+    os.mkfifo(path, 0o600)
+
+
+def _full(path: str, _: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write("d")
+
+
+def _hard_link(path: str, outside: str) -> None:
+    os.link(outside, path)
+
+
+def _directory(path: str, _: str) -> None:
+    os.mkdir(path)
+
+
+def _socket(path: str, _: str) -> None:
+    here = os.path.dirname(path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{here}/s")
+    os.rename(f"{here}/s", path)
+
+
+@pytest.mark.parametrize(
+    "make", [_symlink, _broken_symlink, _fifo, _full, _hard_link, _directory, _socket]
+)
+@pytest.mark.parametrize("hold", [hold_lock_file, hold_path])
+def test_what_is_no_empty_lock_file_is_unknown_and_untouched(
+    make: Callable[[str, str], None],
+    hold: Callable[[ExitStack, int, str], HeldLock | Fact | None],
+    place: ThrowawayStore,
+    store_fd: int,
+) -> None:
+    outside = f"{place.state_dir}/outside"
+    with open(outside, "w", encoding="ascii"):
+        pass
+    make(place.path(NAME), outside)
+    before = picture(place.store_dir.path), picture(place.state_dir)
+    with ExitStack() as locks:
+        fact = hold(locks, store_fd, NAME)
+        assert isinstance(fact, Fact)
+        assert fact.known is Known.UNKNOWN
+        assert make is _hard_link or can_be_locked(outside)
+    assert (picture(place.store_dir.path), picture(place.state_dir)) == before
+
+
+@pytest.mark.parametrize("made_here", [True, False])
+def test_a_waiter_on_a_removed_lock_sees_the_mark(
+    place: ThrowawayStore, store_fd: int, locks: ExitStack, *, made_here: bool
+) -> None:
+    if not made_here:
+        place.add_lock(NAME)
+    lock = hold_path(locks, store_fd, NAME)
+    assert isinstance(lock, HeldLock)
+    command = [sys.executable, "-I", "-S", "-c", WAITER, place.path(NAME)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as waiter:
+        assert waiter.stdout is not None
+        assert waiter.stdout.readline() == "waiting\n"
+        if not made_here:
+            remove_lock_file(store_fd, lock)
+        locks.close()
+        assert waiter.stdout.readline() == "1 0\n"
+    assert not os.path.lexists(place.path(NAME))
+
+
+def test_a_lock_file_is_unlinked_before_it_is_marked(
+    place: ThrowawayStore, store_fd: int, locks: ExitStack
+) -> None:
+    place.add_lock(NAME)
+    lock = hold_lock_file(locks, store_fd, NAME)
+    assert isinstance(lock, HeldLock)
+    order = traced(lambda: remove_lock_file(store_fd, lock), "unlink", "ftruncate")
+    assert order == ["unlink", "ftruncate"]

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from helper.bench import can_be_locked, held_by_another
+from storewarden import host
+from storewarden.helper.claims import hold_collector, hold_user
+from storewarden.store.entries import BuildUsers
+from storewarden.store.verdict import NO, Fact, Known
+from storewarden.throwaway import ThrowawayStore
+
+USERS = BuildUsers(
+    30000,
+    frozenset({30001, host.FIRST_ALLOCATED + 7}),
+    host.FIRST_ALLOCATED,
+    host.ALLOCATED,
+    host.PER_SLOT,
+)
+
+
+@pytest.fixture
+def locks() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_a_collector_at_work_is_seen(place: ThrowawayStore, locks: ExitStack) -> None:
+    with held_by_another(f"{place.state_dir}/gc.lock"):
+        assert hold_collector(locks, place.state_dir) == Fact(Known.YES, "gc.lock is held")
+
+
+def test_builders_that_hold_the_collectors_lock_shared_do_not_matter(
+    place: ThrowawayStore, locks: ExitStack
+) -> None:
+    with held_by_another(f"{place.state_dir}/gc.lock", fcntl.LOCK_SH):
+        assert hold_collector(locks, place.state_dir) == NO
+
+
+def test_a_collector_waits_while_builders_go_on(place: ThrowawayStore, locks: ExitStack) -> None:
+    gc_lock = f"{place.state_dir}/gc.lock"
+    assert hold_collector(locks, place.state_dir) == NO
+    assert os.stat(gc_lock).st_mode & 0o7777 == 0o600
+    assert not can_be_locked(gc_lock)
+    assert can_be_locked(gc_lock, fcntl.LOCK_SH)
+    locks.close()
+    assert can_be_locked(gc_lock)
+    assert os.path.exists(gc_lock)
+
+
+def test_a_collectors_lock_that_may_not_be_written_still_counts(
+    place: ThrowawayStore, locks: ExitStack
+) -> None:
+    gc_lock = f"{place.state_dir}/gc.lock"
+    with held_by_another(gc_lock):
+        os.chmod(gc_lock, 0o400)
+        assert hold_collector(locks, place.state_dir).known is Known.YES
+    assert hold_collector(locks, place.state_dir) == NO
+    assert not can_be_locked(gc_lock)
+
+
+def test_without_a_place_for_the_collectors_lock_it_is_unknown(
+    place: ThrowawayStore, locks: ExitStack
+) -> None:
+    fact = hold_collector(locks, f"{place.state_dir}/nowhere")
+    assert fact == Fact(Known.UNKNOWN, "gc.lock: no such file or directory")
+
+
+def test_a_symbolic_link_as_the_collectors_lock_is_unknown(
+    place: ThrowawayStore, locks: ExitStack
+) -> None:
+    victim = f"{place.state_dir}/victim"
+    os.symlink(victim, f"{place.state_dir}/gc.lock")
+    assert hold_collector(locks, place.state_dir).known is Known.UNKNOWN
+    assert not os.path.lexists(victim)
+
+
+@pytest.mark.parametrize(
+    ("uid", "name"),
+    [
+        (30001, "userpool/30001"),
+        (30002, "userpool/30002"),
+        (host.FIRST_ALLOCATED - 1, f"userpool/{host.FIRST_ALLOCATED - 1}"),
+        (host.FIRST_ALLOCATED, "userpool2/slot-0"),
+        (host.FIRST_ALLOCATED + 7, f"userpool/{host.FIRST_ALLOCATED + 7}"),
+        (host.FIRST_ALLOCATED + host.PER_SLOT - 1, "userpool2/slot-0"),
+        (host.FIRST_ALLOCATED + host.PER_SLOT, "userpool2/slot-1"),
+        (
+            host.FIRST_ALLOCATED + host.ALLOCATED - 1,
+            f"userpool2/slot-{host.ALLOCATED // host.PER_SLOT - 1}",
+        ),
+        (
+            host.FIRST_ALLOCATED + host.ALLOCATED,
+            f"userpool/{host.FIRST_ALLOCATED + host.ALLOCATED}",
+        ),
+    ],
+)
+def test_a_build_users_lock_is_the_one_that_nix_takes(
+    uid: int, name: str, place: ThrowawayStore, locks: ExitStack
+) -> None:
+    path = f"{place.state_dir}/{name}"
+    with held_by_another(path):
+        assert hold_user(locks, place.state_dir, uid, USERS) == Fact(Known.YES, f"{name} is held")
+    assert hold_user(locks, place.state_dir, uid, USERS) == NO
+    assert not can_be_locked(path, fcntl.LOCK_SH)
+    locks.close()
+    assert can_be_locked(path)
+
+
+def test_the_lock_of_another_build_user_does_not_matter(
+    place: ThrowawayStore, locks: ExitStack
+) -> None:
+    with (
+        held_by_another(f"{place.state_dir}/userpool/30002"),
+        held_by_another(f"{place.state_dir}/userpool2/slot-1"),
+    ):
+        assert hold_user(locks, place.state_dir, 30001, USERS) == NO
+        assert hold_user(locks, place.state_dir, host.FIRST_ALLOCATED, USERS) == NO
+
+
+@pytest.mark.parametrize("uid", [30001, host.FIRST_ALLOCATED])
+def test_a_missing_pool_of_build_users_is_unknown(
+    uid: int, place: ThrowawayStore, locks: ExitStack
+) -> None:
+    for pool in ("userpool", "userpool2"):
+        os.rmdir(f"{place.state_dir}/{pool}")
+    fact = hold_user(locks, place.state_dir, uid, USERS)
+    assert fact.known is Known.UNKNOWN
+    assert "no such file" in fact.detail

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""The story of a removal, told by what others see at each of its steps."""
+
+import fcntl
+import json
+import os
+import time
+
+import pytest
+
+from helper.bench import (
+    at,
+    audit_is_whole,
+    can_be_locked,
+    log_of,
+    picture,
+    records,
+    run,
+)
+from helper.child import traced
+from helper.trees import left_private, spread
+from storewarden.store.paths import StorePath, output_lock, path_lock
+from storewarden.throwaway import ThrowawayStore
+
+
+@pytest.fixture
+def derivation(place: ThrowawayStore) -> StorePath:
+    return place.add_derivation("x")
+
+
+@pytest.fixture
+def scratch(place: ThrowawayStore, derivation: StorePath) -> StorePath:
+    return place.strand(derivation)
+
+
+def test_the_intent_is_on_record_before_anything_moves(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    before = picture(place.path(scratch.base_name))
+    found = os.lstat(place.path(scratch.base_name))
+
+    def look() -> None:
+        (intent,) = records(place)
+        assert intent["action"] == "intent"
+        assert intent["name"] == scratch.base_name
+        assert (intent["inode"], intent["device"]) == (found.st_ino, found.st_dev)
+        assert (intent["uid"], intent["kind"]) == (found.st_uid, "output")
+        assert picture(place.path(scratch.base_name)) == before
+        with open(log_of(place), "rb") as file:
+            assert file.read().endswith(b"\n")
+        seen.append(intent)
+
+    seen: list[object] = []
+    run(place, scratch.base_name, checkpoint=at("intended", look))
+    assert seen
+
+
+def test_the_intent_is_synced_before_the_rename_and_the_result_after_the_purge(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    steps = ("fdatasync", "rename_exclusive", "purge")
+    assert traced(lambda: run(place, scratch.base_name), *steps) == [
+        "fdatasync",
+        "rename_exclusive",
+        "purge",
+        "fdatasync",
+    ]
+
+
+def test_the_log_tells_who_asked_and_what_was_proved(
+    place: ThrowawayStore, derivation: StorePath, scratch: StorePath
+) -> None:
+    run(place, scratch.base_name)
+    intent, result = records(place)
+    assert intent["requester"] == {"uid": os.getuid(), "pid": os.getpid(), "via": "test"}
+    assert intent["deriver"] == derivation.base_name
+    assert intent["locks"] == sorted([path_lock(scratch), output_lock(derivation, "out")])
+    assert len(json.loads(json.dumps(intent["absent"]))) == 11
+    assert (result["op"], result["status"]) == (intent["seq"], "removed")
+    assert (result["files"], result["directories"]) == (3, 2)
+    assert audit_is_whole(place)
+
+
+def test_all_of_nixs_locks_are_held_while_it_is_taken_and_none_while_it_is_purged(
+    place: ThrowawayStore, derivation: StorePath, scratch: StorePath
+) -> None:
+    user = "userpool2/slot-0" if os.geteuid() == 0 else f"userpool/{place.builder}"
+    locks = [place.path(path_lock(scratch)), place.path(output_lock(derivation, "out"))]
+    locks += [f"{place.state_dir}/{user}", f"{place.state_dir}/gc.lock"]
+    seen: dict[str, list[bool]] = {}
+
+    def look(step: str) -> None:
+        seen[step] = [os.path.exists(lock) and not can_be_locked(lock) for lock in locks]
+        builders_go_on = can_be_locked(locks[-1], fcntl.LOCK_SH)
+        seen[step].append(builders_go_on)
+
+    run(place, scratch.base_name, checkpoint=look)
+    held, free = [True] * 5, [False] * 4 + [True]
+    assert list(seen) == ["proved", "intended", "taken", "purging", "purged"]
+    assert [seen[step] for step in ("proved", "intended", "taken")] == [held] * 3
+    assert [seen[step] for step in ("purging", "purged")] == [free] * 2
+
+
+@pytest.mark.parametrize("own_lock_was_there", [True, False])
+def test_the_lock_files_are_afterwards_as_they_were(
+    place: ThrowawayStore, scratch: StorePath, *, own_lock_was_there: bool
+) -> None:
+    if own_lock_was_there:
+        place.add_lock(path_lock(scratch))
+    top = os.fsencode(place.path(scratch.base_name))
+    before = picture(place.store_dir.path)
+    run(place, scratch.base_name)
+    rest = {path: seen for path, seen in before.items() if not (path + b"/").startswith(top + b"/")}
+    assert len(rest) == len(before) - 5
+    assert picture(place.store_dir.path) == rest
+
+
+def test_taking_costs_no_more_for_a_large_tree(place: ThrowawayStore) -> None:
+    path = place.invent("large")
+    place.add_output(path)
+    spread(f"{place.path(path.base_name)}/many", 100, 30)
+    before = len(picture(place.path(path.base_name)))
+    reached: dict[str, float] = {}
+
+    def checkpoint(step: str) -> None:
+        if step == "purging":
+            (private,) = left_private(place)
+            assert len(picture(place.path(f"{private}/{path.base_name}"))) == before
+        reached[step] = time.monotonic()
+
+    run(place, path.base_name, checkpoint=checkpoint)
+    assert reached["taken"] - reached["proved"] < 0.1
+    assert reached["purged"] > reached["taken"]

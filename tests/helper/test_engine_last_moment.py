@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""What happens between the proof and the rename: the last chance to be wrong."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from helper.bench import at, audit_is_whole, names, picture, records, run
+from helper.trees import left_private, write
+from storewarden.store.paths import StorePath, output_lock, path_lock
+from storewarden.throwaway import ThrowawayStore
+
+
+@pytest.fixture
+def derivation(place: ThrowawayStore) -> StorePath:
+    return place.add_derivation("x")
+
+
+@pytest.fixture
+def scratch(place: ThrowawayStore, derivation: StorePath) -> StorePath:
+    return place.strand(derivation)
+
+
+def _registered(place: ThrowawayStore, path: StorePath) -> None:
+    place.register(path)
+
+
+def _database_gone(place: ThrowawayStore, _: StorePath) -> None:
+    os.rename(f"{place.state_dir}/db/db.sqlite", f"{place.state_dir}/db/away")
+
+
+def _schema_changed(place: ThrowawayStore, _: StorePath) -> None:
+    with open(f"{place.state_dir}/db/schema", "w", encoding="ascii") as file:
+        file.write("11")
+
+
+@pytest.mark.parametrize("event", [_registered, _database_gone, _schema_changed])
+@pytest.mark.parametrize("step", ["proved", "intended", "taken"])
+def test_what_may_have_become_valid_is_put_back_whole(
+    step: str,
+    event: Callable[[ThrowawayStore, StorePath], None],
+    place: ThrowawayStore,
+    scratch: StorePath,
+) -> None:
+    before = picture(place.store_dir.path)
+    (outcome,) = run(place, scratch.base_name, checkpoint=at(step, lambda: event(place, scratch)))
+    assert outcome.status == "kept"
+    assert "put back" in outcome.reasons[0]
+    assert picture(place.store_dir.path) == before
+    intent, result = records(place)
+    assert (intent["action"], result["action"]) == ("intent", "result")
+    assert (result["op"], result["status"]) == (intent["seq"], "kept")
+    assert audit_is_whole(place)
+
+
+def test_what_took_its_place_is_put_back(place: ThrowawayStore, scratch: StorePath) -> None:
+    away = f"{place.state_dir}/away"
+
+    def replace_it() -> None:
+        os.rename(place.path(scratch.base_name), away)
+        os.mkdir(place.path(scratch.base_name))
+        write(f"{place.path(scratch.base_name)}/new")
+
+    (outcome,) = run(place, scratch.base_name, checkpoint=at("intended", replace_it))
+    assert outcome.status == "kept"
+    assert os.listdir(place.path(scratch.base_name)) == ["new"]
+    assert sorted(os.listdir(away)) == ["bin", "link", "log"]
+    assert not left_private(place)
+    assert audit_is_whole(place)
+
+
+def test_a_link_that_took_its_place_is_not_followed(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    victim = f"{place.state_dir}/victim"
+    os.mkdir(victim)
+    write(f"{victim}/file")
+    before = picture(victim)
+
+    def replace_it() -> None:
+        os.rename(place.path(scratch.base_name), f"{place.state_dir}/away")
+        os.symlink(victim, place.path(scratch.base_name))
+
+    (outcome,) = run(place, scratch.base_name, checkpoint=at("intended", replace_it))
+    assert outcome.status == "kept"
+    assert os.readlink(place.path(scratch.base_name)) == victim
+    assert picture(victim) == before
+
+
+def test_what_cannot_be_put_back_is_overwritten_by_nothing(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    before = set(os.listdir(place.path(scratch.base_name)))
+
+    def build_it_again() -> None:
+        place.register(scratch)
+        write(place.path(scratch.base_name), "the new one")
+
+    (outcome,) = run(place, scratch.base_name, checkpoint=at("taken", build_it_again))
+    assert outcome.status == "failed"
+    (private,) = left_private(place)
+    assert private in outcome.reasons[0]
+    assert set(os.listdir(place.path(f"{private}/{scratch.base_name}"))) == before
+    with open(place.path(scratch.base_name), encoding="utf-8") as file:
+        assert file.read() == "the new one"
+    assert records(place, "result")[0]["status"] == "failed"
+
+
+def test_what_changed_while_it_was_looked_at_stays(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    def touch(_: object) -> list[int]:
+        write(f"{place.path(scratch.base_name)}/written-meanwhile")
+        return []
+
+    (outcome,) = run(place, scratch.base_name, store=replace(place.as_store(), processes_of=touch))
+    assert outcome.status == "kept"
+    assert outcome.reasons == ("it is no longer the entry that was looked at",)
+    assert not records(place)
+
+
+def test_what_vanishes_after_its_proof_hurts_nobody(
+    place: ThrowawayStore, derivation: StorePath, scratch: StorePath
+) -> None:
+    other = place.strand(place.add_derivation("y")).base_name
+    move = at(
+        "intended", lambda: os.rename(place.path(scratch.base_name), f"{place.state_dir}/away")
+    )
+    outcomes = run(place, scratch.base_name, other, checkpoint=move)
+    assert outcomes[0].status in {"vanished", "failed"}
+    assert outcomes[-1].status == "removed"
+    assert not os.path.exists(place.path(path_lock(scratch)))
+    assert os.path.exists(place.path(output_lock(derivation, "out")))
+    assert not left_private(place)
+    assert audit_is_whole(place)
+
+
+@pytest.mark.parametrize("step", ["intended", "taken"])
+def test_a_private_directory_that_is_collected_under_way_hurts_nobody(
+    step: str, place: ThrowawayStore, scratch: StorePath
+) -> None:
+    def collect() -> None:
+        (private,) = left_private(place)
+        for top, directories, files in os.walk(place.path(private), topdown=False):
+            for name in files:
+                os.unlink(f"{top}/{name}")
+            for name in directories:
+                path = f"{top}/{name}"
+                os.unlink(path) if os.path.islink(path) else os.rmdir(path)
+        os.rmdir(place.path(private))
+
+    before = names(place) - {scratch.base_name}
+    outcome = run(place, scratch.base_name, checkpoint=at(step, collect))[-1]
+    assert outcome.status in ({"failed"} if step == "intended" else {"kept", "failed", "removed"})
+    assert (scratch.base_name in names(place)) is (step == "intended")
+    assert names(place) - {scratch.base_name} == before
+    assert audit_is_whole(place)

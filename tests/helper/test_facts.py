@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MIT
+import os
+import time
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+
+from helper.bench import can_be_locked, picture
+from storewarden import host
+from storewarden.helper.facts import Proof, hold_and_look, in_database
+from storewarden.helper.survey import Survey
+from storewarden.store.derivers import Deriver
+from storewarden.store.entries import Entry, EntryKind, look, open_directory
+from storewarden.store.paths import StorePath, output_lock, path_lock
+from storewarden.store.store import Store
+from storewarden.store.verdict import NO, PROOF, Claim, Fact, Known
+from storewarden.throwaway import ThrowawayStore
+
+
+@pytest.fixture
+def derivation(place: ThrowawayStore) -> StorePath:
+    return place.add_derivation("x")
+
+
+@pytest.fixture
+def scratch(place: ThrowawayStore, derivation: StorePath) -> StorePath:
+    return place.strand(derivation)
+
+
+@pytest.fixture
+def seen(derivation: StorePath, scratch: StorePath) -> Survey:
+    return Survey({scratch: NO}, {scratch: Deriver(derivation, "out")})
+
+
+@pytest.fixture
+def store_fd(place: ThrowawayStore) -> Iterator[int]:
+    fd = open_directory(place.store_dir.path)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def entry(store_fd: int, scratch: StorePath) -> Entry:
+    found = look(store_fd, scratch.base_name)
+    assert found is not None
+    return found
+
+
+def proof_of(store: Store, store_fd: int, seen: Survey, entry: Entry) -> Proof:
+    with ExitStack() as locks:
+        return hold_and_look(locks, store, store_fd, seen, entry, EntryKind.OUTPUT)
+
+
+def against(proof: Proof) -> Claim:
+    """The one claim that was not known to be absent, and the last that was asked for."""
+    *absent, last = proof.facts.items()
+    assert all(fact == NO for _, fact in absent)
+    assert last[1].known is not Known.NO
+    return last[0]
+
+
+def test_all_claims_are_asked_and_the_locks_are_held(
+    place: ThrowawayStore,
+    store_fd: int,
+    seen: Survey,
+    entry: Entry,
+    derivation: StorePath,
+    scratch: StorePath,
+) -> None:
+    with ExitStack() as locks:
+        proof = hold_and_look(locks, place.as_store(), store_fd, seen, entry, EntryKind.OUTPUT)
+        assert set(proof.facts) == set(PROOF[EntryKind.OUTPUT])
+        assert set(proof.facts.values()) == {NO}
+        held = [lock.base_name for lock in proof.held]
+        assert held == sorted([path_lock(scratch), output_lock(derivation, "out")])
+        assert not any(can_be_locked(place.path(lock)) for lock in held)
+
+
+def test_no_lock_is_touched_without_need(
+    place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
+) -> None:
+    before = picture(place.store_dir.path), picture(f"{place.state_dir}/userpool")
+    unknown = replace(seen, nix={})
+    assert against(proof_of(place.as_store(), store_fd, unknown, entry)) is Claim.VALID_TO_NIX
+    young = place.as_store(min_age=3600)
+    assert against(proof_of(young, store_fd, seen, entry)) is Claim.TOO_YOUNG
+    assert (picture(place.store_dir.path), picture(f"{place.state_dir}/userpool")) == before
+    assert not os.path.exists(f"{place.state_dir}/gc.lock")
+
+
+@pytest.mark.parametrize("min_age", [0.0, 2.0, 3600.0])
+def test_a_change_in_the_future_is_too_young(
+    min_age: float, place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
+) -> None:
+    ahead = replace(entry, ctime=time.time() + 60)
+    store = place.as_store(min_age=min_age)
+    assert against(proof_of(store, store_fd, seen, ahead)) is Claim.TOO_YOUNG
+
+
+def test_an_old_modification_time_makes_nothing_old(
+    place: ThrowawayStore, store_fd: int, seen: Survey, scratch: StorePath
+) -> None:
+    os.utime(place.path(scratch.base_name), (1, 1))
+    entry = look(store_fd, scratch.base_name)
+    assert entry is not None
+    store = place.as_store(min_age=60)
+    assert against(proof_of(store, store_fd, seen, entry)) is Claim.TOO_YOUNG
+
+
+def test_another_file_system_counts_as_a_mount(
+    place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
+) -> None:
+    elsewhere = replace(entry, device=entry.device + 1)
+    assert against(proof_of(place.as_store(), store_fd, seen, elsewhere)) is Claim.MOUNT
+
+
+@pytest.mark.parametrize("member", ["inode", "mode", "links", "uid", "gid", "size", "ctime"])
+def test_any_difference_to_what_was_seen_is_a_change(
+    member: str, place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
+) -> None:
+    other = replace(entry, **{member: getattr(entry, member) - 1})
+    assert against(proof_of(place.as_store(), store_fd, seen, other)) is Claim.CHANGED
+
+
+@pytest.mark.parametrize(
+    ("uid", "asked"),
+    [
+        (host.FIRST_ALLOCATED + 3, range(host.FIRST_ALLOCATED, host.FIRST_ALLOCATED + 65536)),
+        (30001, (30001,)),
+    ],
+)
+def test_it_is_asked_for_the_processes_of_all_uids_of_a_slot(
+    uid: int,
+    asked: Collection[int],
+    place: ThrowawayStore,
+    store_fd: int,
+    seen: Survey,
+    entry: Entry,
+) -> None:
+    questions: list[Collection[int]] = []
+
+    def answer(uids: Collection[int]) -> list[int]:
+        questions.append(uids)
+        return [4711]
+
+    store = replace(place.as_store(), processes_of=answer)
+    proof = proof_of(store, store_fd, seen, replace(entry, uid=uid))
+    assert against(proof) is Claim.PROCESS
+    assert proof.facts[Claim.PROCESS] == Fact(Known.YES, "process 4711")
+    assert questions == [asked]
+
+
+def test_processes_that_cannot_all_be_seen_are_unknown(
+    place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
+) -> None:
+    store = replace(place.as_store(), processes_of=lambda _: None)
+    proof = proof_of(store, store_fd, seen, entry)
+    assert against(proof) is Claim.PROCESS
+    assert proof.facts[Claim.PROCESS].known is Known.UNKNOWN
+
+
+def test_temp_roots_that_cannot_be_read_are_unknown(
+    place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
+) -> None:
+    os.symlink("nowhere", f"{place.state_dir}/temproots/1")
+    proof = proof_of(place.as_store(), store_fd, seen, entry)
+    assert against(proof) is Claim.TEMP_ROOT
+    assert proof.facts[Claim.TEMP_ROOT].known is Known.UNKNOWN
+
+
+@pytest.mark.parametrize("state", ["db", ""])
+def test_a_database_that_is_not_there_is_unknown(
+    state: str, place: ThrowawayStore, scratch: StorePath
+) -> None:
+    os.rename(f"{place.state_dir}/db", f"{place.state_dir}/away")
+    if state:
+        os.mkdir(f"{place.state_dir}/db")
+    assert in_database(place.as_store(), scratch).known is Known.UNKNOWN

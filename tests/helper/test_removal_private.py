@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+import errno
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from helper.bench import held_by_another, picture
+from helper.child import needs_root
+from helper.trees import left_private, take_and_purge, taken, write
+from storewarden.helper.removal import new_private, old_private, put_back, remove_from_store
+from storewarden.store.entries import PRIVATE_PREFIX, open_directory
+from storewarden.throwaway import ThrowawayStore
+
+NAME = f"{'0' * 32}-a"
+OLD = f"{PRIVATE_PREFIX}1-0"
+
+
+@pytest.fixture
+def store_fd(place: ThrowawayStore) -> Iterator[int]:
+    fd = open_directory(place.store_dir.path)
+    yield fd
+    os.close(fd)
+
+
+def refused(place: ThrowawayStore, store_fd: int) -> bool:
+    """Whether the old private directory is not taken for ours, and stays just as it is."""
+    before = picture(place.store_dir.path)
+    with old_private(store_fd, OLD) as private:
+        given = private
+    return given is None and picture(place.store_dir.path) == before
+
+
+def test_a_private_directory_is_nobody_elses(place: ThrowawayStore, store_fd: int) -> None:
+    with new_private(store_fd) as private:
+        found = os.stat(place.path(private.name))
+        assert (found.st_mode & 0o7777, found.st_uid) == (0o700, os.geteuid())
+        with old_private(store_fd, private.name) as second:
+            assert second is None
+    assert not left_private(place)
+
+
+def test_names_in_use_are_passed_over(place: ThrowawayStore, store_fd: int) -> None:
+    taken_names = [f"{PRIVATE_PREFIX}{os.getpid()}-{number}" for number in range(3)]
+    os.symlink(place.state_dir, place.path(taken_names[0]))
+    os.mkdir(place.path(taken_names[1]), 0o700)
+    write(place.path(taken_names[2]))
+    before = picture(place.store_dir.path)
+    with new_private(store_fd) as private:
+        assert private.name == f"{PRIVATE_PREFIX}{os.getpid()}-3"
+    assert picture(place.store_dir.path) == before
+
+
+def test_what_was_not_purged_waits_in_its_private_directory(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    write(place.path(NAME))
+    with taken(place, NAME) as private:
+        name = private.name
+    assert left_private(place) == [name]
+    with old_private(store_fd, name) as again:
+        assert again is not None
+        assert os.listdir(again.fd) == [NAME]
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o707, 0o1700, 0o500])
+def test_one_of_another_mode_is_not_ours(mode: int, place: ThrowawayStore, store_fd: int) -> None:
+    os.mkdir(place.path(OLD))
+    os.chmod(place.path(OLD), mode)
+    assert refused(place, store_fd)
+
+
+@needs_root
+def test_one_of_another_owner_is_not_ours(place: ThrowawayStore, store_fd: int) -> None:
+    os.mkdir(place.path(OLD), 0o700)
+    write(f"{place.path(OLD)}/{NAME}")
+    os.chown(place.path(OLD), place.builder, place.builder)
+    assert refused(place, store_fd)
+
+
+def test_one_whose_lock_is_held_is_somebody_at_work(place: ThrowawayStore, store_fd: int) -> None:
+    os.mkdir(place.path(OLD), 0o700)
+    write(f"{place.path(OLD)}/{NAME}")
+    with held_by_another(place.path(OLD)):
+        assert refused(place, store_fd)
+    assert not refused(place, store_fd)
+
+
+def _link(place: ThrowawayStore, outside: str) -> None:
+    os.symlink(outside, place.path(OLD))
+
+
+def _file(place: ThrowawayStore, _: str) -> None:
+    write(place.path(OLD))
+
+
+def _fifo(place: ThrowawayStore, _: str) -> None:
+    os.mkfifo(place.path(OLD), 0o700)
+
+
+@pytest.mark.parametrize("make", [_link, _file, _fifo])
+def test_what_is_only_called_so_is_not_ours(
+    make: Callable[[ThrowawayStore, str], None], place: ThrowawayStore, store_fd: int
+) -> None:
+    outside = f"{place.state_dir}/outside"
+    os.mkdir(outside, 0o700)
+    write(f"{outside}/file")
+    make(place, outside)
+    assert refused(place, store_fd)
+    assert os.listdir(outside) == ["file"]
+
+
+def _dangling(path: str) -> None:
+    os.symlink("nowhere", path)
+
+
+@pytest.mark.parametrize("make", [write, os.mkdir, _dangling, os.mkfifo])
+def test_putting_back_never_overwrites(
+    make: Callable[[str], None], place: ThrowawayStore, store_fd: int
+) -> None:
+    os.mkdir(place.path(NAME))
+    with taken(place, NAME) as private:
+        make(place.path(NAME))
+        before = picture(place.store_dir.path)
+        with pytest.raises(OSError, match="File exists") as refusal:
+            put_back(store_fd, NAME, private)
+        assert refusal.value.errno == errno.EEXIST
+        assert picture(place.store_dir.path) == before
+
+
+def test_taking_never_overwrites(place: ThrowawayStore, store_fd: int) -> None:
+    os.mkdir(place.path(NAME))
+    with taken(place, NAME) as private:
+        os.mkdir(place.path(NAME))
+        before = picture(place.store_dir.path)
+        with pytest.raises(FileExistsError):
+            remove_from_store(store_fd, NAME, private)
+        assert picture(place.store_dir.path) == before
+
+
+def test_what_was_put_back_is_what_was_taken(place: ThrowawayStore, store_fd: int) -> None:
+    place.add_output(place.invent("x"))
+    before = picture(place.store_dir.path)
+    with taken(place, place.invent("x").base_name) as private:
+        put_back(store_fd, place.invent("x").base_name, private)
+    assert picture(place.store_dir.path) == before
+
+
+def test_an_empty_private_directory_that_was_collected_is_no_failure(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    with new_private(store_fd) as private:
+        os.rmdir(place.path(private.name))
+    assert not left_private(place)
+
+
+def test_what_is_not_there_cannot_be_taken(place: ThrowawayStore) -> None:
+    with pytest.raises(FileNotFoundError):
+        take_and_purge(place, NAME)
+    assert not left_private(place)

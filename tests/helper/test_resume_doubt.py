@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""What the next run finds may be wanted again, or may not be ours at all."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from helper.bench import at, audit_is_whole, held_by_another, log_of, names, picture, records, run
+from helper.child import kill_self, killed, needs_root
+from helper.trees import left_private, write
+from storewarden.auditlog import verify
+from storewarden.store.entries import PRIVATE_PREFIX
+from storewarden.store.paths import StorePath
+from storewarden.store.verdict import NO, Fact, Known
+from storewarden.throwaway import ThrowawayStore
+
+
+@pytest.fixture
+def scratch(place: ThrowawayStore) -> StorePath:
+    return place.strand(place.add_derivation("x"))
+
+
+@pytest.fixture
+def before(place: ThrowawayStore, scratch: StorePath) -> dict[bytes, object]:
+    """What lay there before a run was killed that had just taken it."""
+    seen: dict[bytes, object] = {**picture(place.path(scratch.base_name))}
+    killed(lambda: run(place, scratch.base_name, checkpoint=at("taken", kill_self)))
+    assert scratch.base_name not in names(place)
+    return seen
+
+
+def test_what_is_valid_meanwhile_is_put_back_whole(
+    place: ThrowawayStore, scratch: StorePath, before: dict[bytes, object]
+) -> None:
+    place.register(scratch)
+    (outcome,) = run(place)
+    assert outcome.status == "kept"
+    assert "put back" in outcome.reasons[0]
+    assert picture(place.path(scratch.base_name)) == before
+    assert not left_private(place)
+    assert audit_is_whole(place)
+
+
+@pytest.mark.parametrize("witness", ["nix", "database"])
+def test_one_witness_is_enough_to_put_it_back(
+    witness: str, place: ThrowawayStore, scratch: StorePath, before: dict[bytes, object]
+) -> None:
+    said = Fact(Known.YES) if witness == "nix" else NO
+    if witness == "database":
+        place.register(scratch)
+    store = replace(place.as_store(), ask_nix=lambda paths: dict.fromkeys(paths, said))
+    assert [outcome.status for outcome in run(place, store=store)] == ["kept"]
+    assert picture(place.path(scratch.base_name)) == before
+
+
+def _nix_cannot_tell(place: ThrowawayStore) -> Callable[[], None]:
+    del place
+    return lambda: None
+
+
+def _database_gone(place: ThrowawayStore) -> Callable[[], None]:
+    path = f"{place.state_dir}/db/db.sqlite"
+    os.rename(path, f"{path}.away")
+    return lambda: os.rename(f"{path}.away", path)
+
+
+@pytest.mark.parametrize("doubt", [_nix_cannot_tell, _database_gone])
+def test_what_may_be_valid_waits_until_it_is_known(
+    doubt: Callable[[ThrowawayStore], Callable[[], None]],
+    place: ThrowawayStore,
+    scratch: StorePath,
+    before: dict[bytes, object],
+) -> None:
+    end = doubt(place)
+    answer = Fact(Known.UNKNOWN) if doubt is _nix_cannot_tell else NO
+    store = replace(place.as_store(), ask_nix=lambda paths: dict.fromkeys(paths, answer))
+    for _ in range(2):
+        (outcome,) = run(place, store=store)
+        assert (outcome.status, outcome.unproved) == ("kept", True)
+        (private,) = left_private(place)
+        assert private in outcome.reasons[0]
+        waiting = picture(place.path(f"{private}/{scratch.base_name}"))
+        assert list(waiting.values()) == list(before.values())
+        assert verify_open(place) == 1
+    end()
+    assert [outcome.status for outcome in run(place)] == ["removed"]
+    assert not left_private(place)
+    assert audit_is_whole(place)
+
+
+def verify_open(place: ThrowawayStore) -> int:
+    """How many intents have no result yet, in a log that is in order."""
+    verified = verify(log_of(place))
+    assert not verified.problem
+    return verified.open_intents
+
+
+def test_a_new_build_at_its_place_is_left_alone(
+    place: ThrowawayStore, scratch: StorePath, before: dict[bytes, object]
+) -> None:
+    place.add_output(scratch)
+    write(f"{place.path(scratch.base_name)}/new")
+    new = picture(place.path(scratch.base_name))
+    assert before
+    assert [outcome.status for outcome in run(place)] == ["removed"]
+    assert picture(place.path(scratch.base_name)) == new
+    assert not left_private(place)
+    assert audit_is_whole(place)
+
+
+def test_what_no_intent_tells_of_is_purged_and_recorded(
+    place: ThrowawayStore, scratch: StorePath, before: dict[bytes, object]
+) -> None:
+    assert before
+    os.unlink(log_of(place))
+    (outcome,) = run(place)
+    assert (outcome.base_name, outcome.status) == (scratch.base_name, "removed")
+    assert [record["name"] for record in records(place, "resumed")] == [scratch.base_name]
+    assert not left_private(place)
+
+
+def test_a_private_directory_in_use_is_left_to_its_owner(
+    place: ThrowawayStore, before: dict[bytes, object]
+) -> None:
+    (private,) = left_private(place)
+    waiting = picture(place.path(private))
+    assert len(waiting) == len(before) + 1
+    with held_by_another(place.path(private)):
+        assert run(place) == []
+        assert picture(place.path(private)) == waiting
+    assert [outcome.status for outcome in run(place)] == ["removed"]
+
+
+def _of_another(path: str) -> None:
+    os.chown(path, 65534, 65534)
+
+
+def _open_to_the_group(path: str) -> None:
+    os.chmod(path, 0o710)  # noqa: S103 - wrong on purpose
+
+
+@pytest.mark.parametrize(
+    "change", [pytest.param(_of_another, marks=needs_root), _open_to_the_group]
+)
+def test_a_private_directory_that_is_not_ours_is_left_alone(
+    change: Callable[[str], None], place: ThrowawayStore, scratch: StorePath
+) -> None:
+    path = place.path(f"{PRIVATE_PREFIX}1-0")
+    os.mkdir(path, 0o700)
+    write(f"{path}/{scratch.base_name}")
+    write(f"{path}/0123456789abcdef-0")
+    change(path)
+    before = picture(place.store_dir.path)
+    assert run(place) == []
+    assert picture(place.store_dir.path) == before
+
+
+def test_a_link_named_like_a_private_directory_leads_nowhere(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    victim = f"{place.state_dir}/victim"
+    os.mkdir(victim, 0o700)
+    write(f"{victim}/{scratch.base_name}")
+    os.symlink(victim, place.path(f"{PRIVATE_PREFIX}1-0"))
+    assert run(place) == []
+    assert os.listdir(victim) == [scratch.base_name]
+    assert os.path.islink(place.path(f"{PRIVATE_PREFIX}1-0"))
+
+
+def test_an_empty_private_directory_is_removed_without_a_word(place: ThrowawayStore) -> None:
+    os.mkdir(place.path(f"{PRIVATE_PREFIX}1-0"), 0o700)
+    assert run(place) == []
+    assert not left_private(place)
+    assert records(place) == []

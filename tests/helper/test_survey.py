@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from helper.bench import names, records, request, run
+from helper.child import in_child, mount, needs_root, take_own_mounts
+from storewarden.helper.survey import Survey, file_system_of, survey
+from storewarden.store.derivers import Deriver
+from storewarden.store.entries import EntryKind, open_directory
+from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.paths import StorePath, output_lock
+from storewarden.store.verdict import NO, Fact
+from storewarden.store.wire import RemoveRequest
+from storewarden.throwaway import ThrowawayStore
+
+
+@pytest.fixture
+def store_fd(place: ThrowawayStore) -> Iterator[int]:
+    fd = open_directory(place.store_dir.path)
+    yield fd
+    os.close(fd)
+
+
+def surveyed(place: ThrowawayStore, store_fd: int, *paths: StorePath) -> Survey:
+    requests = [RemoveRequest(path.base_name, EntryKind.OUTPUT, 1, 1) for path in paths]
+    return survey(place.as_store(), store_fd, requests)
+
+
+def execute(place: ThrowawayStore, statement: str) -> None:
+    with closing(sqlite3.connect(f"{place.state_dir}/db/db.sqlite")) as connection, connection:
+        connection.execute(statement)
+
+
+def test_nix_is_asked_once_about_all(place: ThrowawayStore, store_fd: int) -> None:
+    paths = [place.strand(place.add_derivation(name)) for name in "abc"]
+    asked: list[Sequence[StorePath]] = []
+
+    def ask(paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
+        asked.append(paths)
+        return dict.fromkeys(paths, NO)
+
+    requests = [request(place, path.base_name) for path in paths]
+    seen = survey(replace(place.as_store(), ask_nix=ask), store_fd, requests)
+    assert seen.nix == dict.fromkeys(paths, NO)
+    assert asked == [paths]
+
+
+def test_a_deriver_is_found_by_its_lock_alone(place: ThrowawayStore, store_fd: int) -> None:
+    derivation = place.invent("x.drv")
+    path = place.strand(derivation, "dev")
+    assert surveyed(place, store_fd, path).derivers == {path: Deriver(derivation, "dev")}
+
+
+def test_a_deriver_is_found_by_its_file_alone(place: ThrowawayStore, store_fd: int) -> None:
+    derivation = place.add_derivation("x")
+    path = place.strand(derivation, "dev")
+    os.unlink(place.path(output_lock(derivation, "dev")))
+    assert surveyed(place, store_fd, path).derivers == {path: Deriver(derivation, "dev")}
+
+
+def test_a_deriver_is_found_by_a_live_temp_root_alone(place: ThrowawayStore, store_fd: int) -> None:
+    derivation = place.invent("x.drv")
+    path = place.strand(derivation)
+    os.unlink(place.path(output_lock(derivation, "out")))
+    roots = f"{place.state_dir}/temproots/1"
+    with open(roots, "w", encoding="ascii") as file:
+        file.write(place.path(derivation.base_name) + "\0")
+    assert surveyed(place, store_fd, path).derivers == {}
+    place.hold(roots)
+    assert surveyed(place, store_fd, path).derivers == {path: Deriver(derivation, "out")}
+
+
+def test_a_deriver_is_found_in_the_database(place: ThrowawayStore, store_fd: int) -> None:
+    derivation, path = place.add_derivation("x"), place.invent("known")
+    full = (place.path(derivation.base_name), place.path(path.base_name))
+    execute(
+        place,
+        "INSERT INTO DerivationOutputs"  # noqa: S608 - the test's own names
+        f" SELECT id, 'bin', '{full[1]}' FROM ValidPaths WHERE path = '{full[0]}'",
+    )
+    assert surveyed(place, store_fd, path).derivers == {path: Deriver(derivation, "bin")}
+
+
+def refused(place: ThrowawayStore, text: str) -> None:
+    """The whole batch is refused, with that reason, and nothing is touched."""
+    path = place.strand(place.invent("x.drv")).base_name
+    before = names(place)
+    with pytest.raises(StoreUnreadableError, match=text):
+        run(place, path)
+    assert names(place) == before
+    assert not records(place)
+
+
+def test_an_empty_database_is_not_believed(place: ThrowawayStore) -> None:
+    execute(place, "DELETE FROM ValidPaths")
+    refused(place, "knows no valid path at all")
+
+
+def test_a_database_of_nearly_nothing_that_is_there_is_not_believed(
+    place: ThrowawayStore,
+) -> None:
+    for number in range(101):
+        place.add_file(place.invent(f"stranger-{number}").base_name)
+    refused(place, "too many to be debris")
+
+
+def test_many_lock_files_and_temporaries_are_no_strangers(place: ThrowawayStore) -> None:
+    for number in range(150):
+        place.add_lock(f"{place.invent(f'a-{number}').base_name}.lock")
+        place.add_file(f"tmp-{number}-0")
+    path = place.strand(place.add_derivation("x")).base_name
+    assert run(place, path)[-1].status == "removed"
+
+
+@pytest.mark.parametrize("schema", ["9", "11", "", "10\n10", "ten"])
+def test_another_schema_is_not_believed(schema: str, place: ThrowawayStore) -> None:
+    with open(f"{place.state_dir}/db/schema", "w", encoding="ascii") as file:
+        file.write(schema)
+    refused(place, "only 10 is understood")
+
+
+def test_the_file_system_is_that_of_the_longest_mount_point_above() -> None:
+    seen = [("/", "ext4"), ("/nix", "xfs"), ("/nix/store", "overlay"), ("/nix/store2", "nfs")]
+    assert file_system_of("/nix/store", seen) == "overlay"
+    assert file_system_of("/nix/store/x", seen) == "overlay"
+    assert file_system_of("/nix/storex", seen) == "xfs"
+    assert file_system_of("/home", seen) == "ext4"
+    assert file_system_of("/nix/store", [*seen, ("/nix/store", "btrfs")]) == "btrfs"
+
+
+@needs_root
+def test_a_store_with_layers_is_not_touched(place: ThrowawayStore) -> None:
+    for name in ("upper", "work"):
+        os.mkdir(f"{place.state_dir}/{name}")
+    path = place.strand(place.add_derivation("x")).base_name
+    store, state = place.store_dir.path, place.state_dir
+    layers = f"lowerdir={store},upperdir={state}/upper,workdir={state}/work"
+
+    def in_own_mounts() -> str:
+        take_own_mounts()
+        mount("-t", "overlay", "-o", layers, "none", store)
+        with pytest.raises(StoreUnreadableError) as refusal:
+            run(place, path)
+        return str(refusal.value)
+
+    assert "is on a overlay file system" in in_child(in_own_mounts)
+    assert path in names(place)
+
+
+@needs_root
+def test_a_store_in_memory_is_as_good_as_any(place: ThrowawayStore) -> None:
+    path = place.invent("x")
+
+    def in_own_mounts() -> list[str]:
+        take_own_mounts()
+        valid = [(name, os.lstat(place.path(name))) for name in names(place) - {".links"}]
+        mount("-t", "tmpfs", "-o", "mode=1775", "none", place.store_dir.path)
+        for name, _ in valid:
+            place.add_file(name)
+        place.add_output(path)
+        return [outcome.status.value for outcome in run(place, path.base_name)]
+
+    assert in_child(in_own_mounts) == ["taken", "removed"]

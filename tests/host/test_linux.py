@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""What Linux says of locks, mounts, peers and renames, asked of the real system."""
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from storewarden import host
+
+if sys.platform != "linux":
+    pytest.skip("this is the Linux half", allow_module_level=True)
+
+from storewarden.host import linux
+
+LOCKS = """\
+1: POSIX  ADVISORY  WRITE 100 08:01:11 0 EOF
+2: FLOCK  ADVISORY  WRITE 200 08:01:22 0 EOF
+2: -> FLOCK  ADVISORY  WRITE 201 08:01:23 0 EOF
+3: FLOCK  ADVISORY  READ 300 08:01:33 0 EOF
+4: OFDLCK ADVISORY  WRITE -1 08:01:44 0 EOF
+5: LEASE  ACTIVE    WRITE 500 08:01:55 0 EOF
+6: FLOCK  ADVISORY  WRITE 600 00:2f:18446744073709551615 0 EOF
+7: FLOCK  ADVISORY  WRITE 0 fe:00:77 0 EOF
+"""
+MOUNTS = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:26 / /nix/store ro,nosuid shared:9 master:3 - overlay overlay rw,lowerdir=/a
+31 22 0:27 / /mnt/a\\040b\\011c\\134d rw - tmpfs none rw
+32 22 0:28 / /mnt/\udce4 rw - 9p share rw
+"""
+
+
+def test_the_same_names_are_there_on_both_systems() -> None:
+    assert host.processes_of is linux.processes_of
+    assert set(host.__all__) <= set(vars(host))
+
+
+def test_who_holds_a_flock_is_read_from_the_table(tmp_path: Path) -> None:
+    (tmp_path / "locks").write_text(LOCKS)
+    found = linux.lock_holders(f"{tmp_path}/locks")
+    assert found == {22: 200, 2**64 - 1: 600, 77: 0}
+
+
+@pytest.mark.parametrize("text", ["1: FLOCK  ADVISORY  WRITE x 08:01:22 0 EOF\n", "\xff\n"])
+def test_a_table_that_is_not_understood_is_unknown(tmp_path: Path, text: str) -> None:
+    (tmp_path / "locks").write_text(text, encoding="latin-1")
+    assert linux.lock_holders(f"{tmp_path}/locks") is None
+    assert linux.lock_holders(f"{tmp_path}/absent") is None
+
+
+def test_a_flock_of_another_process_is_seen_and_a_shared_one_is_not(tmp_path: Path) -> None:
+    program = """
+import fcntl, sys
+files = [open(name, "w") for name in sys.argv[1:]]
+fcntl.flock(files[0], fcntl.LOCK_EX)
+fcntl.flock(files[1], fcntl.LOCK_SH)
+print("held", flush=True)
+sys.stdin.read()
+"""
+    paths = [f"{tmp_path}/own", f"{tmp_path}/shared"]
+    command = [sys.executable, "-c", program, *paths]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        seen = linux.lock_holders()
+        inodes = [os.stat(path).st_ino for path in paths]
+    assert seen is not None
+    assert [seen.get(inode) for inode in inodes] == [other.pid, None]
+
+
+def test_mounts_are_read_with_their_escapes(tmp_path: Path) -> None:
+    (tmp_path / "mountinfo").write_text(MOUNTS, errors="surrogateescape")
+    assert linux.mounts(f"{tmp_path}/mountinfo") == [
+        ("/", "ext4"),
+        ("/nix/store", "overlay"),
+        ("/mnt/a b\tc\\d", "tmpfs"),
+        ("/mnt/\udce4", "9p"),
+    ]
+
+
+def test_mounts_that_cannot_be_read_are_unknown(tmp_path: Path) -> None:
+    (tmp_path / "mountinfo").write_text(f"{MOUNTS}rubbish\n", errors="surrogateescape")
+    assert linux.mounts(f"{tmp_path}/mountinfo") is None
+    assert linux.mounts(f"{tmp_path}/absent") is None
+
+
+def test_the_real_mounts_have_a_root() -> None:
+    seen = linux.mounts()
+    assert seen is not None
+    assert "/" in [point for point, _ in seen]
+
+
+def test_the_peer_of_a_connection_is_who_connected(tmp_path: Path) -> None:
+    program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{tmp_path}/socket")
+        listener.listen()
+        with subprocess.Popen([sys.executable, "-c", program, f"{tmp_path}/socket"]) as other:
+            connection, _ = listener.accept()
+            with connection:
+                assert linux.peer(connection) == (os.geteuid(), other.pid)
+
+
+def test_a_rename_never_replaces_what_is_there(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "directory").mkdir()
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for taken in ("two", "directory"):
+            with pytest.raises(FileExistsError):
+                linux.rename_exclusive(fd, "one", fd, taken)
+        with pytest.raises(FileNotFoundError):
+            linux.rename_exclusive(fd, "absent", fd, "new")
+        linux.rename_exclusive(fd, "one", fd, "new\udcff")
+    finally:
+        os.close(fd)
+    assert {os.fsencode(name) for name in os.listdir(tmp_path)} == {
+        b"new\xff",
+        b"two",
+        b"directory",
+    }
+    assert (tmp_path / "two").read_text() == "two"
+
+
+def test_an_error_of_the_system_has_its_number(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    os.close(fd)
+    with pytest.raises(OSError, match="descriptor") as caught:
+        linux.rename_exclusive(fd, "a", fd, "b")
+    assert caught.value.errno == errno.EBADF
+
+
+def test_a_writable_store_stays_in_its_namespace(tmp_path: Path) -> None:
+    before = os.readlink("/proc/self/ns/mnt")
+    linux.make_writable(str(tmp_path))
+    assert os.readlink("/proc/self/ns/mnt") == before

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""Entries: what `lstat` sees of real files, and the kind that follows from it."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storewarden.store.entries import (
+    PRIVATE_PREFIX,
+    BuildUsers,
+    Entry,
+    EntryKind,
+    classify,
+    is_private,
+    list_names,
+    look,
+    open_directory,
+)
+from storewarden.store.errors import StoreUnreadableError
+from storewarden.throwaway import ThrowawayStore
+
+HASH = "0c" * 16
+STORE_UID = 0
+USERS = BuildUsers(30000, frozenset({30001, 30002}), 872415232, 65536 * 128, 65536)
+ENTRY = Entry(f"{HASH}-a", 1, 2, 0o40755, 2, 0, 0, 4096, 8, 100.0)
+
+
+def kind_of(base_name: str, uid: int = STORE_UID, gid: int = 0) -> EntryKind:
+    """The kind of a directory of that name and owner."""
+    entry = replace(ENTRY, base_name=base_name, uid=uid, gid=gid)
+    return classify(entry, store_uid=STORE_UID, build_users=USERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (f"{HASH}-a", EntryKind.OUTPUT_OF_ROOT),
+        (f"{HASH}-a.drv.chroot", EntryKind.CHROOT),
+        (f"{HASH}-a.check", EntryKind.CHECK),
+        (f"{HASH}-a.tmp", EntryKind.TEMPORARY),
+        (f"{HASH}-a.old-12-3", EntryKind.OLD),
+        (f"{HASH}-a.old-12-", EntryKind.OUTPUT_OF_ROOT),
+        ("tmp-1-2", EntryKind.TEMPORARY),
+        ("add-1-2", EntryKind.TEMPORARY),
+        ("rename-tmp-1", EntryKind.TEMPORARY),
+        (".tmp-link-1-2", EntryKind.TEMPORARY),
+        (".tmp-1-2", EntryKind.TEMPORARY),
+        ("tmp-a\nb", EntryKind.TEMPORARY),
+        ("trash", EntryKind.TEMPORARY),
+        ("trash2", EntryKind.FOREIGN),
+        (".DS_Store", EntryKind.FOREIGN),
+        ("lost+found", EntryKind.FOREIGN),
+        ("\udcff", EntryKind.FOREIGN),
+        (f"{HASH}-{'a' * 212}", EntryKind.FOREIGN),
+    ],
+)
+@pytest.mark.parametrize("uid", [STORE_UID, 30001, 4321])
+def test_a_name_of_nix_own_decides_whoever_owns_it_but_a_chroot(
+    name: str, kind: EntryKind, uid: int
+) -> None:
+    # What another user calls a chroot is none: it is proved dead as that user's own.
+    if kind in {EntryKind.OUTPUT_OF_ROOT, EntryKind.CHROOT} and uid != STORE_UID:
+        kind = EntryKind.OUTPUT if uid == 30001 else EntryKind.FOREIGN
+    assert kind_of(name, uid) is kind
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "kind"),
+    [
+        (30001, 30000, EntryKind.OUTPUT),
+        (30001, 100, EntryKind.OUTPUT),
+        (4321, 30000, EntryKind.OUTPUT),
+        (872415232, 100, EntryKind.OUTPUT),
+        (872415232 + 65536 * 128 - 1, 100, EntryKind.OUTPUT),
+        (872415232 + 65536 * 128, 100, EntryKind.FOREIGN),
+        (872415231, 100, EntryKind.FOREIGN),
+        (30003, 100, EntryKind.FOREIGN),
+        (0, 30000, EntryKind.OUTPUT_OF_ROOT),
+        (0, 0, EntryKind.OUTPUT_OF_ROOT),
+        (65534, 65534, EntryKind.FOREIGN),
+    ],
+)
+def test_the_owner_decides_about_a_plain_store_path(uid: int, gid: int, kind: EntryKind) -> None:
+    assert kind_of(f"{HASH}-a", uid, gid) is kind
+
+
+def test_without_a_build_group_no_gid_makes_an_output() -> None:
+    nobody = BuildUsers(None, frozenset(), 872415232, 65536, 65536)
+    assert not nobody.own(4321, 4321)
+    assert nobody.own(872415232, 4321)
+    assert nobody.slot(872415232 + 65535) == 0
+    assert nobody.slot(872415232 + 65536) is None
+
+
+def test_root_is_never_a_build_user_even_where_the_group_says_so() -> None:
+    assert not BuildUsers(0, frozenset({0}), 0, 100, 1).own(0, 0)
+
+
+def test_uids_of_one_slot_share_it() -> None:
+    first = USERS.first_allocated
+    slots = [USERS.slot(first + offset) for offset in (-1, 0, 65535, 65536, 65536 * 128 - 1)]
+    assert slots == [None, 0, 0, 1, 127]
+
+
+def _seen(place: ThrowawayStore, name: str) -> Entry:
+    fd = os.open(place.store_dir.path, os.O_RDONLY)
+    try:
+        entry = look(fd, name)
+    finally:
+        os.close(fd)
+    assert entry is not None
+    return entry
+
+
+def test_every_name_but_the_links_directory_is_listed(place: ThrowawayStore) -> None:
+    strange = [b"\xff\xfe", b"a\nb", b".DS_Store", b".links2"]
+    for name in strange:
+        os.mkdir(os.path.join(os.fsencode(place.store_dir.path), name))
+    fd = open_directory(place.store_dir.path)
+    try:
+        names = list_names(fd)
+    finally:
+        os.close(fd)
+    assert {os.fsencode(name) for name in names} >= set(strange)
+    assert sorted([*names, ".links"]) == sorted(os.listdir(place.store_dir.path))
+
+
+def test_an_entry_is_seen_as_it_is_and_never_followed(place: ThrowawayStore) -> None:
+    os.symlink("/etc", place.path("link"))
+    link = _seen(place, "link")
+    assert link.inode == os.lstat(place.path("link")).st_ino
+    assert not link.open_to_others
+    assert link.store_path is None
+
+
+def test_what_others_may_write_to_is_open_to_them() -> None:
+    modes = {0o40755: False, 0o40775: True, 0o40757: True, 0o100444: False, 0o120777: False}
+    for mode, is_open in modes.items():
+        assert replace(ENTRY, mode=mode).open_to_others is is_open
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_ours"),
+    [
+        ({}, True),
+        ({"uid": 30001}, False),
+        ({"mode": 0o40755}, False),
+        ({"mode": 0o120700}, False),
+        ({"mode": 0o100700}, False),
+        ({"mode": 0o41700}, False),
+        ({"base_name": "tmp-1-0"}, False),
+        ({"base_name": f"x{PRIVATE_PREFIX}1-0"}, False),
+    ],
+)
+def test_a_private_directory_is_one_that_no_build_user_can_make(
+    changes: dict[str, Any], *, is_ours: bool
+) -> None:
+    private = replace(ENTRY, base_name=f"{PRIVATE_PREFIX}1-0", mode=0o40700)
+    assert is_private(replace(private, **changes), STORE_UID) is is_ours
+
+
+def test_another_inode_device_or_owner_is_another_object() -> None:
+    assert ENTRY.same_object(replace(ENTRY, base_name="b", mode=0, ctime=5.0, links=9, size=0))
+    for other in (replace(ENTRY, device=9), replace(ENTRY, inode=9), replace(ENTRY, uid=9)):
+        assert not ENTRY.same_object(other)
+
+
+def test_what_is_no_directory_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("file", "link", "absent"):
+        with pytest.raises(StoreUnreadableError, match=name):
+            open_directory(f"{tmp_path}/{name}")

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""Who builds here, resolved from the machine's own groups as Nix does."""
+
+import grp
+import pwd
+
+from storewarden.store.store import build_users
+
+ALLOCATED = (1000, 10, 5)
+
+
+def test_no_such_group_has_no_members_but_the_allocated_uids_stay() -> None:
+    users = build_users("no-such-group-here", ALLOCATED)
+    assert (users.gid, users.uids) == (None, frozenset())
+    assert (users.slot(999), users.slot(1000), users.slot(1009), users.slot(1010)) == (
+        None,
+        0,
+        1,
+        None,
+    )
+
+
+def test_every_group_of_this_machine_resolves_to_its_listed_members() -> None:
+    everybody = {user.pw_name: user.pw_uid for user in pwd.getpwall()}
+    for group in grp.getgrall():
+        users = build_users(group.gr_name, ALLOCATED)
+        listed = {
+            everybody[name] for name in grp.getgrnam(group.gr_name).gr_mem if name in everybody
+        }
+        assert users.uids == listed - {0}
+        assert users.gid == grp.getgrnam(group.gr_name).gr_gid
+
+
+def test_root_is_no_build_user_of_any_group() -> None:
+    for group in grp.getgrall():
+        assert not build_users(group.gr_name, ALLOCATED).own(0, group.gr_gid)

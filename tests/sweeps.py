@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""Sweeps over a throwaway store, and the processes that make something in it look alive."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from storewarden import host
+from storewarden.scan import Finding, Sweep, sweep
+from storewarden.store.entries import EntryKind
+from storewarden.store.store import Store
+from storewarden.store.verdict import Verdict
+from storewarden.throwaway import ThrowawayStore
+
+SEES_LOCKS = host.lock_holders() is not None
+needs_lock_table = pytest.mark.skipif(
+    not SEES_LOCKS, reason="this system has no table of locks, so nobody can see who holds one"
+)
+BEST = Verdict.REMOVABLE if SEES_LOCKS else Verdict.CANDIDATE
+"""The verdict on what nothing claims."""
+
+_HOLD = """
+import fcntl, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def found(swept: Sweep) -> dict[str, Finding]:
+    """The findings by name."""
+    return {finding.base_name: finding for finding in swept.findings}
+
+
+def look_at(
+    place: ThrowawayStore | Store, kinds: Collection[EntryKind] = tuple(EntryKind)
+) -> dict[str, Finding]:
+    """What a sweep finds, by name."""
+    return found(sweep(place if isinstance(place, Store) else place.as_store(), kinds))
+
+
+@contextmanager
+def holding(path: str) -> Iterator[int]:
+    """Another process holds the flock of that file; gives its pid."""
+    command = [sys.executable, "-I", "-S", "-c", _HOLD, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        yield other.pid
+
+
+@contextmanager
+def building_as(uid: int) -> Iterator[int]:
+    """A process of that build user lives, or of this one where nobody else can be become."""
+    user = uid if os.geteuid() == 0 else None
+    with subprocess.Popen(["sleep", "300"], user=user) as builder:
+        try:
+            yield builder.pid
+        finally:
+            builder.kill()
+
+
+def picture(top: str) -> dict[str, tuple[int, ...]]:
+    """All that lies below a directory, as lstat sees it, but SQLite's own shared memory and log."""
+    seen = {}
+    for directory, _, names in os.walk(top):
+        for name in (".", *names):
+            if not name.endswith(("-shm", "-wal")):
+                stat = os.lstat(f"{directory}/{name}")
+                times = () if directory.endswith("/db") else (stat.st_mtime_ns, stat.st_ctime_ns)
+                seen[f"{directory}/{name}"] = (stat.st_ino, stat.st_mode, stat.st_size, *times)
+    return seen

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""The argparse tree: what it takes, what it refuses, and what nothing given means."""
+
+import re
+
+import pytest
+
+from storewarden.arguments import parser
+from storewarden.store.entries import EntryKind
+from storewarden.store.paths import StoreDir
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("30", 30), ("30s", 30), ("5m", 300), ("2h", 7200), ("1d", 86400), ("007s", 7)],
+)
+def test_a_length_of_time_has_a_unit_or_is_seconds(text: str, seconds: float) -> None:
+    assert parser().parse_args(["scan", "--min-age", text]).min_age == seconds
+
+
+REFUSED = [
+    ["scan", "--min-age", "5x"],
+    ["scan", "--min-age", "1.5s"],
+    ["scan", "--min-age=-5s"],
+    ["scan", "--min-age", ""],
+    ["scan", "--min-age", "5 s"],
+    ["scan", "--min-age", "\u0665s"],
+    ["scan", "--min-age", "inf"],
+    ["scan", "--min-age", "1e3"],
+    ["scan", "--min-age", "5s\n"],
+    ["scan", "--min-age"],
+    ["scan", "--dry"],
+    ["scan", "--ye"],
+    ["scan", "--js"],
+    ["scan", "--force"],
+    ["scan", "--kind", "valid"],
+    ["scan", "--kind", "OUTPUT"],
+    ["scan", "--kind", ""],
+    ["scan", "--store-dir", "nix/store"],
+    ["scan", "--store-dir", "/nix/store/"],
+    ["scan", "--store-dir", "/nix/../store"],
+    ["scan", "--store-dir", "/"],
+    ["scan", "--state-dir", "var/nix"],
+    ["scan", "--state-dir", ""],
+    ["scan", "extra"],
+    ["Scan"],
+    ["sca"],
+    ["audit"],
+    ["audit", "sho"],
+    ["audit", "show", "--js"],
+    ["demo", "--yes"],
+    [],
+]
+
+
+@pytest.mark.parametrize("words", REFUSED, ids=" ".join)
+def test_wrong_use_ends_with_2_and_one_line_that_says_where_to_read_on(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(words)
+    assert ended.value.code == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert re.fullmatch(r"storewarden: error: [^\n]+ \(see: storewarden.* --help\)\n", told.err)
+
+
+def test_nothing_given_means_to_look_at_the_usual_store_and_no_more() -> None:
+    given = parser().parse_args(["scan"])
+    assert [given.yes, given.dry_run, given.json, given.exit_code] == [False] * 4
+    assert (given.store_dir, given.state_dir) == (StoreDir("/nix/store"), "/nix/var/nix")
+    assert (given.min_age, given.kind, given.nix) == (2.0, None, None)
+
+
+def test_kinds_add_up() -> None:
+    given = parser().parse_args(["scan", "--kind", "output", "--kind=lock"])
+    assert given.kind == [EntryKind.OUTPUT, EntryKind.LOCK]
+
+
+def test_a_slash_at_the_end_of_the_state_directory_is_of_no_account() -> None:
+    assert parser().parse_args(["scan", "--state-dir", "/a/b/"]).state_dir == "/a/b"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["scan", "-h"], ["audit", "verify", "--help"]])
+def test_help_names_what_there_is(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(words)
+    assert ended.value.code == 0
+    assert "usage: storewarden" in capsys.readouterr().out
+
+
+def test_the_command_is_in_the_words_that_were_parsed() -> None:
+    for words in ("scan", "demo", "audit show", "audit verify"):
+        assert parser().parse_args(words.split()).command == words

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""What an ordinary user sees of real processes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from storewarden.processes import command_of, processes_of
+from sweeps import building_as
+
+
+def test_a_process_is_found_by_its_uid() -> None:
+    found = processes_of([os.geteuid()])
+    if found is None:
+        pytest.skip("other users' processes are hidden here")
+    assert os.getpid() in found
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert child.pid in (processes_of([os.geteuid()]) or [])
+    assert child.pid not in (processes_of([os.geteuid()]) or [child.pid])
+
+
+def test_a_uid_without_processes_has_none() -> None:
+    assert processes_of([872415231]) in ([], None)
+    assert processes_of([]) in ([], None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a build user")
+def test_a_process_of_another_user_is_found() -> None:
+    with building_as(872480001) as pid:
+        assert pid in (processes_of([872480001]) or [])
+
+
+def test_a_zombie_is_not_alive() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        child.stdin.close()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert child.pid not in (processes_of([os.geteuid()]) or [])
+
+
+def test_a_command_is_one_short_line_of_plain_characters() -> None:
+    words = ["-c", "echo; read x", "a\nb\x1b[2J", "\xe9\u202e", "x" * 5000]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["sh", *words], stdin=pipe, stdout=pipe) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"\n"  # only now it surely is what it was told to be
+        command = command_of(child.pid)
+    assert command is not None
+    assert command.startswith("sh -c echo; read x a\\nb\\x1b[2J")
+    assert (command.isascii(), command.isprintable(), len(command) < 200) == (True, True, True)
+
+
+def test_what_is_not_there_has_no_command() -> None:
+    with subprocess.Popen(["true"]) as child:
+        pass
+    assert command_of(child.pid) is None

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""From findings to requests, and through a real socket to a stand-in for the helper."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from storewarden.repair import HelperUnavailableError, remove_through, repair, requests_for
+from storewarden.scan import Finding
+from storewarden.store.entries import Entry, EntryKind
+from storewarden.store.errors import BadMessageError, StoreUnreadableError
+from storewarden.store.verdict import Judgement, Verdict
+from storewarden.store.wire import (
+    MAX_REPLY,
+    Outcome,
+    RemoveRequest,
+    Status,
+    decode_request,
+    encode_end,
+    encode_outcome,
+)
+
+NAMES = [f"{number:032d}-x" for number in range(40)]
+ENTRY = Entry(NAMES[0], 1, 2, 0o40755, 2, 30001, 30000, 4096, 8, 100.0)
+REMOVED = Outcome(NAMES[0], Status.REMOVED, files=3)
+
+
+def finding(number: int, kind: EntryKind, verdict: Verdict) -> Finding:
+    """A finding of that kind and verdict."""
+    entry = replace(ENTRY, base_name=NAMES[number], inode=number)
+    return Finding(NAMES[number], kind, Judgement(verdict, ("because",)), entry)
+
+
+def request(number: int = 0) -> RemoveRequest:
+    """A request for one entry."""
+    return RemoveRequest(NAMES[number], EntryKind.OUTPUT, 1, number)
+
+
+def test_all_that_nothing_claims_is_asked_for_and_locks_come_last() -> None:
+    findings = [
+        finding(0, EntryKind.LOCK, Verdict.REMOVABLE),
+        finding(1, EntryKind.OUTPUT, Verdict.CANDIDATE),
+        finding(2, EntryKind.OUTPUT, Verdict.KEEP),
+        finding(3, EntryKind.LOCK, Verdict.KEEP),
+        finding(4, EntryKind.CHROOT, Verdict.KEEP),
+        finding(5, EntryKind.OUTPUT, Verdict.REMOVABLE),
+        Finding(NAMES[6], EntryKind.MISSING, Judgement(Verdict.REMOVABLE, ())),
+        finding(7, EntryKind.CHROOT, Verdict.REMOVABLE),
+    ]
+    wanted = requests_for(findings)
+    assert [(r.base_name, r.kind, r.device, r.inode) for r in wanted] == [
+        (NAMES[1], EntryKind.OUTPUT, 1, 1),
+        (NAMES[5], EntryKind.OUTPUT, 1, 5),
+        (NAMES[0], EntryKind.LOCK, 1, 0),
+    ]
+    (chroot,) = requests_for(findings, {EntryKind.CHROOT})
+    assert (chroot.base_name, chroot.kind) == (NAMES[7], EntryKind.CHROOT)
+
+
+def test_it_stops_between_two_batches_and_never_within_one() -> None:
+    asked: list[int] = []
+
+    def remove(batch: Sequence[RemoveRequest]) -> Iterator[Outcome]:
+        asked.append(len(batch))
+        yield from (Outcome(each.base_name, Status.REMOVED) for each in batch)
+
+    wanted = tuple(map(request, range(40)))
+    done = list(repair(wanted, remove, lambda: len(asked) == 2))
+    assert asked == [16, 16]
+    assert [outcome.base_name for outcome in done] == NAMES[:32]
+    assert list(repair((), remove, lambda: False)) == []
+
+
+@contextmanager
+def helper(directory: Path, answer: Callable[[bytes], bytes]) -> Iterator[str]:
+    """One that gives `answer` to the one line it is asked, then closes."""
+    path = f"{directory}/helper.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as lines:
+                connection.sendall(answer(lines.readline()))
+
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            yield path
+        finally:
+            server.join(10)
+
+
+def outcomes_of(directory: Path, reply: bytes) -> list[Outcome]:
+    """What the caller learns from that reply."""
+    with helper(directory, lambda _: reply) as path:
+        return list(remove_through(path)([request()]))
+
+
+def test_the_helper_is_asked_in_one_line_and_its_outcomes_come_back(tmp_path: Path) -> None:
+    def answer(line: bytes) -> bytes:
+        names = [each.base_name for each in decode_request(line)]
+        told = b"".join(encode_outcome(Outcome(name, Status.REMOVED)) for name in names)
+        return told + encode_end()
+
+    with helper(tmp_path, answer) as path:
+        done = list(remove_through(path)([request(1), request(2)]))
+    assert [(o.base_name, o.status) for o in done] == [
+        (NAMES[1], Status.REMOVED),
+        (NAMES[2], Status.REMOVED),
+    ]
+
+
+def test_each_outcome_is_given_as_it_comes(tmp_path: Path) -> None:
+    go_on = threading.Event()
+    path = f"{tmp_path}/helper.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(encode_outcome(REMOVED))
+                assert go_on.wait(10)
+                connection.sendall(encode_end())
+
+        server = threading.Thread(target=serve)
+        server.start()
+        outcomes = remove_through(path)([request()])
+        assert next(outcomes) == REMOVED
+        go_on.set()
+        assert list(outcomes) == []
+        server.join(10)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        encode_outcome(REMOVED),
+        encode_outcome(REMOVED)[:-1],
+        encode_end()[:-1],
+        b"x" * (2 * MAX_REPLY),
+    ],
+)
+def test_a_reply_that_breaks_off_is_an_error_and_no_success(tmp_path: Path, reply: bytes) -> None:
+    with pytest.raises(HelperUnavailableError, match="ended before its answer did"):
+        outcomes_of(tmp_path, reply)
+
+
+def test_who_may_not_ask_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(HelperUnavailableError, match="uid 7 may not ask"):
+        outcomes_of(tmp_path, encode_end("uid 7 may not ask this helper"))
+
+
+def test_a_broken_world_of_the_helpers_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnreadableError, match="stayed locked"):
+        outcomes_of(tmp_path, encode_outcome(REMOVED) + encode_end("the database stayed locked"))
+
+
+@pytest.mark.parametrize("reply", [b"hello\n", b"{}\n", b'{"v":2,"end":true,"error":""}\n', b"\n"])
+def test_another_language_is_refused(tmp_path: Path, reply: bytes) -> None:
+    with pytest.raises(BadMessageError):
+        outcomes_of(tmp_path, reply)
+
+
+def test_without_a_helper_the_way_without_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(f"{tmp_path}/gone.sock")
+    for name in ("absent.sock", "gone.sock", "file", "x" * 200):
+        with pytest.raises(HelperUnavailableError, match="sudo storewarden scan --yes"):
+            list(remove_through(f"{tmp_path}/{name}")([request()]))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may connect to every socket")
+def test_a_socket_without_permission_is_told_so(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{tmp_path}/helper.sock")
+        listener.listen()
+        os.chmod(f"{tmp_path}/helper.sock", 0)
+        with pytest.raises(HelperUnavailableError, match="permission denied"):
+            list(remove_through(f"{tmp_path}/helper.sock")([request()]))
