@@ -61,8 +61,10 @@ def kind_of(base_name: str, uid: int = STORE_UID, gid: int = 0) -> EntryKind:
 def test_a_name_of_nix_own_decides_whoever_owns_it_but_a_chroot(
     name: str, kind: EntryKind, uid: int
 ) -> None:
-    # What another user calls a chroot is none: it is proved dead as that user's own.
-    if kind in {EntryKind.OUTPUT_OF_ROOT, EntryKind.CHROOT} and uid != STORE_UID:
+    # What another user calls a chroot is none of Nix's: it is kept, and nothing is guessed.
+    if kind is EntryKind.CHROOT and uid != STORE_UID:
+        kind = EntryKind.FOREIGN
+    if kind is EntryKind.OUTPUT_OF_ROOT and uid != STORE_UID:
         kind = EntryKind.OUTPUT if uid == 30001 else EntryKind.FOREIGN
     assert kind_of(name, uid) is kind
 

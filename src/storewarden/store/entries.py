@@ -174,8 +174,9 @@ def classify(entry: Entry, *, store_uid: int, build_users: BuildUsers) -> EntryK
     output called so is reported and kept.
     """
     named = _kind_by_name(entry.base_name)
-    # A chroot is root's; what a build user calls so is proved dead as any output of its.
-    if named is not None and (named is not EntryKind.CHROOT or entry.uid == store_uid):
+    if named is EntryKind.CHROOT and entry.uid != store_uid:
+        return EntryKind.FOREIGN  # Nix's chroots are root's; whose joke this is cannot be told
+    if named is not None:
         return named
     if is_lock_file(entry, store_uid):
         return EntryKind.LOCK
