@@ -2,6 +2,7 @@
 """Programs that stand in for Nix's own: real executables that answer what a test tells them to."""
 
 import os
+import time
 from collections.abc import Iterable
 
 import psutil
@@ -41,9 +42,14 @@ echo '}}'
     )
 
 
-def lives(pid: int) -> bool:
-    """Whether a process is still at work; one that only waits to be reaped is not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def ends(pid: int) -> bool:
+    """Whether a process is at its end, or comes to it soon; one that nobody reaps has ended."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.01)
+    return False

@@ -75,6 +75,12 @@ def test_every_change_is_found_and_where(
     assert found.records == records
 
 
+def test_a_number_left_out_is_damage_though_the_chain_holds(log: Path) -> None:
+    with open(log, "ab") as file:
+        file.write(seal({"seq": 6, "prev": verify(str(log)).head, "action": "rotated"}))
+    assert "record 6 does not follow record 4" in verify(str(log)).problem
+
+
 def test_a_cut_off_end_shows_by_its_head_alone(log: Path) -> None:
     head = verify(str(log)).head
     change(log, lambda lines: lines[:2])

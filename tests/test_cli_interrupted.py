@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from command import Desk, open_desk, run, strand_lock
-from stand_in import lives, write_answering_nix, write_program
+from stand_in import ends, write_answering_nix, write_program
 from storewarden.auditlog import verify
 from storewarden.throwaway import ThrowawayStore
 
@@ -51,7 +51,7 @@ def test_interrupted_while_nix_hangs_nothing_is_removed_and_nix_is_ended(
     assert (child.returncode, out) == (130, "")
     assert err == "storewarden: error: interrupted; nothing was removed\n"
     assert locks(desk) == 40
-    assert not lives(int((tmp_path / "pid").read_text()))
+    assert ends(int((tmp_path / "pid").read_text()))
 
 
 def _interrupting_nix(desk: Desk, times: int) -> None:
@@ -120,9 +120,10 @@ def at_a_terminal(
                 shown += more
                 if not asked and b"[y/N] " in shown:
                     asked = True
-                    time.sleep(0.3)  # a signal between the question and its read would be lost
                     os.write(own, answer)
-                    child.send_signal(signal_number)
+                    if signal_number:
+                        time.sleep(0.3)  # between the question and its read it would be lost
+                        child.send_signal(signal_number)
             return child.wait(timeout=30), shown.decode()
         finally:
             child.kill()

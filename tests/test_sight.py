@@ -16,6 +16,8 @@ from storewarden.store.verdict import Claim, Fact, Known
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, needs_lock_table
 
+Seen = tuple[Entry, Deriver]
+
 
 @pytest.fixture
 def store_fd(place: ThrowawayStore) -> Iterator[int]:
@@ -26,7 +28,7 @@ def store_fd(place: ThrowawayStore) -> Iterator[int]:
 
 
 @pytest.fixture
-def stranded(place: ThrowawayStore, store_fd: int) -> tuple[Entry, Deriver]:
+def stranded(place: ThrowawayStore, store_fd: int) -> Seen:
     """A stranded output and its derivation."""
     derivation = place.add_derivation("hello-2.12")
     entry = look(store_fd, place.strand(derivation).base_name)
@@ -50,13 +52,13 @@ def facts(sight: Sight, seen: tuple[Entry, Deriver | None]) -> dict[Claim, Known
 
 @needs_lock_table
 def test_nothing_claims_what_nobody_is_at_work_on(
-    place: ThrowawayStore, store_fd: int, stranded: tuple[Entry, Deriver]
+    place: ThrowawayStore, store_fd: int, stranded: Seen
 ) -> None:
     assert set(facts(around(place, store_fd), stranded).values()) == {Known.NO}
 
 
 def test_what_cannot_be_seen_is_unknown_for_every_claim_that_rests_on_it(
-    place: ThrowawayStore, store_fd: int, stranded: tuple[Entry, Deriver]
+    place: ThrowawayStore, store_fd: int, stranded: Seen
 ) -> None:
     entry, _ = stranded
     for name in ("gc.lock", f"userpool/{entry.uid}", _user_lock(place)):
@@ -78,7 +80,7 @@ def test_what_cannot_be_seen_is_unknown_for_every_claim_that_rests_on_it(
 
 
 def test_a_uid_that_was_not_looked_for_is_unknown(
-    place: ThrowawayStore, store_fd: int, stranded: tuple[Entry, Deriver]
+    place: ThrowawayStore, store_fd: int, stranded: Seen
 ) -> None:
     entry, deriver = stranded
     other = replace(entry, uid=entry.uid + 1)
@@ -93,7 +95,7 @@ def _user_lock(place: ThrowawayStore) -> str:
 
 @needs_lock_table
 def test_an_output_has_the_lock_of_its_path_and_that_of_its_derivation(
-    place: ThrowawayStore, store_fd: int, stranded: tuple[Entry, Deriver]
+    place: ThrowawayStore, store_fd: int, stranded: Seen
 ) -> None:
     entry, deriver = stranded
     path = StorePath(entry.base_name)
@@ -118,7 +120,7 @@ def test_a_lock_file_has_itself_and_its_holder(place: ThrowawayStore, store_fd: 
 
 @pytest.mark.parametrize("kind", sorted(set(EntryKind) - {EntryKind.OUTPUT, EntryKind.LOCK}))
 def test_other_kinds_are_not_looked_at_for_locks(
-    place: ThrowawayStore, store_fd: int, stranded: tuple[Entry, Deriver], kind: EntryKind
+    place: ThrowawayStore, store_fd: int, stranded: Seen, kind: EntryKind
 ) -> None:
     assert around(place, store_fd).locks(stranded[0], kind, stranded[1]) == ()
 
@@ -128,11 +130,7 @@ def test_other_kinds_are_not_looked_at_for_locks(
     [("", Known.YES), ("/a/b", Known.YES), ("-other", Known.NO), ("x", Known.NO)],
 )
 def test_a_mount_on_it_or_in_it_is_a_claim(
-    place: ThrowawayStore,
-    store_fd: int,
-    stranded: tuple[Entry, Deriver],
-    below: str,
-    known: Known,
+    place: ThrowawayStore, store_fd: int, stranded: Seen, below: str, known: Known
 ) -> None:
     point = f"{place.path(stranded[0].base_name)}{below}"
     sight = replace(around(place, store_fd), mounts=[("/", "ext4"), (point, "tmpfs")])
@@ -143,11 +141,7 @@ def test_a_mount_on_it_or_in_it_is_a_claim(
     ("since", "known"), [(0.0, Known.YES), (9.9, Known.YES), (10.0, Known.NO), (-50.0, Known.YES)]
 )
 def test_the_age_counts_from_the_last_change_and_a_future_one_is_too_young(
-    place: ThrowawayStore,
-    store_fd: int,
-    stranded: tuple[Entry, Deriver],
-    since: float,
-    known: Known,
+    place: ThrowawayStore, store_fd: int, stranded: Seen, since: float, known: Known
 ) -> None:
     entry, deriver = stranded
     sight = replace(around(place, store_fd), store=place.as_store(min_age=10), now=1000.0)
@@ -158,7 +152,7 @@ def test_the_age_counts_from_the_last_change_and_a_future_one_is_too_young(
 
 
 def test_what_others_may_write_to_is_shared_unless_its_derivation_is_known(
-    place: ThrowawayStore, store_fd: int, stranded: tuple[Entry, Deriver]
+    place: ThrowawayStore, store_fd: int, stranded: Seen
 ) -> None:
     entry, deriver = stranded
     shared = replace(entry, mode=stat.S_IFDIR | 0o777)
@@ -169,7 +163,7 @@ def test_what_others_may_write_to_is_shared_unless_its_derivation_is_known(
 
 
 def test_an_entry_that_is_no_store_path_may_have_any_root(
-    place: ThrowawayStore, store_fd: int, stranded: tuple[Entry, Deriver]
+    place: ThrowawayStore, store_fd: int, stranded: Seen
 ) -> None:
     strange = replace(stranded[0], base_name="strange\n")
     fact = around(place, store_fd).facts(strange, EntryKind.OUTPUT, None, ())[Claim.TEMP_ROOT]
@@ -187,11 +181,7 @@ def test_an_entry_that_is_no_store_path_may_have_any_root(
     ],
 )
 def test_a_state_that_may_not_be_read_is_unknown(
-    place: ThrowawayStore,
-    store_fd: int,
-    stranded: tuple[Entry, Deriver],
-    name: str,
-    claim: Claim,
+    place: ThrowawayStore, store_fd: int, stranded: Seen, name: str, claim: Claim
 ) -> None:
     with open(f"{place.state_dir}/temproots/4242", "wb"):
         pass

@@ -20,7 +20,7 @@ exit codes:
   2    wrong use
   3    the store, its database or Nix cannot be read or asked; nothing was removed
   4    the helper or the audit log is not available; nothing (more) was removed
-  5    something could not be proved dead, or could not be removed
+  5    something could not be proved dead, removed, or shown
   70   a bug in storewarden
   130  interrupted
 """

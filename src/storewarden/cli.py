@@ -2,6 +2,7 @@
 """The command line: a function a subcommand, errors told once, exit codes."""
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -25,11 +26,15 @@ from storewarden.store.wire import Outcome, RemoveRequest, Status
 OK, FOUND, UNREADABLE, UNAVAILABLE, NOT_ALL, BUG, INTERRUPTED = 0, 1, 3, 4, 5, 70, 130
 
 
+_unshown: list[str] = []
+"""What could not be written to stdout, a full disk there; told by the exit code."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code (2 is argparse's own)."""
     arguments = parser().parse_args(argv)
     try:
-        return _run(arguments)
+        return _run(arguments) or (NOT_ALL if _unshown else OK)
     except StorewardenError as cause:
         _error(str(cause))
         unavailable = isinstance(cause, HelperUnavailableError | AuditUnavailableError)
@@ -83,9 +88,13 @@ def _scan(arguments: argparse.Namespace) -> int:
 
 def _agreed(arguments: argparse.Namespace, wanted: tuple[RemoveRequest, ...]) -> bool:
     """Whether a person at a terminal says yes; nobody is asked anywhere else."""
-    if not wanted or arguments.dry_run or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    at_terminal = all(s is not None and s.isatty() for s in (sys.stdin, sys.stdout))
+    if not wanted or arguments.dry_run or not at_terminal:
         return False
-    return input(f"Remove these {len(wanted)}? [y/N] ").strip().lower() in {"y", "yes"}
+    try:
+        return input(f"Remove these {len(wanted)}? [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False
 
 
 def _repaired(
@@ -197,12 +206,22 @@ def _print(line: str) -> None:
     try:
         print(line, flush=True)  # noqa: T201 - results go to stdout
     except BrokenPipeError:
-        # The reader (`| head`) has had enough. What was begun is ended all the same.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()  # the reader (`| head`) has had enough
+    except OSError as cause:
+        _error(f"cannot write the results: {os.strerror(cause.errno or 0).lower()}")
+        _unshown.append(line)
+        _silence()
+
+
+def _silence() -> None:
+    """Nothing more is shown, but what was begun is ended all the same."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _note(text: str) -> None:
-    print(f"storewarden: {report.shown(text)}", file=sys.stderr, flush=True)  # noqa: T201
+    if sys.stderr is not None:  # print() would take stdout instead
+        with contextlib.suppress(OSError):
+            print(f"storewarden: {report.shown(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _error(text: str) -> None:

@@ -21,7 +21,8 @@ def processes_of(uids: Collection[int]) -> list[int] | None:
         for process in psutil.process_iter():
             try:
                 owners = process.uids()
-                zombie = process.status() == psutil.STATUS_ZOMBIE
+                # Of a process whose main thread has ended, the others may live on.
+                zombie = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
             except psutil.NoSuchProcess:
                 continue
             if not zombie and not {owners.real, owners.effective, owners.saved}.isdisjoint(uids):

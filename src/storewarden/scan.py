@@ -23,7 +23,7 @@ from storewarden.store.entries import (
     open_directory,
     tree_size,
 )
-from storewarden.store.paths import StorePath, parse_lock_name
+from storewarden.store.paths import StorePath, covered_paths, parse_lock_name
 from storewarden.store.store import Store
 from storewarden.store.verdict import (
     NO,
@@ -92,13 +92,12 @@ def sweep(store: Store, kinds: Collection[EntryKind] = tuple(EntryKind)) -> Swee
         seen = [e for name in strays.names if (e := look(store_fd, name)) is not None]
         entries = [entry for entry in seen if not is_private(entry, store_uid)]
         found = [
-            (entry, kind)
+            (entry, classify(entry, store_uid=store_uid, build_users=store.build_users))
             for entry in entries
-            if (kind := classify(entry, store_uid=store_uid, build_users=store.build_users))
-            in kinds
         ]
         scene = _scene(store, store_fd, names, strays, found)
-        findings = _findings(scene, found)
+        # All are judged, whatever was asked for: what a lock file covers decides about it.
+        findings = [finding for finding in _findings(scene, found) if finding.kind in kinds]
     finally:
         os.close(store_fd)
     if EntryKind.MISSING in kinds:
@@ -168,16 +167,17 @@ def _scene(
 def _findings(scene: _Scene, found: Sequence[_Found]) -> list[Finding]:
     """Lock files last: one that covers a kept entry is kept with it."""
     findings: list[Finding] = []
-    kept: dict[str, str] = {}
+    kept: set[str] = set()
     for entry, kind in sorted(found, key=lambda pair: pair[1] is EntryKind.LOCK):
-        covers = kept.get(entry.base_name)
+        covered = covered_paths(entry.base_name, scene.sight.store.store_dir)
+        covers = next((path.base_name for path in covered if path.base_name in kept), None)
         fact = NO if covers is None else Fact(Known.YES, covers)
         finding = _finding(scene, entry, kind, fact)
         if finding is None:
             continue
         findings.append(finding)
         if finding.judgement.verdict is Verdict.KEEP and kind is not EntryKind.LOCK:
-            kept |= {lock.base_name: entry.base_name for lock in finding.locks}
+            kept.add(entry.base_name)
     return findings
 
 

@@ -5,6 +5,7 @@ import os
 import stat
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from storewarden import host
@@ -184,17 +185,18 @@ def _temp_roots(store: Store, holders: Mapping[int, int] | None) -> dict[str, st
     directory = f"{store.state_dir}/temproots"
     roots: dict[str, str] = {}
     try:
-        for name in os.listdir(directory):
-            with open(f"{directory}/{name}", "rb") as file:
-                if holders is None:
-                    return None
-                if os.fstat(file.fileno()).st_ino in holders:
+        names = os.listdir(directory)
+        if names and holders is None:
+            return None
+        for name in names:
+            with suppress(FileNotFoundError), open(f"{directory}/{name}", "rb") as file:
+                if os.fstat(file.fileno()).st_ino in (holders or ()):
                     for text in file.read().split(b"\0"):
                         path = StorePath.maybe(os.fsdecode(text).rpartition("/")[2])
                         if path is not None:
                             roots[path.hash_part] = name
     except FileNotFoundError:
-        return roots
+        return roots  # nobody ever had one
     except OSError:
         return None
     return roots

@@ -58,14 +58,12 @@ def kind_of(base_name: str, uid: int = STORE_UID, gid: int = 0) -> EntryKind:
     ],
 )
 @pytest.mark.parametrize("uid", [STORE_UID, 30001, 4321])
-def test_a_name_of_nix_own_decides_whoever_owns_it_but_a_chroot(
-    name: str, kind: EntryKind, uid: int
-) -> None:
-    # What another user calls a chroot is none of Nix's: it is kept, and nothing is guessed.
-    if kind is EntryKind.CHROOT and uid != STORE_UID:
-        kind = EntryKind.FOREIGN
-    if kind is EntryKind.OUTPUT_OF_ROOT and uid != STORE_UID:
-        kind = EntryKind.OUTPUT if uid == 30001 else EntryKind.FOREIGN
+def test_a_name_of_nix_own_decides_whoever_owns_it(name: str, kind: EntryKind, uid: int) -> None:
+    if uid != STORE_UID:
+        # A plain name says nothing of its owner; and no chroot of Nix's is another user's.
+        plain = EntryKind.OUTPUT if uid == 30001 else EntryKind.FOREIGN
+        others = {EntryKind.OUTPUT_OF_ROOT: plain, EntryKind.CHROOT: EntryKind.FOREIGN}
+        kind = others.get(kind, kind)
     assert kind_of(name, uid) is kind
 
 

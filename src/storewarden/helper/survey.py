@@ -46,9 +46,9 @@ def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Su
     derivers = known | find_derivers(paths, names, store.store_dir)
     with connect(store.state_dir) as connection:
         count, sampled = sample(connection, store.store_dir)
-    present = sum(look(store_fd, name) is not None for name in sampled)
+    present = sum(name is not None and look(store_fd, name) is not None for name in sampled)
     scaled = count * present // max(1, len(sampled))
-    Census(count, scaled, max(0, census.store_paths - count)).check()
+    Census(count, scaled, max(0, census.store_paths - scaled)).check()
     return Survey(store.ask_nix(paths), derivers)
 
 

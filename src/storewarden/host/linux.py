@@ -71,9 +71,9 @@ def processes_inside(
     """
     found = set()
     try:
+        os.stat(f"{proc}/1/status")  # as in processes_of: else others are hidden
         for pid in [int(name) for name in os.listdir(proc) if name.isdigit()]:
-            for link in ("root", "cwd"):
-                place = f"{proc}/{pid}/{link}"
+            for place in _directories(f"{proc}/{pid}"):
                 try:
                     seen, name = os.stat(place), os.readlink(place)
                 except (FileNotFoundError, ProcessLookupError):
@@ -84,6 +84,15 @@ def processes_inside(
     except OSError:
         return None
     return sorted(found)
+
+
+def _directories(process: str) -> list[str]:
+    """The links to the root and working directory of every thread of a process."""
+    try:
+        threads = os.listdir(f"{process}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [f"{process}/task/{thread}/{link}" for thread in threads for link in ("root", "cwd")]
 
 
 def _alone(tasks: str) -> bool:
@@ -99,7 +108,7 @@ def lock_holders(table: str = "/proc/locks") -> dict[int, int] | None:
     try:
         with open(table, encoding="ascii") as file:
             return dict(_exclusive_flocks(file))
-    except (OSError, ValueError):
+    except (OSError, ValueError, IndexError):
         return None
 
 

@@ -86,7 +86,9 @@ def connect(state_dir: str) -> Iterator[sqlite3.Connection]:
         raise StoreUnreadableError(f"there is no Nix database {path}")
     try:
         with closing(
-            sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+            sqlite3.connect(
+                f"file:{quote(os.fsencode(path))}?mode=ro", uri=True, timeout=BUSY_SECONDS
+            )
         ) as connection:
             yield connection
     except sqlite3.Error as cause:
@@ -95,9 +97,11 @@ def connect(state_dir: str) -> Iterator[sqlite3.Connection]:
 
 def valid_names(state_dir: str, store_dir: StoreDir) -> set[str]:
     """Base names of all valid paths. About 0.1 s for 200,000."""
-    skip = len(store_dir.path) + 1
+    # Only what lies in this store directory: "0" is the character after "/".
+    first, after = f"{store_dir.path}/", f"{store_dir.path}0"
+    query = "SELECT substr(path, ?) FROM ValidPaths WHERE path > ? AND path < ?"
     with connect(state_dir) as connection:
-        rows = connection.execute("SELECT substr(path, ?) FROM ValidPaths", (skip + 1,))
+        rows = connection.execute(query, (len(first) + 1, first, after))
         return {name for (name,) in rows}
 
 
@@ -108,8 +112,8 @@ def registered(connection: sqlite3.Connection, store_dir: StoreDir, path: StoreP
     return Known.NO if row is None else Known.YES
 
 
-def sample(connection: sqlite3.Connection, store_dir: StoreDir) -> tuple[int, list[str]]:
-    """How many paths are valid, and the base names of up to 64 spread over them."""
+def sample(connection: sqlite3.Connection, store_dir: StoreDir) -> tuple[int, list[str | None]]:
+    """How many paths are valid, and up to 64 spread over them: base name, or None if elsewhere."""
     (count,) = connection.execute("SELECT count(*) FROM ValidPaths").fetchone()
     rows = (
         connection.execute(
@@ -118,7 +122,8 @@ def sample(connection: sqlite3.Connection, store_dir: StoreDir) -> tuple[int, li
         ).fetchall()
         or connection.execute("SELECT path FROM ValidPaths LIMIT ?", (SAMPLE,)).fetchall()
     )
-    return count, [path.removeprefix(f"{store_dir.path}/") for (path,) in rows]
+    prefix = f"{store_dir.path}/"
+    return count, [p.removeprefix(prefix) if p.startswith(prefix) else None for (p,) in rows]
 
 
 def still_valid(state_dir: str, store_dir: StoreDir, names: Iterable[str]) -> list[str]:

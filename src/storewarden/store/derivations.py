@@ -7,7 +7,7 @@ import stat
 
 from storewarden.store.entries import look
 from storewarden.store.errors import BadStorePathError
-from storewarden.store.paths import StoreDir, StorePath, output_lock, path_lock
+from storewarden.store.paths import StoreDir, StorePath, output_lock, parse_lock_name, path_lock
 
 CHROOT_SUFFIX = ".chroot"
 _OUTPUT = r'\("([^"\\]+)","([^"\\]*)","[^"\\]*","[^"\\]*"\)'
@@ -30,7 +30,8 @@ def chroot_locks(store_fd: int, base_name: str, store_dir: StoreDir) -> tuple[st
         locks |= {path_lock(store_dir.parse(path)) for _, path in outputs if path}
     except (OSError, ValueError, BadStorePathError):
         return None
-    return tuple(sorted(locks)) or None
+    # An output's name becomes part of a file's name here: it must be one, and no path.
+    return tuple(sorted(locks)) if locks and all(map(parse_lock_name, locks)) else None
 
 
 def _outputs(store_fd: int, derivation: StorePath) -> list[tuple[str, str]]:

@@ -67,7 +67,8 @@ class StoreDir:
     def __post_init__(self) -> None:
         """Refuse what is not a plain absolute path: a slash too many makes every path unknown."""
         parts = self.path.split("/")
-        if parts[0] or not all(parts[1:]) or {".", ".."} & set(parts) or "\0" in self.path:
+        plain = not parts[0] and len(parts) > 1 and all(parts[1:]) and not {".", ".."} & set(parts)
+        if not plain or not self.path.isprintable():
             raise BadStorePathError(f"{self.path!r} is not an absolute, plain store directory")
 
     def join(self, base_name: str) -> str:
@@ -102,9 +103,9 @@ def parse_lock_name(base_name: str) -> tuple[LockName, ...]:
     if locked is None:
         return ()
     readings = [LockName(locked, None)]
-    for found in re.finditer(r"\.drv\.", locked.base_name):
-        derivation = StorePath.maybe(locked.base_name[: found.end() - 1])
-        output = locked.base_name[found.end() :]
+    for found in re.finditer(r"\.drv(?=\.)", locked.base_name):
+        derivation = StorePath.maybe(locked.base_name[: found.end()])
+        output = locked.base_name[found.end() + 1 :]
         if derivation is not None and output:
             readings.append(LockName(derivation, output))
     return tuple(readings)

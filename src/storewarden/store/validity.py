@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from storewarden.store.paths import StoreDir, StorePath
@@ -86,6 +87,7 @@ class _HungError(Exception):
 def _ask_batch(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
     full = [nix.store_dir.join(path.base_name) for path in paths]
     answered = _run(nix, [nix.program, *_EVALUATES_NOTHING, "path-info", "--json", *full])
+    known: dict[StorePath, Known] = {}
     if isinstance(answered, bytes):
         known = parse_path_info(answered, nix.store_dir)
         if all(path in known for path in paths):
@@ -98,7 +100,8 @@ def _ask_batch(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
     if not invalid <= set(full):
         return _unknown(paths, "nix-store gave an answer that was not asked for")
     return {
-        path: Fact(Known.NO if text in invalid else Known.YES)
+        # What either called valid is not invalid because the other says so.
+        path: Fact(Known.YES if text not in invalid or known.get(path) is Known.YES else Known.NO)
         for path, text in zip(paths, full, strict=True)
     }
 
@@ -111,7 +114,7 @@ def parse_path_info(answer: bytes, store_dir: StoreDir) -> dict[StorePath, Known
     valid or plainly invalid is left out.
     """
     try:
-        document = json.loads(answer)
+        document = json.loads(answer, object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         return {}
     match document:
@@ -129,13 +132,22 @@ def parse_path_info(answer: bytes, store_dir: StoreDir) -> dict[StorePath, Known
     for name, value in pairs:
         path = StorePath.maybe(str(name).removeprefix(f"{store_dir.path}/"))
         said = _said(value)
-        if path is not None and said is not Known.UNKNOWN:
-            known[path] = said
-    return known
+        if path is not None:
+            known[path] = said if known.get(path, said) is said else Known.UNKNOWN
+    return {path: said for path, said in known.items() if said is not Known.UNKNOWN}
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a key stands twice")
+    return members
 
 
 def _said(value: object) -> Known:
     match value:
+        case {"valid": False, "narHash": _}:
+            return Known.UNKNOWN
         case None | {"valid": False}:
             return Known.NO
         case {"narHash": str() | dict()}:
@@ -168,16 +180,25 @@ def _run(nix: Nix, command: Sequence[str]) -> bytes | str:
         try:
             out, err = process.communicate(timeout=nix.timeout)
         except subprocess.TimeoutExpired:
+            _kill(process)
             raise _HungError(
                 f"{name} did not answer within {nix.timeout:.0f} s: is nix-daemon hung?"
             ) from None
         finally:
             if process.poll() is None:
-                # The session, not the process alone: Nix may have started helpers of its own.
-                os.killpg(process.pid, signal.SIGKILL)
+                _kill(process)
     if process.returncode != 0:
         return f"{name}: {_last_line(err)}"
     return out
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """End the session, not the process alone: Nix may have started helpers of its own.
+
+    Only before the process was waited for, else its number may be another's.
+    """
+    with suppress(ProcessLookupError, PermissionError):  # macOS: only a zombie is left
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _last_line(err: bytes) -> str:
