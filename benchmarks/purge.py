@@ -11,7 +11,8 @@ import subprocess
 import tempfile
 import time
 
-from storewarden.helper.removal import new_private, purge, remove_from_store
+from storewarden.helper.private import new_private
+from storewarden.helper.removal import purge, remove_from_store
 
 RUNS = 5
 TREES = (("wide", 100, 500), ("nested", 5_000, 10), ("empty directories", 20_000, 0))

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from storewarden import host
-from storewarden.scan import Finding, Sweep, sweep
+from storewarden.findings import Finding, Sweep
+from storewarden.scan import sweep
 from storewarden.store.entries import EntryKind
 from storewarden.store.store import Store
 from storewarden.store.verdict import Verdict

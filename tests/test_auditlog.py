@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from storewarden.auditlog import log_files, read_records, verify
-from storewarden.helper.audit import open_log
+from storewarden.helper.auditfile import open_log
 from storewarden.store.errors import AuditUnavailableError
-from storewarden.store.wire import seal
+from storewarden.store.records import seal
 
 
 @pytest.fixture

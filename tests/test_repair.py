@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from storewarden.findings import Finding
 from storewarden.repair import HelperUnavailableError, remove_through, repair, requests_for
-from storewarden.scan import Finding
 from storewarden.store.entries import Entry, EntryKind
 from storewarden.store.errors import BadMessageError, StoreUnreadableError
 from storewarden.store.verdict import Judgement, Verdict

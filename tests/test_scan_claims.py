@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from storewarden.scan import Finding
+from storewarden.findings import Finding
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.store.store import Store

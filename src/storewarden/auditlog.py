@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from storewarden.store.errors import AuditUnavailableError, BadMessageError
-from storewarden.store.wire import unseal
+from storewarden.store.records import unseal
 
 Record = dict[str, object]
 _FIRST = "0" * 64

@@ -14,8 +14,9 @@ from dataclasses import asdict
 
 from storewarden import auditlog, host, processes, report
 from storewarden.arguments import parser
+from storewarden.findings import Sweep
 from storewarden.repair import HelperUnavailableError, Remove, remove_through, repair, requests_for
-from storewarden.scan import Sweep, sweep
+from storewarden.scan import sweep
 from storewarden.store.entries import EntryKind
 from storewarden.store.errors import AuditUnavailableError, StorewardenError
 from storewarden.store.store import Store, build_users

@@ -4,7 +4,7 @@
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from storewarden.scan import Finding
+from storewarden.findings import Finding
 from storewarden.store.entries import EntryKind
 from storewarden.store.errors import BadMessageError, StoreUnreadableError, StorewardenError
 from storewarden.store.verdict import REMOVED_BY_DEFAULT, Verdict

@@ -5,7 +5,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from storewarden.auditlog import Record, Verification
-from storewarden.scan import Finding, Sweep
+from storewarden.findings import Finding, Sweep
 from storewarden.sight import Lock
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StoreDir

@@ -10,7 +10,8 @@ import pwd
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from storewarden.sight import Lock, Sight, look_around
+from storewarden.findings import Finding, Sweep
+from storewarden.sight import Sight, look_around
 from storewarden.store import database
 from storewarden.store.derivers import Deriver, find_derivers
 from storewarden.store.entries import (
@@ -21,9 +22,9 @@ from storewarden.store.entries import (
     list_names,
     look,
     open_directory,
-    tree_size,
 )
 from storewarden.store.paths import StorePath, covered_paths, parse_lock_name
+from storewarden.store.sizes import tree_size
 from storewarden.store.store import Store
 from storewarden.store.verdict import (
     NO,
@@ -36,38 +37,6 @@ from storewarden.store.verdict import (
     Verdict,
     judge,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """An entry, all that could be learned of it, and the judgement."""
-
-    base_name: str
-    kind: EntryKind
-    judgement: Judgement
-    entry: Entry | None = None
-    """None for what is registered and not there."""
-    owner_name: str | None = None
-    age: float | None = None
-    """Seconds since its last change (ctime)."""
-    deriver: Deriver | None = None
-    locks: tuple[Lock, ...] = ()
-    size: int | None = None
-    """Bytes on disk, as far as could be read."""
-    size_complete: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """The findings of one pass over a store, and what could not be seen."""
-
-    findings: tuple[Finding, ...]
-    notes: tuple[str, ...]
-    nix_silent: str
-    """Why Nix could not be asked; empty where it answered, or nothing was to be asked."""
-    leftovers: bool
-    """Whether an interrupted removal waits to be finished."""
-
 
 _Found = tuple[Entry, EntryKind]
 

@@ -11,12 +11,12 @@ import pytest
 from helper.child import traced
 from helper.trees import descriptors
 from storewarden.auditlog import read_records, verify
-from storewarden.helper.audit import open_log
+from storewarden.helper.auditfile import open_log
 from storewarden.store.errors import AuditUnavailableError
 
 SESSION = """
 import sys, time
-from storewarden.helper.audit import open_log
+from storewarden.helper.auditfile import open_log
 with open_log(sys.argv[1]) as log:
     print("open", flush=True)
     time.sleep(0.3)

@@ -6,7 +6,7 @@ import pytest
 
 from helper.child import kill_self, kill_self_after, killed
 from storewarden.auditlog import log_files, read_records, verify
-from storewarden.helper.audit import ROTATE_AT, open_log
+from storewarden.helper.auditfile import ROTATE_AT, open_log
 from storewarden.store.errors import StorewardenError
 
 

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storewarden.auditlog import read_records, verify
-from storewarden.helper.audit import AuditLog, open_log
+from storewarden.helper.audit import AuditLog
+from storewarden.helper.auditfile import open_log
 from storewarden.store.errors import BadMessageError
-from storewarden.store.wire import seal, unseal
+from storewarden.store.records import seal, unseal
 
 
 @pytest.fixture

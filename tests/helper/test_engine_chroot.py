@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A build's chroot goes only when all locks of its derivation are ours and nobody is in it."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from helper.trees import spread, write
 from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.throwaway import ThrowawayStore
 
+_MNT_DETACH = 2
 LIVE_IN = """
 import os, sys
 if sys.argv[2] == "root":
@@ -116,25 +118,19 @@ def test_a_process_that_lives_in_it_keeps_it(
 
 
 @needs_root
-def test_a_process_whose_own_mounts_make_it_its_root_keeps_it(
-    place: ThrowawayStore, chroot: str
-) -> None:
-    top = f"{place.path(chroot)}/root"
-
+def test_a_sandboxed_process_keeps_it(place: ThrowawayStore, chroot: str) -> None:
     def live_in_it_as_nixs_sandbox_does() -> list[str]:
         waiting, go = os.pipe()
         said, say = os.pipe()
         pid = os.fork()
         if pid == 0:
-            take_own_mounts()
-            mount("--bind", top, top)
-            os.chroot(top)
-            os.chdir("/")
-            os.write(say, b"!")
             os.close(go)
+            pivot_into(f"{place.path(chroot)}/root")
+            os.write(say, b"!")
             os.read(waiting, 1)
             os._exit(0)
-        os.read(said, 1)
+        assert os.read(said, 1) == b"!"
+        assert os.readlink(f"/proc/{pid}/root") == "/", "its own name for it tells nothing"
         (outcome,) = run(place, chroot)
         os.close(go)
         os.waitpid(pid, 0)
@@ -143,6 +139,18 @@ def test_a_process_whose_own_mounts_make_it_its_root_keeps_it(
     (reason,) = among_own_processes(live_in_it_as_nixs_sandbox_does)
     assert "a process has its root or its directory in it" in reason
     assert chroot in names(place)
+
+
+def pivot_into(top: str) -> None:
+    """Make `top` the root of this process as Nix's sandbox does, and of nobody else."""
+    system = ctypes.CDLL(None, use_errno=True)
+    take_own_mounts()
+    mount("--bind", top, top)
+    os.mkdir(f"{top}/old")
+    subprocess.run(["pivot_root", top, f"{top}/old"], check=True)
+    os.chdir("/")
+    assert system.umount2(b"/old", _MNT_DETACH) == 0
+    os.rmdir("/old")
 
 
 def _gone(path: str) -> None:

@@ -2,6 +2,8 @@
 """Stale lock files go too, unless they are held or still tell whose something is."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +19,7 @@ from helper.bench import (
     run_requests,
 )
 from storewarden.store.paths import StorePath, output_lock
+from storewarden.store.verdict import NO, Fact
 from storewarden.store.wire import RemoveRequest
 from storewarden.throwaway import ThrowawayStore
 
@@ -66,6 +69,22 @@ def test_a_lock_stays_while_what_it_covers_lies_there(
     assert scratch.base_name in reason
     outcomes = run(place, scratch.base_name, lock)
     assert [outcome.status for outcome in outcomes] == ["taken", "removed", "removed"]
+
+
+def test_a_lock_stays_when_nobody_can_tell_whether_what_it_covers_is_valid(
+    place: ThrowawayStore, derivation: StorePath
+) -> None:
+    place.strand(derivation)
+    lock = output_lock(derivation, "out")
+
+    def ask(paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
+        os.rename(f"{place.state_dir}/db/db.sqlite", f"{place.state_dir}/db/away")
+        return dict.fromkeys(paths, NO)
+
+    (outcome,) = run(place, lock, store=replace(place.as_store(), ask_nix=ask))
+    assert outcome.status == "kept"
+    assert "what it covers still lies there" in outcome.reasons[0]
+    assert lock in names(place)
 
 
 def test_a_lock_that_was_replaced_after_its_proof_is_not_written_to(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from storewarden.store.entries import Entry, EntryKind
 from storewarden.store.errors import BadMessageError
 from storewarden.store.paths import NIX32
+from storewarden.store.records import digest, seal, unseal
 from storewarden.store.wire import (
     MAX_BATCH,
     MAX_REQUEST,
@@ -21,12 +22,9 @@ from storewarden.store.wire import (
     canonical,
     decode_reply,
     decode_request,
-    digest,
     encode_end,
     encode_outcome,
     encode_request,
-    seal,
-    unseal,
 )
 
 HASH = "0c" * 16

@@ -13,11 +13,11 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from storewarden import host
 from storewarden.helper.engine import Requester, remove
+from storewarden.helper.listening import listening
 from storewarden.store.errors import BadMessageError, StorewardenError
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store, build_users
@@ -27,7 +27,6 @@ from storewarden.store.wire import MAX_REQUEST, decode_request, encode_end, enco
 DEFAULT_SOCKET = "/run/storewarden/helper.sock"
 DEFAULT_AUDIT_LOG = "/var/log/storewarden/audit.jsonl"
 _REQUEST_SECONDS = 10.0
-_FIRST_LISTEN_FD = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.view == arguments.store_dir:
             host.make_writable(arguments.store_dir)
         _check_view(arguments)
-        with _listening(arguments) as listener:
+        with listening(arguments.socket, arguments.allow_uid) as listener:
             _serve(listener, arguments)
     except (StorewardenError, OSError) as cause:
         _say(3, f"storewarden-helper: error: {cause}")
@@ -92,48 +91,6 @@ def _check_view(arguments: argparse.Namespace) -> None:
         raise StorewardenError(
             f"{arguments.store_dir} belongs to uid {store.st_uid}; run it as that"
         )
-
-
-@contextmanager
-def _listening(arguments: argparse.Namespace) -> Iterator[socket.socket]:
-    """The socket that systemd hands over, or else one bound here and removed at the end."""
-    if os.environ.get("LISTEN_PID") == str(os.getpid()):
-        with socket.socket(fileno=_FIRST_LISTEN_FD) as listener:
-            yield listener
-        return
-    path = arguments.socket
-    directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        os.mkdir(directory)
-        os.chmod(directory, 0o755)  # noqa: S103 - clients must get through, whatever the umask
-    _remove_stale_socket(path)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(path)
-        try:
-            # One uid owns it; with several, the peer's credentials alone decide.
-            if len(set(arguments.allow_uid)) == 1:
-                os.chown(path, arguments.allow_uid[0], -1)
-                os.chmod(path, 0o600)
-            else:
-                os.chmod(path, 0o666)  # noqa: S103 - see above
-            listener.listen(16)
-            yield listener
-        finally:
-            os.unlink(path)
-
-
-def _remove_stale_socket(path: str) -> None:
-    """Make room for our socket, where what is there is a socket that nobody serves."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise StorewardenError(f"{path} exists and is not a socket")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.connect(path)
-        raise StorewardenError(f"another helper serves {path}")
-    except ConnectionRefusedError:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
 
 
 def _serve(listener: socket.socket, arguments: argparse.Namespace) -> None:

@@ -6,21 +6,15 @@ off, nor what root rewrote whole. One session at a time holds the log's own floc
 """
 
 import errno
-import fcntl
 import hashlib
 import os
-import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from storewarden.store.errors import AuditUnavailableError, BadMessageError
-from storewarden.store.wire import VERSION, Status, seal, unseal
+from storewarden.store.records import seal, unseal
+from storewarden.store.wire import VERSION, Status
 
-ROTATE_AT = 8 * 1024 * 1024
-_RESERVE = 64 * 1024
-_WAIT_SECONDS = 30.0
 _FIRST = "0" * 64
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
@@ -75,7 +69,7 @@ class AuditLog:
                 if cause.errno not in {errno.ENOSPC, errno.EDQUOT}:
                     raise
                 try:
-                    os.unlink(_reserve(self.path))
+                    os.unlink(reserve_of(self.path))
                 except OSError:
                     raise cause from None
 
@@ -118,112 +112,6 @@ class AuditLog:
             return True
 
 
-@contextmanager
-def open_log(path: str) -> Iterator[AuditLog]:
-    """The audit log, made where absent, ours alone until the end; waits for another session."""
-    try:
-        log = _open(path)
-    except OSError as cause:
-        reason = os.strerror(cause.errno or 0).lower()
-        raise AuditUnavailableError(f"cannot open the audit log {path}: {reason}") from cause
-    try:
-        yield log
-    finally:
-        os.close(log.fd)
-
-
-def _open(path: str) -> AuditLog:
-    with suppress(FileExistsError):
-        os.mkdir(os.path.dirname(path), 0o750)
-    log = AuditLog(path, _open_locked(path))
-    try:
-        if os.fstat(log.fd).st_size == 0:
-            _continue_rotated(log)
-        log.load()
-        if os.fstat(log.fd).st_size <= ROTATE_AT or log.open_intents:
-            _ensure_reserve(path)
-            return log
-        log.append("rotated")
-        stem, _ = os.path.splitext(path)
-        os.rename(path, f"{stem}-{log.seq:016d}.jsonl")
-    except BaseException:
-        os.close(log.fd)
-        raise
-    os.close(log.fd)
-    return _open(path)
-
-
-def rotated_files(path: str) -> list[str]:
-    """The earlier files of the log at `path`, oldest first."""
-    directory, name = os.path.split(path)
-    stem, _ = os.path.splitext(name)
-    try:
-        names = os.listdir(directory or ".")
-    except FileNotFoundError:
-        return []
-    old = [n for n in names if n.startswith(f"{stem}-") and n.endswith(".jsonl")]
-    return [os.path.join(directory, n) for n in sorted(old)]
-
-
-def _continue_rotated(log: AuditLog) -> None:
-    """Go on with the chain of the newest rotated file, where this one is new and empty."""
-    for path in rotated_files(log.path)[-1:]:
-        with open(path, "rb") as file:
-            *_, line = file
-        log.advance(unseal(line))
-
-
-def _open_locked(path: str) -> int:
-    deadline = time.monotonic() + _WAIT_SECONDS
-    while True:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(path, flags, 0o640)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found = _check_own(fd, path)
-            linked = os.stat(path)
-            if (linked.st_dev, linked.st_ino) == (found.st_dev, found.st_ino):
-                _sync_directory(path)
-                return fd
-        except (BlockingIOError, FileNotFoundError):
-            pass  # another session has it, or has just rotated it away
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-        if time.monotonic() > deadline:
-            raise AuditUnavailableError(
-                f"another storewarden has been at work for {_WAIT_SECONDS:.0f} s"
-                f" (it holds {path}); try again when it has ended"
-            )
-        time.sleep(0.05)
-
-
-def _check_own(fd: int, path: str) -> os.stat_result:
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        raise AuditUnavailableError(f"the audit log {path} is not a file of this user's")
-    return found
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _reserve(path: str) -> str:
+def reserve_of(path: str) -> str:
+    """Where the log at `path` keeps its reserve for a full disk."""
     return f"{path}.reserve"
-
-
-def _ensure_reserve(path: str) -> None:
-    """Space set aside for the log: a full disk is when removing debris is wanted most."""
-    with suppress(OSError):  # a full disk; there may be room next time
-        fd = os.open(_reserve(path), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            if os.fstat(fd).st_size < _RESERVE:
-                os.write(fd, bytes(_RESERVE))
-        finally:
-            os.close(fd)

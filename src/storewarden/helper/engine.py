@@ -12,10 +12,12 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 
 from storewarden import __version__
-from storewarden.helper.audit import AuditLog, open_log
+from storewarden.helper.audit import AuditLog
+from storewarden.helper.auditfile import open_log
 from storewarden.helper.claims import remove_lock_file
 from storewarden.helper.facts import Proof, hold_and_look, in_database
-from storewarden.helper.removal import Private, new_private, purge, put_back, remove_from_store
+from storewarden.helper.private import Private, new_private
+from storewarden.helper.removal import purge, put_back, remove_from_store
 from storewarden.helper.resume import purged_outcome, resume
 from storewarden.helper.survey import Survey, survey
 from storewarden.store.entries import Entry, EntryKind, classify, look, open_directory

@@ -8,28 +8,17 @@ a mount point fails.
 """
 
 import errno
-import fcntl
 import itertools
 import os
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from storewarden.helper.private import DIRECTORY, Private
 from storewarden.host import rename_exclusive
-from storewarden.store.entries import PRIVATE_MODE, PRIVATE_PREFIX, look
+from storewarden.store.entries import look
 
 _ROUNDS_WITH_FAILURES = 8
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_SUCH_CALL = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
-
-
-@dataclass(frozen=True, slots=True)
-class Private:
-    """A private directory inside the store directory, its flock held."""
-
-    name: str
-    fd: int
 
 
 @dataclass(slots=True)
@@ -47,64 +36,6 @@ class Purged:
         """Count what could not be removed and keep the first reason."""
         self.failures += 1
         self.reason = self.reason or os.strerror(cause.errno or 0).lower()
-
-
-@contextmanager
-def new_private(store_fd: int) -> Iterator[Private]:
-    """A new private directory; removed at the end if it is empty, else left for the next run.
-
-    Nix's collector leaves a `tmp-*` directory alone while its flock is held (2.12 and later),
-    and collects it if we die; an older one may collect it at once, which does no harm.
-    """
-    number = 0
-    while True:
-        name = f"{PRIVATE_PREFIX}{os.getpid()}-{number}"
-        try:
-            os.mkdir(name, PRIVATE_MODE, dir_fd=store_fd)
-            break
-        except FileExistsError:
-            number += 1
-    with _open_private(store_fd, name) as private:
-        if private is None:
-            raise OSError(errno.EAGAIN, "the private directory was taken away", name)
-        yield private
-
-
-@contextmanager
-def old_private(store_fd: int, name: str) -> Iterator[Private | None]:
-    """One that an interrupted run left; None if its owner lives or it is not ours after all."""
-    with _open_private(store_fd, name) as private:
-        yield private
-
-
-@contextmanager
-def _open_private(store_fd: int, name: str) -> Iterator[Private | None]:
-    try:
-        fd = os.open(name, _DIRECTORY, dir_fd=store_fd)
-    except OSError:
-        yield None
-        return
-    try:
-        found, store = os.fstat(fd), os.fstat(store_fd)
-        ours = (found.st_uid, stat.S_IMODE(found.st_mode), found.st_dev)
-        if ours != (os.geteuid(), PRIVATE_MODE, store.st_dev) or not _flocked(fd):
-            yield None
-            return
-        try:
-            yield Private(name, fd)
-        finally:
-            with suppress(OSError):  # not empty: the next run goes on with it; gone: fine too
-                os.rmdir(name, dir_fd=store_fd)
-    finally:
-        os.close(fd)
-
-
-def _flocked(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def remove_from_store(store_fd: int, base_name: str, private: Private) -> None:
@@ -183,7 +114,7 @@ class _Child:
 def _purge_one(private_fd: int, name: str, purged: Purged) -> Iterator[_Child]:
     """Empty the directory `name` of all but directories, which are given out to be moved."""
     try:
-        fd = os.open(name, _DIRECTORY, dir_fd=private_fd)
+        fd = os.open(name, DIRECTORY, dir_fd=private_fd)
     except FileNotFoundError:
         return  # a collector was quicker
     except OSError as cause:

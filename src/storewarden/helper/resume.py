@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from storewarden.helper.audit import AuditLog
 from storewarden.helper.facts import in_database
-from storewarden.helper.removal import Private, Purged, old_private, purge, put_back
+from storewarden.helper.private import Private, old_private
+from storewarden.helper.removal import Purged, purge, put_back
 from storewarden.store.entries import PRIVATE_PREFIX, list_names, look
 from storewarden.store.paths import StorePath
 from storewarden.store.store import Store

@@ -5,7 +5,6 @@ Every name here may have been chosen by a build user: the store directory is gro
 sticky, so symbolic links, fifos and hard links may stand under any name.
 """
 
-import itertools
 import os
 import re
 import stat
@@ -23,7 +22,6 @@ _TEMPORARY = re.compile(r"(tmp|add|rename-tmp|\.tmp|\.tmp-link)-.*|trash", re.DO
 _OLD = re.compile(r".*\.old-[0-9]+-[0-9]+", re.DOTALL)
 _LOCK_MODE = 0o600
 _UNSEEN = frozenset({LINKS})
-_MAX_OPEN = 100
 
 
 class EntryKind(StrEnum):
@@ -194,50 +192,3 @@ def _kind_by_name(name: str) -> EntryKind | None:
         if name.endswith(suffix):
             return kind
     return EntryKind.OLD if _OLD.fullmatch(name) else None
-
-
-def tree_size(store_fd: int, entry: Entry, limit: int = 20_000) -> tuple[int, bool]:
-    """Bytes that an entry takes on disk, and whether all of it could be read.
-
-    By descriptor, never following, at most `limit` things and 100 levels: a builder chose the
-    tree. An upper bound of what removal frees: files with other links free nothing.
-    """
-    total, left = entry.blocks * 512, limit
-    if not stat.S_ISDIR(entry.mode):
-        return total, True
-    stack = [_open_below(store_fd, entry.base_name)]
-    complete = True
-    try:
-        while stack:
-            fd = stack.pop()
-            if fd is None:
-                complete = False
-                continue
-            try:
-                with os.scandir(fd) as children:
-                    for child in itertools.islice(children, left):
-                        left -= 1
-                        found = child.stat(follow_symlinks=False)
-                        if found.st_dev != entry.device:
-                            continue  # mounted there; not what the entry takes
-                        total += found.st_blocks * 512
-                        if stat.S_ISDIR(found.st_mode):
-                            deep = len(stack) >= _MAX_OPEN
-                            stack.append(None if deep else _open_below(fd, child.name))
-            except OSError:
-                complete = False
-            finally:
-                os.close(fd)
-    finally:
-        for fd in stack:
-            if fd is not None:
-                os.close(fd)
-    return total, complete and left > 0
-
-
-def _open_below(directory_fd: int, name: str) -> int | None:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return os.open(name, flags, dir_fd=directory_fd)
-    except OSError:
-        return None

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Requests, outcomes and audit records as one JSON line each: strict, bounded, canonical. Pure.
+"""Requests and outcomes as one JSON line each: strict, bounded, canonical. Pure.
 
 `json.loads` alone would take duplicate keys, NaN, UTF-16 and a bool for a number; a line that is
 not exactly what is described here is refused whole.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -136,27 +135,6 @@ def canonical(document: Mapping[str, object]) -> bytes:
     return json.dumps(
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     ).encode("ascii")
-
-
-def seal(record: Mapping[str, object]) -> bytes:
-    """The audit record with the hash over all else in it, as a line with its newline."""
-    return canonical({**record, "hash": digest(record)}) + b"\n"
-
-
-def digest(record: Mapping[str, object]) -> str:
-    """SHA-256 over the canonical record; `prev` in it chains it to the one before."""
-    return hashlib.sha256(canonical(record)).hexdigest()
-
-
-def unseal(line: bytes) -> dict[str, object]:
-    """The record of one audit line, `hash` included; `BadMessageError` where it does not hold."""
-    record = load(line)
-    if not isinstance(record, dict):
-        raise BadMessageError("not an object")
-    body = {key: value for key, value in record.items() if key != "hash"}
-    if record.get("hash") != digest(body):
-        raise BadMessageError("its hash does not fit")
-    return record
 
 
 def load(untrusted_line: bytes) -> object:

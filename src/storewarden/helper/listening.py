@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""The helper's socket: handed over by systemd, or bound here."""
+
+import os
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from storewarden.store.errors import StorewardenError
+
+_FIRST_LISTEN_FD = 3
+
+
+@contextmanager
+def listening(path: str, allowed: Sequence[int]) -> Iterator[socket.socket]:
+    """The socket that systemd hands over, or else one bound here and removed at the end."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        with socket.socket(fileno=_FIRST_LISTEN_FD) as listener:
+            yield listener
+        return
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        os.mkdir(directory)
+        os.chmod(directory, 0o755)  # noqa: S103 - clients must get through, whatever the umask
+    _remove_stale_socket(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        try:
+            # One uid owns it; with several, the peer's credentials alone decide.
+            if len(set(allowed)) == 1:
+                os.chown(path, allowed[0], -1)
+                os.chmod(path, 0o600)
+            else:
+                os.chmod(path, 0o666)  # noqa: S103 - see above
+            listener.listen(16)
+            yield listener
+        finally:
+            os.unlink(path)
+
+
+def _remove_stale_socket(path: str) -> None:
+    """Make room for our socket, where what is there is a socket that nobody serves."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise StorewardenError(f"{path} exists and is not a socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.connect(path)
+        raise StorewardenError(f"another helper serves {path}")
+    except ConnectionRefusedError:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""Private directories inside the store directory, where what was taken out of it is purged."""
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from storewarden.store.entries import PRIVATE_MODE, PRIVATE_PREFIX
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """A private directory inside the store directory, its flock held."""
+
+    name: str
+    fd: int
+
+
+@contextmanager
+def new_private(store_fd: int) -> Iterator[Private]:
+    """A new private directory; removed at the end if it is empty, else left for the next run.
+
+    Nix's collector leaves a `tmp-*` directory alone while its flock is held (2.12 and later),
+    and collects it if we die; an older one may collect it at once, which does no harm.
+    """
+    number = 0
+    while True:
+        name = f"{PRIVATE_PREFIX}{os.getpid()}-{number}"
+        try:
+            os.mkdir(name, PRIVATE_MODE, dir_fd=store_fd)
+            break
+        except FileExistsError:
+            number += 1
+    with _open_private(store_fd, name) as private:
+        if private is None:
+            raise OSError(errno.EAGAIN, "the private directory was taken away", name)
+        yield private
+
+
+@contextmanager
+def old_private(store_fd: int, name: str) -> Iterator[Private | None]:
+    """One that an interrupted run left; None if its owner lives or it is not ours after all."""
+    with _open_private(store_fd, name) as private:
+        yield private
+
+
+@contextmanager
+def _open_private(store_fd: int, name: str) -> Iterator[Private | None]:
+    try:
+        fd = os.open(name, DIRECTORY, dir_fd=store_fd)
+    except OSError:
+        yield None
+        return
+    try:
+        found, store = os.fstat(fd), os.fstat(store_fd)
+        ours = (found.st_uid, stat.S_IMODE(found.st_mode), found.st_dev)
+        if ours != (os.geteuid(), PRIVATE_MODE, store.st_dev) or not _flocked(fd):
+            yield None
+            return
+        try:
+            yield Private(name, fd)
+        finally:
+            with suppress(OSError):  # not empty: the next run goes on with it; gone: fine too
+                os.rmdir(name, dir_fd=store_fd)
+    finally:
+        os.close(fd)
+
+
+def _flocked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
