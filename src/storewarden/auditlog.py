@@ -45,24 +45,22 @@ def read_records(path: str) -> Iterator[Record]:
 
 def verify(path: str) -> Verification:
     """Walk the chain through all files. A torn line is fine if the next record explains it."""
-    records, last, seq, torn = 0, _FIRST, 0, ""
+    records, last, seq, torn, broken = 0, _FIRST, 0, "", b""
     intents: set[object] = set()
     for where, line in _lines(path):
         try:
             record = unseal(line)
         except BadMessageError as cause:
-            if torn:
-                return Verification(log_files(path), records, last, torn)
-            torn = f"{where}: {cause}"
-            digest = hashlib.sha256(line.rstrip(b"\n")).hexdigest()
+            torn, broken = torn or f"{where}: {cause}", broken + line
             continue
         explained = record.get("action") == "recovered"
+        digest = hashlib.sha256(broken.rstrip(b"\n")).hexdigest()
         if torn and not (explained and record.get("torn_sha256") == digest):
             return Verification(log_files(path), records, last, torn)
         if record.get("prev") != last or record.get("seq") != seq + 1:
             problem = f"{where}: record {record.get('seq')} does not follow record {seq}"
             return Verification(log_files(path), records, last, problem)
-        records, last, seq, torn = records + 1, str(record["hash"]), seq + 1, ""
+        records, last, seq, torn, broken = records + 1, str(record["hash"]), seq + 1, "", b""
         match record:
             case {"action": "intent"}:
                 intents.add(seq)

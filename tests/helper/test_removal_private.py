@@ -41,15 +41,13 @@ def test_a_private_directory_is_nobody_elses(place: ThrowawayStore, store_fd: in
     assert not left_private(place)
 
 
-def test_names_in_use_are_passed_over(place: ThrowawayStore, store_fd: int) -> None:
-    taken_names = [f"{PRIVATE_PREFIX}{os.getpid()}-{number}" for number in range(3)]
-    os.symlink(place.state_dir, place.path(taken_names[0]))
-    os.mkdir(place.path(taken_names[1]), 0o700)
-    write(place.path(taken_names[2]))
-    before = picture(place.store_dir.path)
-    with new_private(store_fd) as private:
-        assert private.name == f"{PRIVATE_PREFIX}{os.getpid()}-3"
-    assert picture(place.store_dir.path) == before
+def test_no_name_is_used_twice(store_fd: int) -> None:
+    names = set()
+    for _ in range(50):
+        with new_private(store_fd) as private:
+            names.add(private.name)
+    assert len(names) == 50
+    assert all(name.startswith(f"{PRIVATE_PREFIX}{os.getpid()}-") for name in names)
 
 
 def test_what_was_not_purged_waits_in_its_private_directory(

@@ -68,7 +68,8 @@ def _check_surroundings(arguments: argparse.Namespace) -> None:
     if not sys.flags.isolated:
         raise StorewardenError("start it as: python -I -m storewarden.helper")
     arguments.view = arguments.view or arguments.store_dir
-    for place in (sys.executable, *sys.path):
+    modules = [getattr(module, "__file__", None) for module in sys.modules.values()]
+    for place in {sys.executable, *sys.path, *(file for file in modules if file)}:
         path = os.path.realpath(place)
         while True:
             if os.path.exists(path) and _open_to_others(os.stat(path)):

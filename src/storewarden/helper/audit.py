@@ -97,7 +97,7 @@ class AuditLog:
                     self.advance(unseal(line))
                     torn = b"" if line.endswith(b"\n") else line
                 except (BadMessageError, KeyError):
-                    torn = line
+                    torn += line  # more than one, where the mending was interrupted as well
         if torn and not torn.endswith(b"\n"):
             # Never truncated: what was begun stays, and the next record says what it is.
             self._write(b"\n")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from storewarden.helper.audit import AuditLog, reserve_of
-from storewarden.store.errors import AuditUnavailableError
+from storewarden.store.errors import AuditUnavailableError, BadMessageError
 from storewarden.store.records import unseal
 
 ROTATE_AT = 8 * 1024 * 1024
@@ -36,8 +36,7 @@ def _open(path: str) -> AuditLog:
         os.mkdir(os.path.dirname(path), 0o750)
     log = AuditLog(path, _open_locked(path))
     try:
-        if os.fstat(log.fd).st_size == 0:
-            _continue_rotated(log)
+        _continue_rotated(log)  # the first record of this file may be missing or torn
         log.load()
         if os.fstat(log.fd).st_size <= ROTATE_AT or log.open_intents:
             _ensure_reserve(path)
@@ -65,11 +64,14 @@ def rotated_files(path: str) -> list[str]:
 
 
 def _continue_rotated(log: AuditLog) -> None:
-    """Go on with the chain of the newest rotated file, where this one is new and empty."""
+    """Start where the newest rotated file ends: only this file's own records lead further."""
     for path in rotated_files(log.path)[-1:]:
         with open(path, "rb") as file:
-            *_, line = file
-        log.advance(unseal(line))
+            last = file.readlines()[-1:]
+        try:
+            log.advance(unseal(b"".join(last)))
+        except BadMessageError as cause:
+            raise AuditUnavailableError(f"{path} is damaged at its end: {cause}") from cause
 
 
 def _open_locked(path: str) -> int:

@@ -73,10 +73,9 @@ def hold_lock_file(stack: ExitStack, store_fd: int, base_name: str) -> HeldLock 
     fact = _flock(fd, fcntl.LOCK_EX, f"{base_name} is held")
     if fact.known is not Known.NO:
         return fact
-    found = os.fstat(fd)
-    linked = look(store_fd, base_name)
-    if linked is None or (linked.device, linked.inode) != (found.st_dev, found.st_ino):
+    if not _is_linked(store_fd, base_name, fd):
         return None  # unlinked before the lock was ours: the name is free, or another file's
+    found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode) or found.st_size != 0 or found.st_nlink != 1:
         return Fact(Known.UNKNOWN, f"{base_name} is not an empty lock file")
     return HeldLock(base_name, fd)
@@ -88,9 +87,22 @@ def remove_lock_file(store_fd: int, lock: HeldLock) -> None:
     Nix takes a lock file of non-zero size for one that was unlinked, and starts afresh. The size
     is set rather than a byte written, because that cannot fail on a full disk.
     """
-    with suppress(FileNotFoundError):
-        os.unlink(lock.base_name, dir_fd=store_fd)
+    if _is_linked(store_fd, lock.base_name, lock.fd):
+        with suppress(FileNotFoundError):
+            os.unlink(lock.base_name, dir_fd=store_fd)
     os.ftruncate(lock.fd, 1)
+
+
+def _release(store_fd: int, lock: HeldLock) -> None:
+    """Remove a lock file that was made here; one that stays is empty, free, and does no harm."""
+    with suppress(OSError):
+        remove_lock_file(store_fd, lock)
+
+
+def _is_linked(store_fd: int, base_name: str, fd: int) -> bool:
+    """Whether the name still leads to that very file, so that its lock is the one of the name."""
+    found, linked = os.fstat(fd), look(store_fd, base_name)
+    return linked is not None and (linked.device, linked.inode) == (found.st_dev, found.st_ino)
 
 
 def hold_path(stack: ExitStack, store_fd: int, base_name: str) -> HeldLock | Fact:
@@ -113,8 +125,10 @@ def hold_path(stack: ExitStack, store_fd: int, base_name: str) -> HeldLock | Fac
         fact = _flock(fd, fcntl.LOCK_EX, f"{base_name} is held")
         if fact.known is not Known.NO:
             return fact  # a build was quicker between the two calls; the file is its own now
+        if not _is_linked(store_fd, base_name, fd):
+            continue  # a build took it, ended and unlinked it between the two calls
         made = HeldLock(base_name, fd)
-        stack.callback(remove_lock_file, store_fd, made)
+        stack.callback(_release, store_fd, made)
         return made
     return Fact(Known.UNKNOWN, f"{base_name} changed hands {_ATTEMPTS} times")
 

@@ -116,11 +116,12 @@ def _take(work: _Work, privates: ExitStack, request: RemoveRequest) -> _Taken | 
         return Outcome(name, Status.KEPT, (f"it is of kind {kind}, not {request.kind}",))
     with ExitStack() as locks:
         proof = hold_and_look(locks, work.store, work.store_fd, work.survey, entry, kind)
-        if judge(kind, proof.facts).verdict is not Verdict.REMOVABLE:
+        judgement = judge(kind, proof.facts)
+        if judgement.verdict is not Verdict.REMOVABLE:
             against = [(c, f) for c, f in proof.facts.items() if f.known is not Known.NO]
-            unproved = all(fact.known is Known.UNKNOWN for _, fact in against)
+            unproved = bool(against) and all(fact.known is Known.UNKNOWN for _, fact in against)
             reasons = tuple(explain(claim, fact) for claim, fact in against)
-            return Outcome(name, Status.KEPT, reasons, unproved=unproved)
+            return Outcome(name, Status.KEPT, reasons or judgement.reasons, unproved=unproved)
         work.checkpoint("proved")
         if kind is EntryKind.LOCK:
             return _remove_lock(work, entry, proof)
@@ -152,6 +153,8 @@ def _take_tree(
     try:
         remove_from_store(work.store_fd, name, private)
     except OSError as cause:
+        if look(work.store_fd, name) is None:
+            return _conclude(work.log, op, Outcome(name, Status.VANISHED))
         return _conclude(work.log, op, _failed(name, cause))
     work.checkpoint("taken")
     moved = look(private.fd, name)

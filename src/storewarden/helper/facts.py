@@ -62,7 +62,7 @@ def hold_and_look(
     }
     facts: dict[Claim, Fact] = {}
     for claim, ask in asked.items():
-        if claim in PROOF[kind]:
+        if claim in PROOF.get(kind, ()):
             facts[claim] = ask()
             if facts[claim].known is not Known.NO:
                 break

@@ -29,14 +29,9 @@ def new_private(store_fd: int) -> Iterator[Private]:
     Nix's collector leaves a `tmp-*` directory alone while its flock is held (2.12 and later),
     and collects it if we die; an older one may collect it at once, which does no harm.
     """
-    number = 0
-    while True:
-        name = f"{PRIVATE_PREFIX}{os.getpid()}-{number}"
-        try:
-            os.mkdir(name, PRIVATE_MODE, dir_fd=store_fd)
-            break
-        except FileExistsError:
-            number += 1
+    # Never used before, so that the audit log's records of it are of this one alone.
+    name = f"{PRIVATE_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
+    os.mkdir(name, PRIVATE_MODE, dir_fd=store_fd)
     with _open_private(store_fd, name) as private:
         if private is None:
             raise OSError(errno.EAGAIN, "the private directory was taken away", name)

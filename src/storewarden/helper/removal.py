@@ -11,11 +11,13 @@ import errno
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from storewarden.helper.private import DIRECTORY, Private
 from storewarden.host import rename_exclusive
 from storewarden.store.entries import look
+from storewarden.store.paths import StorePath
 
 _ROUNDS_WITH_FAILURES = 8
 _NO_SUCH_CALL = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
@@ -70,6 +72,7 @@ def purge(private: Private) -> Purged:
     purged = Purged()
     prefix = os.urandom(8).hex()
     numbers = itertools.count()
+    _forget_names(private.fd, prefix, numbers)
     for _ in range(_ROUNDS_WITH_FAILURES):
         moved = True
         purged.failures = 0
@@ -82,6 +85,22 @@ def purge(private: Private) -> Purged:
         if not purged.failures:
             break
     return purged
+
+
+def _forget_names(private_fd: int, prefix: str, numbers: Iterator[int]) -> None:
+    """Take its name from a tree before anything in it is removed.
+
+    What still has the name of a store path is whole: only that is ever put back.
+    """
+    for name in os.listdir(private_fd):
+        if StorePath.maybe(name) is not None:
+            with suppress(FileNotFoundError):
+                os.rename(
+                    name,
+                    f"{prefix}-{next(numbers)}",
+                    src_dir_fd=private_fd,
+                    dst_dir_fd=private_fd,
+                )
 
 
 def _purge_entry(

@@ -11,7 +11,7 @@ from storewarden.helper.removal import Purged, purge, put_back
 from storewarden.store.entries import PRIVATE_PREFIX, list_names, look
 from storewarden.store.paths import StorePath
 from storewarden.store.store import Store
-from storewarden.store.verdict import Known
+from storewarden.store.verdict import Fact, Known
 from storewarden.store.wire import Outcome, Status
 
 _AGAIN = "an earlier removal of it was interrupted"
@@ -60,7 +60,7 @@ def _finish(store: Store, store_fd: int, log: AuditLog, private: Private) -> Ite
     if intents and not names:
         return  # made, announced, and nothing moved: the entry is still in the store
     if whole:
-        kept = _keep_or_put_back(store, store_fd, whole, private)
+        kept = _keep_or_put_back(store, store_fd, whole, private, intents)
         if kept is not None:
             yield _record(log, intents, kept)
             return
@@ -69,24 +69,40 @@ def _finish(store: Store, store_fd: int, log: AuditLog, private: Private) -> Ite
 
 
 def _keep_or_put_back(
-    store: Store, store_fd: int, whole: list[StorePath], private: Private
+    store: Store,
+    store_fd: int,
+    whole: list[StorePath],
+    private: Private,
+    intents: dict[int, dict[str, object]],
 ) -> Outcome | None:
     answers = store.ask_nix(whole)
     for path in whole:
-        known = {in_database(store, path).known, answers[path].known}
-        if known == {Known.NO}:
-            continue
+        nix = answers.get(path, Fact(Known.UNKNOWN))
+        known = {in_database(store, path).known, nix.known}
         name = path.base_name
-        if Known.YES not in known:
+        proved = _is_what_was_proved(private, name, intents)
+        if known == {Known.NO} and proved:
+            continue
+        if proved and Known.UNKNOWN not in known and look(store_fd, name) is not None:
+            continue  # what is valid, or being built, is there again; this is not it
+        if Known.UNKNOWN in known and Known.YES not in known:
             reason = f"{_AGAIN}; whether it is valid cannot be told, so it waits in {private.name}"
             return Outcome(name, Status.KEPT, (reason,), unproved=True)
         try:
             put_back(store_fd, name, private)
         except OSError as cause:
-            reason = f"{_AGAIN}; it is valid, but cannot be put back from {private.name}: {cause}"
+            reason = f"{_AGAIN}; it may be wanted, but stays in {private.name}: {cause}"
             return Outcome(name, Status.FAILED, (reason,))
-        return Outcome(name, Status.KEPT, (f"{_AGAIN}; it is valid, so it was put back",))
+        why = "it is valid" if Known.YES in known else "it is not what was proved dead"
+        return Outcome(name, Status.KEPT, (f"{_AGAIN}; {why}, so it was put back",))
     return None
+
+
+def _is_what_was_proved(private: Private, name: str, intents: dict[int, dict[str, object]]) -> bool:
+    """Whether an intent speaks of this very object; without intents nothing contradicts."""
+    moved = look(private.fd, name)
+    seen = [(i.get("device"), i.get("inode")) for i in intents.values() if i.get("name") == name]
+    return moved is None or not seen or (moved.device, moved.inode) in seen
 
 
 def _without_private(store_fd: int, intent: dict[str, object]) -> Outcome:

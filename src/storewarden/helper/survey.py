@@ -98,11 +98,17 @@ def _check_namespace(store: Store) -> None:
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_CONNECT_SECONDS)
+        path = f"{store.state_dir}/daemon-socket/socket"
         try:
-            connection.connect(f"{store.state_dir}/daemon-socket/socket")
+            os.stat(path)  # first, because connect() has errors of its own for a long path
+            connection.connect(path)
             _, pid = peer(connection)
-        except OSError:
+        except (FileNotFoundError, ConnectionRefusedError):
             return
+        except OSError as cause:
+            raise StoreUnreadableError(
+                f"nix-daemon cannot be reached ({cause}); nothing is removed"
+            ) from cause
     if pid is None:
         raise StoreUnreadableError(
             "nix-daemon runs outside this container, so its builders cannot be seen from here;"

@@ -40,8 +40,7 @@ def processes_of(uids: Collection[int], proc: str = "/proc") -> list[int] | None
     only a zombie with no thread left is dead.
     """
     try:
-        # With hidepid, or in a unit with ProtectProc, pid 1 is what cannot be seen.
-        os.stat(f"{proc}/1/status")
+        _check_visible(proc)
         pids = [int(name) for name in os.listdir(proc) if name.isdigit()]
     except OSError:
         return None
@@ -61,6 +60,20 @@ def processes_of(uids: Collection[int], proc: str = "/proc") -> list[int] | None
     return found
 
 
+def _check_visible(proc: str) -> None:
+    """Raise `OSError` where some processes are hidden: they are alive, and yet not to be seen.
+
+    With `hidepid`, or in a unit with ProtectProc, only members of a group see all, by default
+    that of root; elsewhere pid 1 is what is hidden first.
+    """
+    os.stat(f"{proc}/1/status")
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        options = [line.rstrip("\n") for line in file if line.split(" ")[4] == proc][-1:]
+    hidden = re.search(r"[ ,]hidepid=(?!0|off)", "".join(options))
+    if hidden and 0 not in {os.getegid(), *os.getgroups()}:
+        raise PermissionError("processes are hidden here")
+
+
 def processes_inside(
     directory: str, objects: Collection[tuple[int, int]], proc: str = "/proc"
 ) -> list[int] | None:
@@ -71,7 +84,7 @@ def processes_inside(
     """
     found = set()
     try:
-        os.stat(f"{proc}/1/status")  # as in processes_of: else others are hidden
+        _check_visible(proc)
         for pid in [int(name) for name in os.listdir(proc) if name.isdigit()]:
             for place in _directories(f"{proc}/{pid}"):
                 try:
