@@ -2,7 +2,6 @@
 """The command line: a function a subcommand, errors told once, exit codes."""
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import TextIO
 
 from storewarden import auditlog, host, processes, report
 from storewarden.arguments import parser
@@ -207,22 +207,24 @@ def _print(line: str) -> None:
     try:
         print(line, flush=True)  # noqa: T201 - results go to stdout
     except BrokenPipeError:
-        _silence()  # the reader (`| head`) has had enough
+        _silence(sys.stdout)  # the reader (`| head`) has had enough
     except OSError as cause:
         _error(f"cannot write the results: {os.strerror(cause.errno or 0).lower()}")
         _unshown.append(line)
-        _silence()
+        _silence(sys.stdout)
 
 
-def _silence() -> None:
-    """Nothing more is shown, but what was begun is ended all the same."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _silence(stream: TextIO) -> None:
+    """Nothing more is shown there, not even at the end; what was begun is ended all the same."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _note(text: str) -> None:
     if sys.stderr is not None:  # print() would take stdout instead
-        with contextlib.suppress(OSError):
+        try:
             print(f"storewarden: {report.shown(text)}", file=sys.stderr, flush=True)  # noqa: T201
+        except OSError:
+            _silence(sys.stderr)
 
 
 def _error(text: str) -> None:
