@@ -22,6 +22,8 @@ BUSY_SECONDS = 5.0
 SAMPLE = 64
 MANY_STRANGERS = 100
 _NOT_FOR_THIS_USER = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
+_DISK = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
+"""Opening it may need room for the `-shm` file, where no Nix process runs that has it open."""
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
@@ -159,6 +161,10 @@ def _explain(path: str, cause: sqlite3.Error) -> StoreUnreadableError:
     if code in _BUSY:
         return StoreUnreadableError(
             f"the Nix database {path} stayed locked for {BUSY_SECONDS:.0f} s: {cause}; try again"
+        )
+    if code in _DISK:
+        return StoreUnreadableError(
+            f"the Nix database {path} cannot be read: {cause}; is the disk full? (df {path})"
         )
     return StoreUnreadableError(
         f"the Nix database {path} cannot be read: {cause}; see nix-store --verify, or a backup"
