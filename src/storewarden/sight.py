@@ -69,7 +69,7 @@ class Sight:
             Claim.TOO_YOUNG: self._too_young(entry),
             Claim.COLLECTOR: self._held_below_state("gc.lock"),
             Claim.PATH_LOCK: self._path_lock(entry, kind, locks),
-            Claim.USER_LOCK: self._held_below_state(self._user_lock(entry.uid)),
+            Claim.USER_LOCK: self._held_below_state(self.store.build_users.user_lock(entry.uid)),
             Claim.PROCESS: self._process(entry.uid),
             Claim.TEMP_ROOT: self._temp_root(entry, deriver),
             Claim.MOUNT: self._mount(entry),
@@ -96,11 +96,6 @@ class Sight:
 
     def _chroot_locks(self, entry: Entry) -> tuple[str, ...] | None:
         return chroot_locks(self.store_fd, entry.base_name, self.store.store_dir)
-
-    def _user_lock(self, uid: int) -> str:
-        users = self.store.build_users
-        slot = None if uid in users.uids else users.slot(uid)
-        return f"userpool/{uid}" if slot is None else f"userpool2/slot-{slot}"
 
     def _held_below_state(self, name: str) -> Fact:
         try:
@@ -160,7 +155,9 @@ def look_around(store: Store, store_fd: int, uids: Collection[int]) -> Sight:
         store_fd=store_fd,
         now=time.time(),
         holders=holders,
-        running={uid: store.processes_of((uid,)) for uid in uids if uid},
+        running={
+            uid: store.processes_of(store.build_users.under_lock_of(uid)) for uid in uids if uid
+        },
         roots=_temp_roots(store, holders),
         mounts=host.mounts(),
     )

@@ -47,8 +47,7 @@ def hold_collector(stack: ExitStack, state_dir: str) -> Fact:
 
 def hold_user(stack: ExitStack, state_dir: str, uid: int, build_users: BuildUsers) -> Fact:
     """Hold the lock of that build user, so that no build starts as it; Nix takes another."""
-    slot = None if uid in build_users.uids else build_users.slot(uid)
-    name = f"userpool/{uid}" if slot is None else f"userpool2/slot-{slot}"
+    name = build_users.user_lock(uid)
     path = f"{state_dir}/{name}"
     try:
         fd = os.open(path, _LOCK_FLAGS | os.O_CREAT, _LOCK_MODE)

@@ -175,12 +175,7 @@ def inside(store: Store, store_fd: int, entry: Entry) -> Fact:
 
 
 def _running(store: Store, uid: int) -> Fact:
-    slot = None if uid in store.build_users.uids else store.build_users.slot(uid)
-    if slot is None:
-        pids = store.processes_of((uid,))
-    else:
-        first = store.build_users.first_allocated + slot * store.build_users.per_slot
-        pids = store.processes_of(range(first, first + store.build_users.per_slot))
+    pids = store.processes_of(store.build_users.under_lock_of(uid))
     if pids is None:
         return Fact(Known.UNKNOWN)
     return Fact(Known.YES, f"process {pids[0]}") if pids else NO

@@ -57,8 +57,6 @@ def _finish(store: Store, store_fd: int, log: AuditLog, private: Private) -> Ite
     names = os.listdir(private.fd)
     whole = [path for name in names if (path := StorePath.maybe(name)) is not None]
     base_name = whole[0].base_name if whole else _name_of(intents, private.name)
-    if intents and not names:
-        return  # made, announced, and nothing moved: the entry is still in the store
     if whole:
         kept = _keep_or_put_back(store, store_fd, whole, private, intents)
         if kept is not None:

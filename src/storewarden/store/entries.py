@@ -8,6 +8,7 @@ sticky, so symbolic links, fifos and hard links may stand under any name.
 import os
 import re
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -59,6 +60,22 @@ class BuildUsers:
         """The `userpool2/slot-<n>` that `uid` belongs to (user-lock.cc, 2.12 and later)."""
         offset = uid - self.first_allocated
         return offset // self.per_slot if 0 <= offset < self.allocated else None
+
+    def user_lock(self, uid: int) -> str:
+        """The lock file, below the state directory, that a build as `uid` holds."""
+        slot = self._slot_unless_member(uid)
+        return f"userpool/{uid}" if slot is None else f"userpool2/slot-{slot}"
+
+    def under_lock_of(self, uid: int) -> Collection[int]:
+        """All uids that a build may run as which holds the lock of `uid`."""
+        slot = self._slot_unless_member(uid)
+        if slot is None:
+            return (uid,)
+        first = self.first_allocated + slot * self.per_slot
+        return range(first, first + self.per_slot)
+
+    def _slot_unless_member(self, uid: int) -> int | None:
+        return None if uid in self.uids else self.slot(uid)
 
     def own(self, uid: int, gid: int) -> bool:
         """Whether something of that uid and gid was made by a build user."""
