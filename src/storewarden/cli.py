@@ -116,7 +116,8 @@ def _repaired(
         _note("finishing what was begun; Ctrl-C again to leave it to the next run")
 
     def outcomes() -> Iterator[Outcome]:
-        if found.leftovers and in_process and not wanted:
+        # Also where nothing lies about: a run that was killed may have left an open intent.
+        if in_process and not wanted and (found.leftovers or os.path.exists(arguments.audit_log)):
             yield from remove(())
         yield from repair(wanted, remove, lambda: bool(interrupted))
 
