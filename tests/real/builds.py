@@ -9,7 +9,7 @@ from enum import Enum
 from signal import SIGINT, SIGKILL
 
 from real import namespace as ns
-from real.furniture import BUILD_USERS
+from real.recipes import Recipe, arguments, client_of
 from real.rig import Rig
 
 _STARTED = re.compile(r"^builder uid=(\d+) pid=(\d+) out=(\S+) dev=(\S*)\.$", re.MULTILINE)
@@ -18,21 +18,10 @@ _STARTED = re.compile(r"^builder uid=(\d+) pid=(\d+) out=(\S+) dev=(\S*)\.$", re
 class Interrupt(Enum):
     """A way to end a build in the middle."""
 
-    SIGINT_CLIENT = "Ctrl-C"
+    SIGINT_CLIENT = "Ctrl+C"
     SIGKILL_CLIENT = "client killed"
     SIGKILL_WORKER = "worker killed"
     BUILDER_FAILS = "builder failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """A derivation. Two recipes of one name in the same store are the same build."""
-
-    name: str
-    kind: str = "ca"
-    outputs: tuple[str, ...] = ("out",)
-    ticks: int = 600
-    hostile: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +52,43 @@ class Build:
 
 
 def start_build(rig: Rig, recipe: Recipe) -> Build:
-    """Start it as `nobody`; it returns when the builder has written into every output."""
-    asked = ns.run(rig.namespace, ["nix-instantiate", *_arguments(rig, recipe)], user="nobody")
+    """Start it as an ordinary user; it returns when the builder has written into every output."""
+    user = client_of(rig, recipe)
+    asked = ns.run(rig.namespace, ["nix-instantiate", *arguments(rig, recipe)], user=user)
     assert asked.returncode == 0, asked.stderr
     log = f"{rig.base}/logs/{recipe.name}"
-    command = ["nix-build", "--no-out-link", *_arguments(rig, recipe)]
-    client = ns.start(rig.namespace, command, log=log, user="nobody")
+    command = ["nix-build", "--no-out-link", *arguments(rig, recipe)]
+    client = ns.start(rig.namespace, command, log=log, user=user)
     ns.wait_until(
         lambda: _STARTED.search(ns.read(log)) is not None or client.process.poll() is not None,
         f"the builder of {recipe.name}",
     )
     said = _STARTED.search(ns.read(log))
     assert said, f"the build ended early:\n{ns.read(log)}"
-    uid, pid, out, dev = said.groups()
-    [worker] = [one.parent for one in ns.processes(rig.namespace) if one.pid == int(pid)]
+    out, dev = said.groups()[2:]
+    # A sandboxed builder knows neither its user nor its pid.
+    builder = _sandboxed(rig, recipe) if recipe.sandbox else int(said[2])
+    [process] = [one for one in ns.processes(rig.namespace) if one.pid == builder]
     return Build(
         recipe,
         drv=asked.stdout.strip(),
         outputs={name: path for name, path in (("out", out), ("dev", dev)) if path},
-        uid=int(uid),
+        uid=process.uid,
         client=client,
-        worker=worker,
-        builder=int(pid),
+        worker=process.parent,
+        builder=builder,
         log=log,
     )
 
 
 def strand(rig: Rig, build: Build, how: Interrupt = Interrupt.SIGINT_CLIENT) -> None:
+    """Interrupt it, and see that it left all that an unsandboxed build leaves."""
+    interrupt(rig, build, how)
+    left = {path for path in build.entries if os.path.lexists(rig.outside(path))}
+    assert left == build.entries, f"{how.value} did not strand all of {build.entries}"
+
+
+def interrupt(rig: Rig, build: Build, how: Interrupt) -> None:
     """Interrupt it; it returns when all has ended that ends by that."""
     match how:
         case Interrupt.SIGINT_CLIENT:
@@ -109,8 +108,6 @@ def strand(rig: Rig, build: Build, how: Interrupt = Interrupt.SIGINT_CLIENT) -> 
         lambda: not ended & {process.pid for process in ns.processes(rig.namespace)},
         f"the end of {build.recipe.name}",
     )
-    left = {path for path in build.entries if os.path.lexists(rig.outside(path))}
-    assert left == build.entries, f"{how.value} did not strand all of {build.entries}"
 
 
 def stranded(rig: Rig, name: str, how: Interrupt = Interrupt.SIGINT_CLIENT) -> Build:
@@ -133,12 +130,12 @@ def retry(
 ) -> subprocess.CompletedProcess[str]:
     """Build it to its end; with `not_uid` as another build user than that."""
     let_finish(rig, recipe)
-    command = ["nix-build", "--no-out-link", *_arguments(rig, recipe)]
+    command = ["nix-build", "--no-out-link", *arguments(rig, recipe)]
     if not_uid is None:
-        return ns.run(rig.namespace, command, user="nobody")
+        return ns.run(rig.namespace, command, user=client_of(rig, recipe))
     # Nix takes the first build user whose lock is free.
     with ns.flocked(rig.namespace, f"/nix/var/nix/userpool/{not_uid}"):
-        return ns.run(rig.namespace, command, user="nobody")
+        return ns.run(rig.namespace, command, user=client_of(rig, recipe))
 
 
 def builder_lives(rig: Rig, build: Build) -> bool:
@@ -146,23 +143,17 @@ def builder_lives(rig: Rig, build: Build) -> bool:
     return build.builder in {process.pid for process in ns.processes(rig.namespace)}
 
 
-def build_processes(rig: Rig) -> list[ns.Process]:
-    """Every process of any build user."""
-    return [process for process in ns.processes(rig.namespace) if process.uid in BUILD_USERS]
-
-
-def _arguments(rig: Rig, recipe: Recipe) -> list[str]:
-    given = {
-        "kind": recipe.kind,
-        "name": recipe.name,
-        "outputs": " ".join(recipe.outputs),
-        "ticks": str(recipe.ticks),
-        "hostile": "yes" if recipe.hostile else "no",
-        "signals": f"{rig.base}/signals",
-        "outside": f"{rig.base}/outside",
-    }
-    options = [word for name, value in given.items() for word in ("--argstr", name, value)]
-    return [f"{rig.base}/source/tests/real/slow.nix", *options]
+def _sandboxed(rig: Rig, recipe: Recipe) -> int:
+    found = {process.pid: process for process in ns.processes(rig.namespace)}
+    named = f"\0name={recipe.name}\0"
+    [builder] = [
+        process.pid
+        for process in found.values()
+        if process.uid in rig.build_users
+        and found[process.parent].uid == 0
+        and named in ns.read(f"/proc/{rig.namespace.first}/root/proc/{process.pid}/environ")
+    ]
+    return builder
 
 
 def _signal(rig: Rig, recipe: Recipe, what: str) -> None:

@@ -8,6 +8,7 @@ not wait for another's build, and none that the machine's own Nix builds as.
 import os
 import pwd
 import stat
+import sys
 
 from real.namespace import read
 
@@ -52,6 +53,12 @@ def mounts(base: str) -> str:
 def closed_to_others() -> bool:
     """Whether ordinary users could not read the checkout even where it is shown to them."""
     return not os.stat(f"{CHECKOUT}/src/storewarden/__init__.py").st_mode & stat.S_IROTH
+
+
+def own_python(checkout: str) -> str:
+    """The project's own interpreter as seen in that place, or the one that runs the tests."""
+    own = ".venv/bin/python"
+    return f"{checkout}/{own}" if os.path.exists(f"{CHECKOUT}/{own}") else sys.executable
 
 
 def _shown() -> list[str]:

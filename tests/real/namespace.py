@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A place of its own for a Nix: private mounts, and private process ids.
 
+One is made by `unshare` (real.unshared), or by booting a root (lab.booting).
+
 Private mounts, so that nothing lands in the machine's own /nix. Private process ids, because Nix
 ends a build by sending SIGKILL to every process of its build user: without them it would end the
 builds of another Nix on the same machine as well. All of it lives only as long as the process
@@ -9,16 +11,11 @@ whose standard input we hold, so nothing outlives the tests even when those are 
 
 import contextlib
 import os
-import pwd
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from signal import SIGCONT, SIGKILL, Signals
-
-_UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-# The first process ignores SIGCHLD: the kernel then reaps the orphans that it inherits.
-_FIRST = "echo ready; trap '' CHLD; exec cat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,43 +39,21 @@ class Namespace:
     base: str
     """A directory that every user may enter, of the same name inside and outside."""
     holder: subprocess.Popen[bytes]
+    first: int
+    """A process that lives as long as it does, by its pid outside."""
+    enter: tuple[str, ...]
+    """The command that runs another one inside."""
+    accounts: str
+    """The directory with its `passwd`, seen from outside."""
+    sources: str
+    """Where storewarden's sources are, seen from inside."""
     started: list[subprocess.Popen[bytes]]
-
-
-def refusal() -> str | None:
-    """Why no namespace can be made here, or None."""
-    tried = subprocess.run([*_UNSHARE, "true"], capture_output=True, text=True, check=False)
-    return None if tried.returncode == 0 else f"unshare is refused: {tried.stderr.strip()}"
-
-
-def open_namespace(base: str, mounts: str) -> Namespace:
-    """A new namespace in which the shell commands `mounts` have been run."""
-    script = f"{mounts}\n{_FIRST}"
-    pipe = subprocess.PIPE
-    holder = subprocess.Popen([*_UNSHARE, "sh", "-ec", script], stdin=pipe, stdout=pipe)
-    namespace = Namespace(base, holder, [])
-    assert holder.stdout is not None
-    if holder.stdout.readline() != b"ready\n":
-        close(namespace)
-        raise RuntimeError(f"the private namespace could not be set up by:\n{mounts}")
-    return namespace
-
-
-def close(namespace: Namespace) -> None:
-    """End every process in it; its mounts go with the last of them."""
-    holder = namespace.holder
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-    holder.stdin.close()
-    holder.wait(10)
-    holder.stdout.close()
-    _reap(namespace)
 
 
 def end_everything(namespace: Namespace) -> None:
     """SIGKILL to all that runs in it, but not to its first process."""
     run(namespace, ["sh", "-c", "kill -KILL -1"])
-    _reap(namespace)
+    reap(namespace)
 
 
 def run(
@@ -86,9 +61,9 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end. One that takes longer is killed; its status is 124 or 137 then."""
     # `timeout` inside: killing nsenter would leave the command alive, with our pipes in its hands.
-    bounded = ["timeout", "--kill-after=1", str(seconds), *_as_user(user), *command]
+    bounded = ["timeout", "--kill-after=1", str(seconds), *as_user(namespace, user), *command]
     return subprocess.run(
-        _enter(namespace, bounded),
+        [*namespace.enter, *bounded],
         env=_environment(namespace, user),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -101,10 +76,10 @@ def run(
 def start(namespace: Namespace, command: Sequence[str], *, log: str, user: str = "root") -> Child:
     """Start a command; its pid and then both its outputs go to the new file `log`."""
     # What a shell put into the background ignores SIGINT, and so would our children.
-    exact = ["env", "--default-signal=INT", *_as_user(user), *command]
+    exact = ["env", "--default-signal=INT", *as_user(namespace, user), *command]
     with open(log, "wb") as file:
         process = subprocess.Popen(
-            _enter(namespace, ["sh", "-c", 'echo $$ && exec "$@"', "sh", *exact]),
+            [*namespace.enter, "sh", "-c", 'echo $$ && exec "$@"', "sh", *exact],
             env=_environment(namespace, user),
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -119,7 +94,7 @@ def start(namespace: Namespace, command: Sequence[str], *, log: str, user: str =
 def holding(namespace: Namespace, command: Sequence[str]) -> Iterator[None]:
     """While a command runs that says "held" once it has what it wants, and ends with its input."""
     pipe = subprocess.PIPE
-    with subprocess.Popen(_enter(namespace, command), stdin=pipe, stdout=pipe) as process:
+    with subprocess.Popen([*namespace.enter, *command], stdin=pipe, stdout=pipe) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         yield
@@ -138,7 +113,7 @@ def kill(namespace: Namespace, which: Signals, *pids: int) -> None:
 def processes(namespace: Namespace) -> list[Process]:
     """All that lives in it. Not zombies: they write no more, and only wait for their parent."""
     found = []
-    proc = f"/proc/{namespace.holder.pid}/root/proc"
+    proc = f"/proc/{namespace.first}/root/proc"
     for pid in filter(str.isdigit, os.listdir(proc)):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             lines = (line.split(":", 1) for line in read(f"{proc}/{pid}/status").splitlines())
@@ -163,16 +138,13 @@ def read(path: str) -> str:
         return file.read()
 
 
-def _enter(namespace: Namespace, command: Sequence[str]) -> list[str]:
-    here = f"/proc/{namespace.holder.pid}/ns"
-    return ["nsenter", f"--mount={here}/mnt", f"--pid={here}/pid_for_children", *command]
-
-
-def _as_user(user: str) -> list[str]:
+def as_user(namespace: Namespace, user: str) -> list[str]:
+    """The command that runs another one as that user."""
     if user == "root":
         return []
-    entry = pwd.getpwnam(user)
-    return ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
+    lines = (line.split(":") for line in read(f"{namespace.accounts}/passwd").splitlines())
+    [(uid, gid)] = [(fields[2], fields[3]) for fields in lines if fields[0] == user]
+    return ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--init-groups"]
 
 
 def _environment(namespace: Namespace, user: str) -> dict[str, str]:
@@ -182,12 +154,13 @@ def _environment(namespace: Namespace, user: str) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "HOME": f"{namespace.base}/home/{user}",
         "TMPDIR": f"{namespace.base}/scratch",
-        "PYTHONPATH": f"{namespace.base}/source/src",
+        "PYTHONPATH": namespace.sources,
         "PYTHONDONTWRITEBYTECODE": "1",
     }
 
 
-def _reap(namespace: Namespace) -> None:
+def reap(namespace: Namespace) -> None:
+    """Wait for all that was started in it and has been ended."""
     for process in namespace.started:
         # nsenter stops itself when its command is stopped, and does not notice that it goes on.
         process.send_signal(SIGCONT)

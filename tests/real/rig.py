@@ -13,13 +13,22 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from signal import SIGCONT, SIGKILL, SIGSTOP
 
 from real import namespace as ns
-from real.furniture import PLACES, closed_to_others, furnish, mounts
+from real import unshared
+from real.furniture import (
+    BUILD_GROUP,
+    BUILD_USERS,
+    PLACES,
+    closed_to_others,
+    furnish,
+    mounts,
+    own_python,
+)
 
 _PROGRAMS = "nix-daemon nix-store nix-build nix-instantiate unshare nsenter setpriv flock timeout"
 
@@ -29,21 +38,30 @@ class Rig:
     base: str
     namespace: ns.Namespace
     nix_version: tuple[int, ...]
+    root: str
+    """The directory that /nix lies in, seen from outside."""
+    user: str
+    """An ordinary user, who may build."""
+    python: str
+    """The interpreter that storewarden runs with."""
+    build_users: Mapping[int, str]
+    """Uid to name."""
+    build_group: int
 
     @property
     def store(self) -> str:
         """Nix's /nix/store, seen from outside."""
-        return f"{self.base}/nix/store"
+        return f"{self.root}/nix/store"
 
     @property
     def state(self) -> str:
         """Nix's /nix/var/nix, seen from outside."""
-        return f"{self.base}/nix/var/nix"
+        return f"{self.root}/nix/var/nix"
 
     def outside(self, path: str) -> str:
         """Where a path below /nix is seen from outside."""
         assert path.startswith("/nix/"), path
-        return self.base + path
+        return self.root + path
 
 
 def missing() -> str | None:
@@ -60,7 +78,7 @@ def missing() -> str | None:
             return f"there is no directory {place} to mount a private one over"
     if closed_to_others():
         return "ordinary users may not read the files of this checkout (made with umask 077?)"
-    return ns.refusal()
+    return unshared.refusal()
 
 
 @contextlib.contextmanager
@@ -69,17 +87,30 @@ def opened_rig() -> Iterator[Rig]:
     base = tempfile.mkdtemp(prefix="storewarden-rig-")
     try:
         furnish(base)
-        namespace = ns.open_namespace(base, mounts(base))
+        namespace = unshared.open_namespace(base, mounts(base))
         try:
-            said = ns.run(namespace, ["nix-store", "--version"]).stdout.split()[-1]
-            version = tuple(int(part) for part in said.split(".")[:2])
-            yield Rig(base, namespace, version)
+            yield Rig(
+                base,
+                namespace,
+                nix_version(namespace),
+                root=base,
+                user="nobody",
+                python=own_python(f"{base}/source"),
+                build_users=BUILD_USERS,
+                build_group=BUILD_GROUP,
+            )
         finally:
             ns.end_everything(namespace)
-            ns.close(namespace)
+            unshared.close(namespace)
     finally:
         # Not shutil.rmtree: it gives up at trees as deep as those that the tests make.
         subprocess.run(["rm", "-rf", base], check=True)
+
+
+def nix_version(namespace: ns.Namespace) -> tuple[int, ...]:
+    """Of the Nix in it, as far as it decides what Nix does."""
+    said = ns.run(namespace, ["nix-store", "--version"]).stdout.split()[-1]
+    return tuple(int(part) for part in said.split(".")[:2])
 
 
 def reset(rig: Rig) -> None:

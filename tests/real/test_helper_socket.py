@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from real import namespace as ns
-from real.builds import Recipe, start_build, stranded
+from real.builds import start_build, stranded
+from real.recipes import Recipe
 from real.rig import Rig, picture, unregistered, valid_paths
 from real.warden import AT_ONCE, helper, records, scan, socket_path, statuses, warden
 

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from real import namespace as ns
-from real.builds import Build, Recipe, start_build, strand
-from real.furniture import BUILD_GROUP
+from real.builds import Build, start_build, strand
+from real.recipes import Recipe
 from real.rig import Rig, picture, unregistered, valid_paths
 from real.warden import AT_ONCE, helper, scan, socket_path, statuses, warden
 
@@ -54,14 +54,14 @@ KEPT = {
 def test_names_that_a_builder_chose_mislead_nobody(rig: Rig) -> None:
     build = start_build(rig, Recipe("job"))
     strand(rig, build)
-    builder = ["setpriv", f"--reuid={build.uid}", f"--regid={BUILD_GROUP}", "--clear-groups"]
+    builder = ["setpriv", f"--reuid={build.uid}", f"--regid={rig.build_group}", "--clear-groups"]
     squat = [*builder, "sh", "-ec", SQUAT, "sh", f"{rig.base}/outside"]
     made = ns.run(rig.namespace, squat)
     assert made.returncode == 0, made.stderr
     outside = picture("/etc", f"{rig.base}/outside")
     valid = {path: picture(rig.outside(path)) for path in valid_paths(rig)}
     # A link under a lock's name leaves what it covers unproved, until the link itself is gone.
-    runs = [("--dry-run", "nobody"), ("--dry-run", "root"), ("--yes", "root"), ("--yes", "root")]
+    runs = [("--dry-run", rig.user), ("--dry-run", "root"), ("--yes", "root"), ("--yes", "root")]
     codes = []
     for word, user in runs:
         done = warden(rig, "scan", *AT_ONCE, word, user=user)

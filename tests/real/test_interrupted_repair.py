@@ -8,7 +8,8 @@ from signal import SIGKILL
 import pytest
 
 from real import namespace as ns
-from real.builds import Recipe, start_build, strand
+from real.builds import start_build, strand
+from real.recipes import Recipe
 from real.rig import Rig, picture, unregistered, valid_paths
 from real.warden import AT_ONCE, command, records, warden
 

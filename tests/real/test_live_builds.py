@@ -6,7 +6,8 @@ import os
 import pytest
 
 from real import namespace as ns
-from real.builds import Build, Recipe, let_finish, start_build, stranded
+from real.builds import Build, let_finish, start_build, stranded
+from real.recipes import Recipe
 from real.rig import Rig, unregistered, valid_paths
 from real.warden import finding, scan, statuses
 

@@ -1,24 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The reason why storewarden exists: an interrupted build, the wedge it leaves, and its repair."""
 
-import os
-
 import pytest
 
-from real.builds import (
-    Build,
-    Interrupt,
-    Recipe,
-    builder_lives,
-    let_finish,
-    retry,
-    start_build,
-    strand,
-)
-from real.furniture import BUILD_USERS
-from real.namespace import read, wait_until
-from real.rig import Rig, picture, unregistered, valid_paths
-from real.warden import AT_ONCE, Report, finding, records, scan, statuses, warden
+from real.builds import Interrupt, builder_lives, let_finish, retry, start_build, strand
+from real.namespace import wait_until
+from real.recipes import Recipe
+from real.rig import Rig, picture, unregistered
+from real.story import assert_audit_log_tells, assert_builds_exactly_its_own_files, assert_names_it
+from real.warden import AT_ONCE, finding, scan, statuses, warden
 
 CASES = [
     (Interrupt.SIGINT_CLIENT, ("out",)),
@@ -42,7 +32,7 @@ def test_what_an_interrupted_build_stranded_is_named_removed_and_builds_again(
     report = scan(rig, "--dry-run", user="nobody")
     assert picture(rig.store) == before, "a dry run changed the store"
     assert {one["path"] for one in report["findings"]} == build.entries
-    assert_names_it(report, build)
+    assert_names_it(rig, report, build)
 
     removed = scan(rig, "--yes")
     assert statuses(removed) == dict.fromkeys(build.entries, "removed")
@@ -79,43 +69,3 @@ def test_debris_younger_than_the_age_asked_for_is_kept(rig: Rig) -> None:
     assert unregistered(rig) == build.entries
     assert warden(rig, "scan", "--yes", *AT_ONCE).returncode == 0
     assert unregistered(rig) == set()
-
-
-def assert_names_it(report: Report, build: Build) -> None:
-    for output, path in build.outputs.items():
-        found = finding(report, path)
-        assert found["kind"] == "output"
-        assert found["owner"]["uid"] == build.uid
-        assert found["owner"]["name"] == BUILD_USERS[build.uid]
-        assert (found["deriver"], found["output"]) == (build.drv, output)
-        assert 0 <= found["ageSeconds"] < 60
-        assert found["verdict"] in {"candidate", "removable"}, found["reasons"]
-    for output, path in build.locks.items():
-        found = finding(report, path)
-        assert found["kind"] == "lock"
-        assert found["owner"]["name"] == "root"
-        assert (found["deriver"], found["output"]) == (build.drv, output)
-        assert 0 <= found["ageSeconds"] < 60
-        assert found["verdict"] in {"candidate", "removable"}, found["reasons"]
-
-
-def assert_builds_exactly_its_own_files(rig: Rig, build: Build) -> None:
-    before = valid_paths(rig)
-    again = retry(rig, build.recipe, not_uid=build.uid)
-    assert again.returncode == 0, again.stderr
-    made = valid_paths(rig) - before
-    assert len(made) == len(build.outputs)
-    for path in made:
-        assert os.listdir(rig.outside(path)) == ["result"]
-        assert read(rig.outside(f"{path}/result")) == "whole\n"
-
-
-def assert_audit_log_tells(rig: Rig, build: Build) -> None:
-    log = records(rig)
-    for path in build.entries:
-        [intent, result] = [one for one in log if one["name"] == os.path.basename(path)]
-        assert (intent["action"], result["action"]) == ("intent", "result")
-        assert (result["op"], result["status"]) == (intent["seq"], "removed")
-    shown = warden(rig, "audit", "show")
-    assert shown.returncode == 0, shown.stderr
-    assert all(os.path.basename(path) in shown.stdout for path in build.entries)

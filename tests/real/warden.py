@@ -3,16 +3,14 @@
 
 import contextlib
 import json
-import os
 import pwd
 import subprocess
-import sys
 from collections.abc import Iterator
 from signal import SIGTERM
 from typing import Any
 
 from real import namespace as ns
-from real.furniture import CHECKOUT
+from real.furniture import CHECKOUT, own_python
 from real.rig import Rig, answers
 
 Report = dict[str, Any]
@@ -28,8 +26,8 @@ def warden(
 
 def command(rig: Rig, *words: str) -> list[str]:
     """`storewarden WORDS`, with the rig's own audit log."""
-    program = [_python(f"{rig.base}/source"), "-m", "storewarden"]
-    return [*program, *words, "--audit-log", _audit_log(rig)]
+    program = [rig.python, "-m", "storewarden"]
+    return [*program, *words, "--audit-log", audit_log(rig)]
 
 
 def scan(rig: Rig, *words: str, user: str = "root") -> Report:
@@ -76,12 +74,12 @@ def helper(rig: Rig, *allowed: str) -> Iterator[None]:
         socket_path(rig),
         *AT_ONCE,
         "--audit-log",
-        _audit_log(rig),
+        audit_log(rig),
         "--idle-exit",
         "120",
     ]
     # Where it was installed: -I knows no PYTHONPATH.
-    program = [_python(CHECKOUT), "-I", "-m", "storewarden.helper"]
+    program = [own_python(CHECKOUT), "-I", "-m", "storewarden.helper"]
     log = f"{rig.base}/logs/helper"
     child = ns.start(rig.namespace, [*program, *words], log=log)
     ns.wait_until(
@@ -95,11 +93,5 @@ def helper(rig: Rig, *allowed: str) -> Iterator[None]:
         child.process.wait(10)
 
 
-def _python(checkout: str) -> str:
-    """The project's own interpreter, or the one that runs the tests."""
-    own = ".venv/bin/python"
-    return f"{checkout}/{own}" if os.path.exists(f"{CHECKOUT}/{own}") else sys.executable
-
-
-def _audit_log(rig: Rig) -> str:
+def audit_log(rig: Rig) -> str:
     return f"{rig.base}/audit/audit.jsonl"
