@@ -23,14 +23,13 @@ from real.warden import AT_ONCE, Report, records, scan, warden
 SECONDS = float(os.environ.get("STOREWARDEN_LAB_SOAK", "30"))
 EVERY = 0.2
 AT_A_TIME = 6
-NAMES = 12
-"""Few names, so that what was stranded is soon built again."""
+NAMES = 12  # few, so that what was stranded is soon built again
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
     name: str
-    """Of the derivation; and of the log, with the number."""
+    generation: int
     log: str
     client: ns.Child
     ends_at: float
@@ -47,6 +46,8 @@ class Tally:
     """Failed by debris that they had found, as without storewarden."""
     generations: dict[str, int] = field(default_factory=dict)
     """How often each name was made another derivation: when it was built, or never can be."""
+    stale: set[tuple[str, int]] = field(default_factory=set)
+    """Derivations of which a builder found debris of its own user: Nix registers that with it."""
     sweeps: list[int] = field(default_factory=list)
     """The exit status of each."""
 
@@ -94,7 +95,7 @@ def started(rig: Rig, chance: random.Random, name: str, number: int, tally: Tall
     script = f"{jobs.WITNESS}sleep 0.{3 + generation % 6}\n{jobs.FINISH}"
     log = f"soak-{number}"
     client = jobs.start(rig, [name], f"{script}echo {generation} >> $out/result\n", log)
-    return Running(name, log, client, time.monotonic() + chance.uniform(0.1, 1.5))
+    return Running(name, generation, log, client, time.monotonic() + chance.uniform(0.1, 1.5))
 
 
 def interrupt(rig: Rig, chance: random.Random, one: Running, tally: Tally) -> None:
@@ -110,27 +111,41 @@ def interrupt(rig: Rig, chance: random.Random, one: Running, tally: Tally) -> No
     if one.client.process.returncode == 0:
         judge(rig, one, tally)
     else:
+        # What it has begun may still be registered: by its worker, or by the next build.
+        heard(rig, one, tally)
         tally.interrupted += 1
+
+
+def heard(rig: Rig, one: Running, tally: Tally) -> jobs.Witness | None:
+    """What the builder has said; noted is where it writes to what its own user has left."""
+    builder = jobs.witness(jobs.log_of(rig, one.log), one.name)
+    if builder is not None and builder.saw.startswith(f"{builder.uid}:"):
+        tally.stale.add((one.name, one.generation))
+    return builder
 
 
 def judge(rig: Rig, one: Running, tally: Tally) -> None:
     """A build that came to its end by itself: well, or badly for a reason that is not ours."""
     said = jobs.log_of(rig, one.log)
-    builder = jobs.witness(said, one.name)
+    builder = heard(rig, one, tally)
     if one.client.process.returncode == 0:
         tally.good += 1
         tally.generations[one.name] += 1
-        made = said.splitlines()[-1]
-        assert "result" in os.listdir(rig.outside(made)), said
-        stale = builder is not None and builder.saw.startswith(f"{builder.uid}:")
-        assert stale or os.listdir(rig.outside(made)) == ["result"], said
+        files = os.listdir(rig.outside(said.splitlines()[-1]))
+        assert "result" in files, said
+        assert files == ["result"] or (one.name, one.generation) in tally.stale, said
         return
     assert builder is not None, f"{one.name} failed before it began:\n{said}"
+    tally.wedged += 1
+    if f"{builder.out}.tmp' already exists" in said:
+        # What a worker that was killed while it registered this has left. It is only reported.
+        assert os.path.lexists(rig.outside(f"{builder.out}.tmp")), said
+        tally.generations[one.name] += 1
+        return
     # It found what somebody else had left, and could not write to it from its start to its end.
-    assert builder.saw not in {"nothing", ""}, f"{one.name} was disturbed:\n{said}"
+    assert builder.saw != "nothing", f"{one.name} was disturbed:\n{said}"
     assert builder.saw_at_end == builder.saw, f"{one.name} was disturbed:\n{said}"
     assert "Permission denied" in said, said
-    tally.wedged += 1
     # What was root's already is only reported (see test_transfers.py): it wedges for ever.
     tally.generations[one.name] += builder.saw.startswith("0:")
 
@@ -169,14 +184,13 @@ def assert_nothing_valid_is_lost(rig: Rig) -> None:
 def assert_all_debris_goes(rig: Rig) -> None:
     """Once all builders have ended, even the orphans; and all is on record."""
     users = set(rig.build_users)
-    ns.wait_until(
-        lambda: not users & {process.uid for process in ns.processes(rig.namespace)}, "orphans"
-    )
+    ns.wait_until(lambda: not users & {p.uid for p in ns.processes(rig.namespace)}, "orphans")
     scan(rig, "--yes")
     report = scan(rig, "--dry-run")
     # What Nix itself has made root's is only reported: it was about to register it. With it stays
     # its lock.
-    roots = {one["path"] for one in report["findings"] if one["kind"] == "output-of-root"}
+    kinds = {"output-of-root", "temporary"}
+    roots = {one["path"] for one in report["findings"] if one["kind"] in kinds}
     theirs = {lock["path"] for path in roots for lock in locks_over(report, path)}
     assert unregistered(rig) == roots | theirs
     log = records(rig)
