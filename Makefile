@@ -27,7 +27,8 @@ lint: .venv/.ready
 	.venv/bin/lint-imports --no-logo
 
 # The lab: Debian roots with Nix 2.8, 2.26 and 2.34, booted with systemd (as root on Debian; the
-# roots take about two minutes to make, once, and some 330 MB each). Nothing in it is skipped.
+# roots take about two minutes to make, once, and some 330 MB each). Nothing in it is skipped but
+# what a Nix cannot do. Its soak takes as long as is said: STOREWARDEN_LAB_SOAK=300 make lab
 lab: .venv/.ready
 	bash tests/lab/make-roots
 	STOREWARDEN_REQUIRE_LAB=1 PYTHONPATH=tests $(PY) -m lab.everything --table docs/lab-results.md

@@ -196,5 +196,4 @@ def assert_all_debris_goes(rig: Rig) -> None:
     log = records(rig)
     intents = [one["seq"] for one in log if one["action"] == "intent"]
     results = [one["op"] for one in log if one["action"] == "result"]
-    assert intents
-    assert sorted(intents) == sorted(results)
+    assert sorted(intents) == sorted(results) != []
