@@ -2,17 +2,15 @@
 """The argparse tree: what may be said on the command line, typed where it is parsed."""
 
 import argparse
-import re
 from typing import NoReturn
 
 from storewarden import __version__
+from storewarden.config import DEFAULT_CONFIG, Config, ConfigError, seconds
 from storewarden.store.entries import EntryKind
 from storewarden.store.errors import StorewardenError
 from storewarden.store.paths import StoreDir
 
-DEFAULT_SOCKET = "/run/storewarden/helper.sock"
-DEFAULT_AUDIT_LOG = "/var/log/storewarden/audit.jsonl"
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DEFAULT = Config()
 _EXIT_CODES = """\
 exit codes:
   0    all is well (also when something alive was kept)
@@ -47,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
     commands = tree.add_subparsers(required=True, metavar="COMMAND")
     _add_scan(commands)
     _add_audit(commands)
+    check = commands.add_parser(
+        "check-config", help="check a configuration file, and show all of it", allow_abbrev=False
+    )
+    check.add_argument("config", nargs="?", default=DEFAULT_CONFIG, metavar="FILE")
+    check.add_argument("--json", action="store_true")
+    check.set_defaults(command="check-config")
     demo = commands.add_parser(
         "demo", help="show all of it on a throwaway store; needs no Nix", allow_abbrev=False
     )
@@ -69,7 +73,13 @@ def _add_scan(commands: "argparse._SubParsersAction[_Parser]") -> None:
     add("-n", "--dry-run", action="store_true", help="only show; wins over --yes")
     add("-y", "--yes", action="store_true", help="remove without asking")
     add("--json", action="store_true", help="one JSON object on stdout (docs/json.md)")
-    add("--min-age", type=_seconds, default=2.0, metavar="D", help="0, 30s, 5m, 2h, 1d (2s)")
+    add(
+        "--min-age",
+        type=_seconds,
+        default=_DEFAULT.min_age,
+        metavar="D",
+        help="0, 30s, 5m, 2h, 1d (2s)",
+    )
     add(
         "--kind",
         action="append",
@@ -78,12 +88,17 @@ def _add_scan(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help=f"only this kind, may be repeated: {', '.join(EntryKind)}",
     )
     add("--exit-code", action="store_true", help="exit with 1 if anything is found")
-    add("--store-dir", type=_store_dir, default=StoreDir("/nix/store"), metavar="D")
-    add("--state-dir", type=_directory, default="/nix/var/nix", metavar="D")
+    add("--store-dir", type=_store_dir, default=_DEFAULT.store_dir, metavar="D")
+    add("--state-dir", type=_directory, default=_DEFAULT.state_dir, metavar="D")
     add("--nix", metavar="PATH", help="the nix program to ask")
-    add("--build-group", default="nixbld", metavar="G", help="Nix's build-users-group (nixbld)")
-    add("--socket", default=DEFAULT_SOCKET, metavar="PATH", help="where the helper listens")
-    add("--audit-log", default=DEFAULT_AUDIT_LOG, metavar="PATH")
+    add(
+        "--build-group",
+        default=_DEFAULT.build_group,
+        metavar="G",
+        help="Nix's build-users-group (nixbld)",
+    )
+    add("--socket", default=_DEFAULT.socket, metavar="PATH", help="where the helper listens")
+    add("--audit-log", default=_DEFAULT.audit_log, metavar="PATH")
     scan.set_defaults(command="scan")
 
 
@@ -96,15 +111,15 @@ def _add_audit(commands: "argparse._SubParsersAction[_Parser]") -> None:
     ):
         action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
         action.add_argument("--json", action="store_true")
-        action.add_argument("--audit-log", default=DEFAULT_AUDIT_LOG, metavar="PATH")
+        action.add_argument("--audit-log", default=_DEFAULT.audit_log, metavar="PATH")
         action.set_defaults(command=f"audit {name}")
 
 
 def _seconds(text: str) -> float:
-    match = re.fullmatch(r"([0-9]+)([smhd]?)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time such as 0, 30s or 2h")
-    return float(match[1]) * _UNITS[match[2]]
+    try:
+        return seconds(text)
+    except ConfigError as cause:
+        raise argparse.ArgumentTypeError(str(cause)) from None
 
 
 def _store_dir(text: str) -> StoreDir:

@@ -14,6 +14,7 @@ from typing import TextIO
 
 from storewarden import auditlog, host, processes, report
 from storewarden.arguments import parser
+from storewarden.config import ConfigError, load_config
 from storewarden.findings import Sweep
 from storewarden.repair import HelperUnavailableError, Remove, remove_through, repair, requests_for
 from storewarden.scan import sweep
@@ -24,18 +25,21 @@ from storewarden.store.validity import Nix, ask, find_nix
 from storewarden.store.verdict import PROOF, REMOVED_BY_DEFAULT
 from storewarden.store.wire import Outcome, RemoveRequest, Status
 
-OK, FOUND, UNREADABLE, UNAVAILABLE, NOT_ALL, BUG, INTERRUPTED = 0, 1, 3, 4, 5, 70, 130
-
+OK, FOUND, WRONG_USE, UNREADABLE, UNAVAILABLE, NOT_ALL = 0, 1, 2, 3, 4, 5
+BUG, INTERRUPTED = 70, 130
 
 _unshown: list[str] = []
 """What could not be written to stdout, a full disk there; told by the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit code (2 is argparse's own)."""
+    """Run one command and give its exit code."""
     arguments = parser().parse_args(argv)
     try:
         return _run(arguments) or (NOT_ALL if _unshown else OK)
+    except ConfigError as cause:
+        _error(str(cause))
+        return WRONG_USE
     except StorewardenError as cause:
         _error(str(cause))
         unavailable = isinstance(cause, HelperUnavailableError | AuditUnavailableError)
@@ -57,6 +61,8 @@ def _run(arguments: argparse.Namespace) -> int:
             return _audit_show(arguments)
         case "audit verify":
             return _audit_verify(arguments)
+        case "check-config":
+            return _check_config(arguments)
         case _:
             from storewarden.demo import demo  # noqa: PLC0415 - it brings the engine along
 
@@ -202,6 +208,16 @@ def _audit_verify(arguments: argparse.Namespace) -> int:
         for line in report.verification_lines(found):
             _print(line)
     return FOUND if found.problem else OK
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    if arguments.json:
+        _print(report.config_json(config))
+    else:
+        for line in report.config_lines(config):
+            _print(line)
+    return OK
 
 
 def _print(line: str) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from storewarden.auditlog import Record, Verification
+from storewarden.config import Config, said
 from storewarden.findings import Finding, Sweep
 from storewarden.sight import Lock
 from storewarden.store.entries import EntryKind
@@ -201,3 +202,14 @@ def verification_lines(verification: Verification) -> Iterator[str]:
     if verification.open_intents:
         yield f"{verification.open_intents} removal(s) begun and not ended; the next run ends them"
     yield f"head {verification.head}"
+
+
+def config_lines(config: Config) -> Iterator[str]:
+    """All of a configuration, defaults too, as it may be written in the file."""
+    for key, value in said(config).items():
+        yield f"{key} = {json.dumps(value)}"
+
+
+def config_json(config: Config) -> str:
+    """The same as one JSON object; lengths of time as in the file."""
+    return json.dumps({"version": VERSION, "config": said(config)}, indent=2)
