@@ -75,7 +75,9 @@ def _show(place: ThrowawayStore, alive: StorePath, log: str, say: Say) -> int:
     for line in report.verification_lines(verified):
         say(line)
     left = sweep(store).findings
-    removable = requests_for(left)
+    # Where no lock can be seen (no /proc/locks, as under gVisor) a sweep doubts what is alive.
+    kept = {outcome.base_name for outcome in outcomes if outcome.status is Status.KEPT}
+    removable = {request.base_name for request in requests_for(left)} - kept
     removed = sum(outcome.status is Status.REMOVED for outcome in outcomes)
     say(
         f"\n{removed} removed, {len(left)} kept: what is alive, what is Nix's own, what is foreign."

@@ -9,7 +9,7 @@ import pytest
 
 from helper.bench import names, records, request, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
-from storewarden.helper.survey import Survey, file_system_of, survey
+from storewarden.helper.survey import Survey, mount_of, survey
 from storewarden.store.derivers import Deriver
 from storewarden.store.entries import EntryKind, open_directory
 from storewarden.store.errors import StoreUnreadableError
@@ -126,11 +126,11 @@ def test_another_schema_is_not_believed(schema: str, place: ThrowawayStore) -> N
 
 def test_the_file_system_is_that_of_the_longest_mount_point_above() -> None:
     seen = [("/", "ext4"), ("/nix", "xfs"), ("/nix/store", "overlay"), ("/nix/store2", "nfs")]
-    assert file_system_of("/nix/store", seen) == "overlay"
-    assert file_system_of("/nix/store/x", seen) == "overlay"
-    assert file_system_of("/nix/storex", seen) == "xfs"
-    assert file_system_of("/home", seen) == "ext4"
-    assert file_system_of("/nix/store", [*seen, ("/nix/store", "btrfs")]) == "btrfs"
+    assert mount_of("/nix/store", seen) == ("/nix/store", "overlay")
+    assert mount_of("/nix/store/x", seen) == ("/nix/store", "overlay")
+    assert mount_of("/nix/storex", seen) == ("/nix", "xfs")
+    assert mount_of("/home", seen) == ("/", "ext4")
+    assert mount_of("/nix/store", [*seen, ("/nix/store", "btrfs")]) == ("/nix/store", "btrfs")
 
 
 @needs_root
@@ -148,7 +148,7 @@ def test_a_store_with_layers_is_not_touched(place: ThrowawayStore) -> None:
             run(place, path)
         return str(refusal.value)
 
-    assert "is on a overlay file system" in in_child(in_own_mounts)
+    assert "is on a file system of type overlay" in in_child(in_own_mounts)
     assert path in names(place)
 
 

@@ -82,11 +82,20 @@ def _check_file_system(store: Store) -> None:
     if seen is None:
         raise StoreUnreadableError("the mounts of this machine cannot be read; nothing is removed")
     for path in {store.store_dir.path, store.view}:
-        kind = file_system_of(path, seen)
+        point, kind = mount_of(path, seen)
+        # A container's own root: nobody else writes to it, and its locks are its own. What lies
+        # in a lower layer, the image, cannot be renamed out of the store (EXDEV), so it stays.
+        if (point, kind) == ("/", "overlay"):
+            continue
+        if not kind:
+            raise StoreUnreadableError(
+                f"which file system {path} is on cannot be told here (in a chroot?);"
+                " nothing is removed"
+            )
         if kind in SHARED_FILE_SYSTEMS or kind.startswith("fuse"):
             raise StoreUnreadableError(
-                f"{path} is on a {kind} file system, where locks and layers cannot be trusted;"
-                " nothing is removed"
+                f"{path} is on a file system of type {kind}, where locks and layers cannot be"
+                " trusted; nothing is removed"
             )
 
 
@@ -116,12 +125,12 @@ def _check_namespace(store: Store) -> None:
         )
 
 
-def file_system_of(path: str, seen: Sequence[tuple[str, str]]) -> str:
-    """The type of the file system that `path` is on, by the longest mount point above it."""
+def mount_of(path: str, seen: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """Mount point and file system type of what `path` is on: the longest mount point above it."""
     best, kind = "", ""
     for point, found in seen:
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         # Of two mounts on one point the later one is on top.
         if inside and len(point) >= len(best):
             best, kind = point, found
-    return kind
+    return best, kind
