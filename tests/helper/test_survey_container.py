@@ -56,7 +56,7 @@ def test_in_a_container_what_was_stranded_goes_and_what_came_with_its_image_stay
     assert in_child(in_the_container) == {
         "old": [
             "failed",
-            "it came with the container's image, whose layers cannot be changed from here",
+            "the file system cannot move it: on an overlay, it came with the image",
         ],
         "new": ["removed"],
     }

@@ -225,7 +225,7 @@ def _failed(name: str, cause: OSError) -> Outcome:
 _ADVICE = {
     errno.EROFS: "the store is mounted read-only here",
     errno.EBUSY: "something is mounted on it",
-    errno.EXDEV: "it came with the container's image, whose layers cannot be changed from here",
+    errno.EXDEV: "the file system cannot move it: on an overlay, it came with the image",
     errno.ENOSPC: "the disk is full, not even a directory can be made in the store",
     errno.EPERM: "the system refuses it: a flag such as chattr +i, or on macOS App Management",
     errno.EACCES: "permission denied",

@@ -83,8 +83,8 @@ def _check_file_system(store: Store) -> None:
         raise StoreUnreadableError("the mounts of this machine cannot be read; nothing is removed")
     for path in {store.store_dir.path, store.view}:
         point, kind = mount_of(path, seen)
-        # A container's own root: nobody else writes to it, and its locks are its own. What lies
-        # in a lower layer, the image, cannot be renamed out of the store (EXDEV), so it stays.
+        # A container's own root: nobody else writes to it, and its locks are its own. Its lower
+        # layers, the image, are never changed: at most the rename fails (EXDEV).
         if (point, kind) == ("/", "overlay"):
             continue
         if not kind:
