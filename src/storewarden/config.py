@@ -45,7 +45,7 @@ class Config:
     """Since its last change (ctime). The helper has a least one of its own."""
     sweep_interval: float = 900.0
     """Between two looks at the whole store, whatever has been noticed."""
-    poll_interval: float = 30.0
+    poll_interval: float = 2.0
     """Between two looks at whether the store has changed, where that is not told by itself."""
     max_removals: int = 1000
     """A sweep that would remove more only reports: so much debris is something else."""
@@ -56,6 +56,12 @@ class Config:
     """The program to ask; None is the first of Nix's usual places."""
     socket: str = "/run/storewarden/helper.sock"
     audit_log: str = "/var/log/storewarden/audit.jsonl"
+    runtime_dir: str = "/run/storewarden/watch"
+    """Where the service keeps its lock and its status."""
+    metrics_textfile: str | None = None
+    """A file for node_exporter's textfile collector, such as .../storewarden.prom."""
+    metrics_listen: str | None = None
+    """Where Prometheus may ask for the same, such as 127.0.0.1:9913."""
 
 
 def load_config(path: str) -> Config:
@@ -163,6 +169,14 @@ def _path(untrusted: object) -> str:
     return path.rstrip("/") or "/"
 
 
+def _address(untrusted: object) -> str:
+    text = _text(untrusted)
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:  # noqa: PLR2004 - TCP's
+        raise ConfigError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:9913")
+    return text
+
+
 def _store_dir(untrusted: object) -> StoreDir:
     try:
         return StoreDir(_text(untrusted))
@@ -191,4 +205,7 @@ _READERS: Mapping[str, Callable[[object], object]] = {
     "nix": _path,
     "socket": _path,
     "audit_log": _path,
+    "runtime_dir": _path,
+    "metrics_textfile": _path,
+    "metrics_listen": _address,
 }
