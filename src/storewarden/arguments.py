@@ -17,7 +17,8 @@ exit codes:
   1    --exit-code and something was found; or the audit log is damaged
   2    wrong use
   3    the store, its database or Nix cannot be read or asked; nothing was removed
-  4    the helper or the audit log is not available; nothing (more) was removed
+  4    the helper or the audit log is not available, or another service runs; nothing
+       (more) was removed
   5    something could not be proved dead, removed, or shown
   70   a bug in storewarden
   130  interrupted

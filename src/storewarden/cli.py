@@ -18,6 +18,7 @@ from storewarden.findings import Sweep
 from storewarden.opening import open_remover, open_store, removes_here
 from storewarden.repair import HelperUnavailableError, repair, requests_for
 from storewarden.scan import sweep
+from storewarden.status import AlreadyRunningError
 from storewarden.store.entries import EntryKind
 from storewarden.store.errors import AuditUnavailableError, StorewardenError
 from storewarden.store.verdict import PROOF, REMOVED_BY_DEFAULT
@@ -25,6 +26,7 @@ from storewarden.store.wire import Outcome, RemoveRequest, Status
 
 OK, FOUND, WRONG_USE, UNREADABLE, UNAVAILABLE, NOT_ALL = 0, 1, 2, 3, 4, 5
 BUG, INTERRUPTED = 70, 130
+_UNAVAILABLE = (HelperUnavailableError, AuditUnavailableError, AlreadyRunningError)
 
 _unshown: list[str] = []
 """What could not be written to stdout, a full disk there; told by the exit code."""
@@ -40,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_USE
     except StorewardenError as cause:
         _error(str(cause))
-        unavailable = isinstance(cause, HelperUnavailableError | AuditUnavailableError)
-        return UNAVAILABLE if unavailable else UNREADABLE
+        return UNAVAILABLE if isinstance(cause, _UNAVAILABLE) else UNREADABLE
     except KeyboardInterrupt as cause:
         _error(str(cause) or "interrupted; nothing was removed")
         return INTERRUPTED

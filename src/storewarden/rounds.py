@@ -86,7 +86,8 @@ def sweep_all(work: Work) -> None:
     here = {finding.base_name for finding in found.findings}
     for name in work.known.keys() - here:
         del work.known[name]
-    _fuse(work, len(requests_for(found.findings, work.config.kinds)))
+    if len(requests_for(found.findings, work.config.kinds)) <= work.config.max_removals:
+        problem(work, "fuse", "")
     _deal_with(work, found.findings)
     if work.config.mode is Mode.REPAIR and (found.leftovers or "helper" in work.problems):
         _have_removed(work, ())
@@ -123,20 +124,17 @@ def finish_begun(work: Work) -> None:
         _have_removed(work, ())
 
 
-def _fuse(work: Work, wanted: int) -> None:
-    many = wanted > work.config.max_removals and work.config.mode is Mode.REPAIR
-    text = (
-        f"{wanted} entries would be removed, more than max-removals ({work.config.max_removals});"
-        " nothing is; look with: storewarden scan --dry-run"
-    )
-    problem(work, "fuse", text if many else "")
-
-
 def _deal_with(work: Work, findings: Collection[Finding]) -> None:
     requests: tuple[RemoveRequest, ...] = ()
-    blown = "fuse" in work.problems
-    if work.config.mode is Mode.REPAIR and not blown:
+    if work.config.mode is Mode.REPAIR:
         requests = requests_for(findings, work.config.kinds)
+    if len(requests) > work.config.max_removals:
+        text = f"{len(requests)} entries would be removed, max-removals allows"
+        text += f" {work.config.max_removals}; nothing is; see: storewarden scan --dry-run"
+        problem(work, "fuse", text)
+    blown = "fuse" in work.problems
+    if blown:
+        requests = ()
     requested = {request.base_name for request in requests}
     for finding in findings:
         if finding.base_name not in work.known and finding.kind in PROOF and not blown:
