@@ -32,7 +32,7 @@ def open_log(
         ends = [_for_journal]
     else:
         stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-        ends = [stamp, structlog.processors.JSONRenderer()]
+        ends = [stamp, _in_order, structlog.processors.JSONRenderer()]
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         structlog.PrintLogger(stream),
         processors=[*common, *ends],
@@ -45,6 +45,13 @@ def _safe(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     return {key: shown(v) if isinstance(v, str) else v for key, v in event.items()}
+
+
+def _in_order(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """When, how bad and what first: people read it too."""
+    return {key: event.pop(key) for key in ("timestamp", "level", "event")} | dict(event)
 
 
 def _for_journal(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:

@@ -31,16 +31,20 @@ def strays(store: Store, store_fd: int, names: list[str]) -> Strays:
     The directory is listed before the database is read: what is registered in between is no
     stray, and what looks missing is looked for again.
     """
+    unknown, absent, registered = set(names), [], 0
     try:
-        valid = database.valid_names(store.state_dir, store.store_dir)
+        for name in database.valid_names(store.state_dir, store.store_dir):
+            registered += 1
+            if name in unknown:
+                unknown.remove(name)
+            else:
+                absent.append(name)
     except database.DatabaseUnseenError as cause:
         notes = (f"{cause}; found by owner instead, so what root left behind is not listed",)
         return Strays(_strange_owners(store_fd, names), Fact(Known.UNKNOWN), [], notes)
-    here = set(names)
-    unknown = here - valid
     paths = [n for n in unknown if not n.endswith(".lock") and StorePath.maybe(n) is not None]
-    database.Census(len(valid), len(here) - len(unknown), len(paths)).check()
-    gone = [name for name in valid - here if look(store_fd, name) is None]
+    database.Census(registered, registered - len(absent), len(paths)).check()
+    gone = [name for name in absent if look(store_fd, name) is None]
     missing = database.still_valid(store.state_dir, store.store_dir, gone) if gone else []
     return Strays(list(unknown), Fact(Known.NO), missing, ())
 
