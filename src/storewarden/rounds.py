@@ -169,6 +169,8 @@ def _keep(work: Work, finding: Finding) -> None:
 
 
 def _have_removed(work: Work, requests: tuple[RemoveRequest, ...]) -> None:
+    if work.ended():
+        return
     waiting = {request.base_name for request in requests}
     partial = []
     try:

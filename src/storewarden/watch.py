@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from storewarden import __version__
 from storewarden.config import Config, ConfigError
 from storewarden.inbox import Inbox, inbox
-from storewarden.notify import Notify, notifier, reloading, watchdog_interval
+from storewarden.notify import Notify, notifying, reloading, watchdog_interval
 from storewarden.rounds import Work, finish_begun, look_again, notice, problem, sweep_all
 from storewarden.serving import Ended, open_work, refresh
 from storewarden.snapshot import snapshot, status_line
@@ -59,9 +59,8 @@ def watch(load: Callable[[], Config], log: FilteringBoundLogger) -> None:
     A `StorewardenError` where it cannot begin: the configuration is wrong, another service
     runs, or the helper was never set up.
     """
-    notify = notifier()
     config = load()
-    with inbox(*_SIGNALS) as news, held(config.runtime_dir):
+    with notifying() as notify, inbox(*_SIGNALS) as news, held(config.runtime_dir):
         service = _Service(load, news, notify, log)
         work = open_work(config, log, lambda: _pulse(service), lambda: _ended(service))
         with suppress(Ended):
