@@ -129,7 +129,7 @@ def test_who_waits_is_told_why_it_cannot_work_and_waits_no_longer(near: Throwawa
             assert isinstance(answer, dict)
             assert "the helper cannot work: " in str(answer["error"])
             assert "is not the directory" in str(answer["error"])
-        listener.setblocking(False)
+        listener.settimeout(0)
         with pytest.raises(BlockingIOError):
             listener.accept()
     assert lock in names(near)

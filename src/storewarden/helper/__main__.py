@@ -88,7 +88,7 @@ def _prepare(listener: socket.socket, arguments: argparse.Namespace) -> None:
             host.make_writable(arguments.store_dir)
         check_view(arguments.view, arguments.store_dir)
     except (StorewardenError, OSError) as cause:
-        listener.setblocking(False)
+        listener.settimeout(0)
         with suppress(BlockingIOError):
             while True:
                 with listener.accept()[0] as connection:

@@ -48,7 +48,7 @@ def notify(state: str) -> None:
 
 
 def _handed_over() -> socket.socket:
-    """systemd's socket; `StorewardenError` unless it is one, and a Unix socket that listens."""
+    """What systemd gives; `StorewardenError` unless it is one Unix stream socket that listens."""
     count = os.environ.pop("LISTEN_FDS", "")
     try:
         found = socket.socket(fileno=_FIRST_LISTEN_FD)
