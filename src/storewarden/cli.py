@@ -63,6 +63,8 @@ def _run(arguments: argparse.Namespace) -> int:
             return _audit_verify(arguments)
         case "check-config":
             return _check_config(arguments)
+        case "setup":
+            return _setup(arguments)
         case _:
             from storewarden.demo import demo  # noqa: PLC0415 - it brings the engine along
 
@@ -217,6 +219,15 @@ def _check_config(arguments: argparse.Namespace) -> int:
     else:
         for line in report.config_lines(config):
             _print(line)
+    return OK
+
+
+def _setup(arguments: argparse.Namespace) -> int:
+    from storewarden.setup.run import Order, install, uninstall  # noqa: PLC0415 - seldom wanted
+
+    top = os.path.abspath(arguments.root) if arguments.root else ""
+    order = Order(top, arguments.dry_run, arguments.json, _print)
+    (uninstall if arguments.uninstall else install)(order)
     return OK
 
 
