@@ -75,7 +75,9 @@ def writes(items: Sequence[Item], before: Manifest, top: str) -> list[Write]:
     return wanted
 
 
-def stale(items: Sequence[Item], before: Manifest, top: str) -> list[Step]:
+def stale(
+    items: Sequence[Item], before: Manifest, top: str
+) -> list[Remove | RemoveDirectory | Keep]:
     """What setup wrote and made earlier and does not want any more."""
     wanted = {item.path for item in items}
     files = removals([path for path in before.files if path not in wanted], before, top)
@@ -87,9 +89,9 @@ def stale(items: Sequence[Item], before: Manifest, top: str) -> list[Step]:
     return [*files, *(RemoveDirectory(place) for place in sorted(unused, reverse=True))]
 
 
-def removals(paths: Sequence[str], before: Manifest, top: str) -> list[Step]:
+def removals(paths: Sequence[str], before: Manifest, top: str) -> list[Remove | Keep]:
     """How to be rid of those, keeping what was changed by hand."""
-    steps: list[Step] = []
+    steps: list[Remove | Keep] = []
     for path in sorted(paths):
         digest = digest_at(f"{top}{path}")
         if digest is None or digest in before.files[path]:
@@ -129,7 +131,9 @@ def reached(begun: Manifest, items: Sequence[Item], steps: Sequence[Step], top: 
         for path, digest in ours.items()
     }
     files |= {path: begun.files[path] for path in kept}
-    there = tuple(place for place in begun.directories if os.path.isdir(f"{top}{place}"))
+    # One that could not be removed has become somebody else's.
+    left = {step.path for step in steps if isinstance(step, RemoveDirectory)}
+    there = tuple(place for place in begun.directories if place not in left)
     return replace(begun, files=files, directories=there, ended=True)
 
 

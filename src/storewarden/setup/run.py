@@ -9,9 +9,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from storewarden.setup import darwin, linux, told
+from storewarden.setup.code import CODE
 from storewarden.setup.files import take_away
 from storewarden.setup.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from storewarden.setup.plan import (
+    Keep,
+    Remove,
     RemoveDirectory,
     Run,
     Step,
@@ -56,13 +59,14 @@ def install(order: Order) -> None:
         _tell(order, steps, want.program.why)
         if order.dry_run:
             return
-        if steps or not before.ended:
+        if not before.ended or any(not isinstance(step, Keep) for step in steps):
             user = linux.USER if Run(("systemd-sysusers", linux.SYSUSERS)) in steps else ""
             begun = intended(before, steps, order.top, user)
             write_manifest(begun, order.top)
             _do(order, steps)
             write_manifest(reached(begun, want.items, steps, order.top), order.top)
         else:
+            _do(order, steps)
             _say(order, "nothing to change: everything is as it should be")
         if not order.top:
             check_reach(want.program.python)
@@ -96,10 +100,15 @@ def _steps(want: Wanted, before: Manifest, top: str) -> list[Step]:
     old = stale(want.items, before, top)
     if top:
         return [*code, *others, *old, *want.keeps]
-    changed = bool(code or others) or not before.ended
+    # What runs until now keeps its code to its end.
+    old_code = [step for step in old if step.path.startswith(CODE)]
+    old = [step for step in old if step not in old_code]
+    gone = any(isinstance(step, Remove) for step in old)
+    changed = bool(code or others or gone) or not before.ended
     prove = checks(want.program) if code or not before.ended else []
     start = want.start(changed)
-    return [*code, *map(_run, prove), *others, *map(_run, start), *old, *want.keeps]
+    files = [*code, *map(_run, prove), *others, *old]
+    return [*files, *map(_run, start), *old_code, *want.keeps]
 
 
 def _steps_back(before: Manifest, top: str) -> list[Step]:
