@@ -139,7 +139,7 @@ def look(python: str, what: str) -> tuple[Sequence[int], list[str]] | str:
     """What that program prints in an isolated interpreter, or why it does not."""
     try:
         done = subprocess.run(
-            [python, "-I", "-c", what],
+            [python, "-I", "-B", "-c", what],
             capture_output=True,
             text=True,
             timeout=_SECONDS,

@@ -114,7 +114,7 @@ def intended(before: Manifest, steps: Sequence[Step], top: str, user: str) -> Ma
     directories += [place.removeprefix(top) for place in missing]
     return Manifest(
         {path: tuple(dict.fromkeys(digests)) for path, digests in files.items()},
-        tuple(dict.fromkeys(directories)),
+        tuple(sorted(set(directories))),
         before.user or user,
         ended=False,
     )

@@ -5,7 +5,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 from storewarden.setup import darwin, linux, told
@@ -51,7 +51,7 @@ def install(order: Order) -> None:
 
     `HelperUnavailableError` where it was done, and the watcher's user reaches no helper that works.
     """
-    with _alone(order):
+    with _at_work(order):
         found = read_manifest(order.top)
         before = found or Manifest()
         want = wanted(before, order.top)
@@ -75,9 +75,11 @@ def install(order: Order) -> None:
 
 def uninstall(order: Order) -> None:
     """Take away what setup wrote and made, but for what was changed since, and the audit log."""
-    with _alone(order):
+    with _at_work(order):
         before = read_manifest(order.top)
         if before is None:
+            with suppress(OSError):  # what a run leaves that is cut off at its very end
+                os.rmdir(f"{order.top}{os.path.dirname(MANIFEST)}")
             _say(order, f"nothing to remove: there is no {order.top}{MANIFEST}")
             return
         steps = _steps_back(before, order.top)
@@ -158,21 +160,27 @@ def _say(order: Order, line: str) -> None:
 
 
 @contextmanager
-def _alone(order: Order) -> Iterator[None]:
+def _at_work(order: Order) -> Iterator[None]:
     """While no other setup changes this machine; `SetupError` where none is to be done here."""
     _refuse(order)
-    if order.top or order.dry_run:
-        yield
-        return
+    try:
+        with _alone() if not (order.top or order.dry_run) else nullcontext():
+            yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the next setup completes it") from None
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
     missing_directories(os.path.dirname(_LOCK))
     fd = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
     except BlockingIOError:
+        os.close(fd)
         raise SetupError(f"another setup is at work (it holds {_LOCK})") from None
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the next setup completes it") from None
+    try:
+        yield
     finally:
         os.close(fd)
 
