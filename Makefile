@@ -36,6 +36,7 @@ lab: .venv/.ready
 bench: .venv/.ready
 	$(PY) benchmarks/sweep.py
 	$(PY) benchmarks/purge.py
+	$(PY) benchmarks/idle.py 60
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -42,15 +42,15 @@ def main() -> None:
         place.close()
 
 
-def fill(place: ThrowawayStore, entries: int) -> None:
-    """That many valid paths, of which a third are derivations, and three stranded outputs."""
+def fill(place: ThrowawayStore, entries: int, stranded: int = 3) -> None:
+    """That many valid paths, of which a third are derivations, and some stranded outputs."""
     paths = [
         place.invent(f"package-{n}-1.0" + (".drv" if n % 3 == 0 else "")) for n in range(entries)
     ]
     for path in paths:
         os.close(os.open(place.path(path.base_name), os.O_CREAT | os.O_WRONLY, 0o444))
     place.register(*paths)
-    for n in range(0, 9, 3):
+    for n in range(0, 3 * stranded, 3):
         place.strand(paths[n])
 
 

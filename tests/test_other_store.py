@@ -47,4 +47,4 @@ def test_paths_of_another_store_directory_are_no_names_of_this(tmp_path: Path) -
     one, other = (ThrowawayStore.create(f"{tmp_path}/{name}") for name in "ab")
     one.add_valid("a")
     assert len(one.store_dir.path) == len(other.store_dir.path)
-    assert valid_names(one.state_dir, other.store_dir) == set()
+    assert set(valid_names(one.state_dir, other.store_dir)) == set()

@@ -4,6 +4,7 @@
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -139,6 +140,23 @@ def test_each_outcome_is_given_as_it_comes(tmp_path: Path) -> None:
         go_on.set()
         assert list(outcomes) == []
         server.join(10)
+
+
+def test_whoever_waits_for_the_helper_can_give_signs_of_life_and_leave(tmp_path: Path) -> None:
+    path = f"{tmp_path}/helper.sock"
+    waited: list[float] = []
+
+    def waiting() -> None:
+        waited.append(time.monotonic())
+        if len(waited) == 3:
+            raise LookupError
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        with pytest.raises(LookupError):
+            list(remove_through(path, waiting)([request()]))
+    assert 0.5 < waited[2] - waited[1] < 5
 
 
 @pytest.mark.parametrize(

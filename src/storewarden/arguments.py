@@ -17,7 +17,8 @@ exit codes:
   1    --exit-code and something was found; or the audit log is damaged
   2    wrong use
   3    the store, its database or Nix cannot be read or asked; nothing was removed
-  4    the helper or the audit log is not available; nothing (more) was removed
+  4    the helper or the audit log is not available, or another service runs; nothing
+       (more) was removed
   5    something could not be proved dead, removed, or shown
   70   a bug in storewarden
   130  interrupted
@@ -45,6 +46,18 @@ def parser() -> argparse.ArgumentParser:
     commands = tree.add_subparsers(required=True, metavar="COMMAND")
     _add_scan(commands)
     _add_audit(commands)
+    service = commands.add_parser(
+        "watch",
+        help="the service: watch the store and remove debris as it is stranded",
+        description="Runs until SIGTERM or Ctrl-C. SIGHUP reads the configuration again, SIGUSR1"
+        " sweeps the whole store now. Started by systemd or launchd after: sudo storewarden setup;"
+        " in a container without either it runs as root, in this one process.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    service.add_argument("--config", metavar="FILE", help=f"another than {DEFAULT_CONFIG}")
+    service.set_defaults(command="watch")
     check = commands.add_parser(
         "check-config", help="check a configuration file, and show all of it", allow_abbrev=False
     )

@@ -4,29 +4,29 @@
 import argparse
 import json
 import os
-import shutil
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from typing import TextIO
 
-from storewarden import auditlog, host, processes, report
+from storewarden import auditlog, report
 from storewarden.arguments import parser
-from storewarden.config import ConfigError, load_config
+from storewarden.config import Config, ConfigError, configured, load_config
 from storewarden.findings import Sweep
-from storewarden.repair import HelperUnavailableError, Remove, remove_through, repair, requests_for
+from storewarden.opening import open_remover, open_store, removes_here
+from storewarden.repair import HelperUnavailableError, repair, requests_for
 from storewarden.scan import sweep
+from storewarden.status import AlreadyRunningError
 from storewarden.store.entries import EntryKind
 from storewarden.store.errors import AuditUnavailableError, StorewardenError
-from storewarden.store.store import Store, build_users
-from storewarden.store.validity import Nix, ask, find_nix
 from storewarden.store.verdict import PROOF, REMOVED_BY_DEFAULT
 from storewarden.store.wire import Outcome, RemoveRequest, Status
 
 OK, FOUND, WRONG_USE, UNREADABLE, UNAVAILABLE, NOT_ALL = 0, 1, 2, 3, 4, 5
 BUG, INTERRUPTED = 70, 130
+_UNAVAILABLE = (HelperUnavailableError, AuditUnavailableError, AlreadyRunningError)
 
 _unshown: list[str] = []
 """What could not be written to stdout, a full disk there; told by the exit code."""
@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_USE
     except StorewardenError as cause:
         _error(str(cause))
-        unavailable = isinstance(cause, HelperUnavailableError | AuditUnavailableError)
-        return UNAVAILABLE if unavailable else UNREADABLE
+        return UNAVAILABLE if isinstance(cause, _UNAVAILABLE) else UNREADABLE
     except KeyboardInterrupt as cause:
         _error(str(cause) or "interrupted; nothing was removed")
         return INTERRUPTED
@@ -65,6 +64,8 @@ def _run(arguments: argparse.Namespace) -> int:
             return _check_config(arguments)
         case "setup":
             return _setup(arguments)
+        case "watch":
+            return _watch(arguments)
         case _:
             from storewarden.demo import demo  # noqa: PLC0415 - it brings the engine along
 
@@ -72,7 +73,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
-    store = _store(arguments)
+    config = _config(arguments)
+    store = open_store(config)
     kinds = frozenset(map(EntryKind, arguments.kind or EntryKind))
     # A kind that is only reported by default is removed where it is named.
     removed = kinds & PROOF.keys() if arguments.kind else REMOVED_BY_DEFAULT
@@ -89,7 +91,7 @@ def _scan(arguments: argparse.Namespace) -> int:
         asked = asked or _agreed(arguments, wanted)
         if wanted and not asked:
             _note("to remove what can go: sudo storewarden scan --yes")
-    outcomes = _repaired(arguments, store, found, wanted) if asked else None
+    outcomes = _repaired(arguments, config, found, wanted) if asked else None
     if arguments.json:
         _print(report.sweep_json(found, store, outcomes))
     return _exit_code(arguments, found, outcomes or [])
@@ -106,15 +108,21 @@ def _agreed(arguments: argparse.Namespace, wanted: tuple[RemoveRequest, ...]) ->
         return False
 
 
+def _config(arguments: argparse.Namespace) -> Config:
+    """What the command line says of the store, as a configuration."""
+    given = {one.name: getattr(arguments, one.name, None) for one in fields(Config)}
+    return replace(Config(), **{name: value for name, value in given.items() if value is not None})
+
+
 def _repaired(
     arguments: argparse.Namespace,
-    store: Store,
+    config: Config,
     found: Sweep,
     wanted: tuple[RemoveRequest, ...],
 ) -> list[Outcome]:
     """What became of each, told as it happens. Ctrl-C ends it after the batch at work."""
-    in_process = os.stat(store.store_dir.path).st_uid == os.geteuid()
-    remove = _remove_here(arguments, store) if in_process else remove_through(arguments.socket)
+    store = open_store(config)
+    remove = open_remover(config, store)
     interrupted: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
@@ -125,7 +133,8 @@ def _repaired(
 
     def outcomes() -> Iterator[Outcome]:
         # Also where nothing lies about: a run that was killed may have left an open intent.
-        if in_process and not wanted and (found.leftovers or os.path.exists(arguments.audit_log)):
+        begun = found.leftovers or os.path.exists(config.audit_log)
+        if not wanted and begun and removes_here(store):
             yield from remove(())
         yield from repair(wanted, remove, lambda: bool(interrupted))
 
@@ -142,43 +151,6 @@ def _repaired(
     if interrupted:
         raise KeyboardInterrupt("interrupted; what is listed was done, the rest is untouched")
     return done
-
-
-def _remove_here(arguments: argparse.Namespace, store: Store) -> Remove:
-    """The engine in this process, for the owner of the store (root, nearly always)."""
-    from storewarden.helper import engine  # noqa: PLC0415 - only who may remove loads it
-
-    if os.geteuid() == 0:
-        try:
-            host.make_writable(store.view)
-        except OSError as cause:
-            raise StorewardenError(
-                f"{store.view} is mounted read-only and cannot be made writable here: {cause}"
-            ) from cause
-    via = f"by sudo of uid {sudo}" if (sudo := os.environ.get("SUDO_UID")) else "by hand"
-    requester = engine.Requester(os.getuid(), os.getpid(), via)
-
-    def remove(requests: Sequence[RemoveRequest]) -> Iterator[Outcome]:
-        return engine.remove(store, requests, audit_log=arguments.audit_log, requester=requester)
-
-    return remove
-
-
-def _store(arguments: argparse.Namespace) -> Store:
-    root = os.geteuid() == 0
-    wanted = arguments.nix or (None if root else shutil.which("nix"))
-    nix = Nix(find_nix(wanted), arguments.store_dir, arguments.state_dir)
-    allocated = (host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT)
-    return Store(
-        store_dir=arguments.store_dir,
-        state_dir=arguments.state_dir,
-        build_users=build_users(arguments.build_group, allocated),
-        ask_nix=lambda paths: ask(nix, paths),
-        # Root's witness has the last word, so it is the one that needs no third party's code.
-        processes_of=host.processes_of if root else processes.processes_of,
-        min_age=arguments.min_age,
-        view=arguments.store_dir.path,
-    )
 
 
 def _exit_code(arguments: argparse.Namespace, found: Sweep, outcomes: list[Outcome]) -> int:
@@ -228,6 +200,14 @@ def _setup(arguments: argparse.Namespace) -> int:
     top = os.path.abspath(arguments.root) if arguments.root else ""
     order = Order(top, arguments.dry_run, arguments.json, _print)
     (uninstall if arguments.uninstall else install)(order)
+    return OK
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from storewarden.log import open_log  # noqa: PLC0415 - only the service needs these libraries
+    from storewarden.watch import watch  # noqa: PLC0415 - likewise
+
+    watch(lambda: configured(arguments.config), open_log())
     return OK
 
 

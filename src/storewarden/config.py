@@ -5,6 +5,7 @@ What is not said has a default that removes debris and nothing else. The helper 
 """
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -79,6 +80,13 @@ def load_config(path: str) -> Config:
         return parse_config(document)
     except (ConfigError, ValueError, RecursionError) as cause:
         raise ConfigError(f"{path}: {cause}") from cause
+
+
+def configured(path: str | None) -> Config:
+    """The configuration in that file; None is the default place, where there need not be one."""
+    if path is None and not os.path.lexists(DEFAULT_CONFIG):
+        return Config()
+    return load_config(path or DEFAULT_CONFIG)
 
 
 def parse_config(document: Mapping[str, object]) -> Config:

@@ -2,6 +2,7 @@
 """From findings to outcomes: through the helper's socket, or by an engine given by the caller."""
 
 import socket
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from storewarden.findings import Finding
@@ -18,6 +19,8 @@ from storewarden.store.wire import (
 )
 
 Remove = Callable[[Sequence[RemoveRequest]], Iterator[Outcome]]
+_SEND_SECONDS = 10.0
+_WAITING_SECONDS = 1.0
 _REPLY_SECONDS = 600.0
 """Between two lines of a reply: a large tree takes its time to purge."""
 
@@ -54,16 +57,20 @@ def repair(
         yield from remove(batch)
 
 
-def remove_through(socket_path: str) -> Remove:
-    """The `Remove` that asks the helper which listens there."""
+def remove_through(socket_path: str, waiting: Callable[[], None] = lambda: None) -> Remove:
+    """The `Remove` that asks the helper which listens there.
+
+    `waiting` is called about every second while the helper works; what it raises goes through,
+    and the helper ends by itself what it has begun.
+    """
 
     def remove(requests: Sequence[RemoveRequest]) -> Iterator[Outcome]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_REPLY_SECONDS)
+            connection.settimeout(_SEND_SECONDS)
             try:
                 connection.connect(socket_path)
                 _send(connection, encode_request(tuple(requests)))
-                yield from _outcomes(connection)
+                yield from _outcomes(_lines(connection, waiting))
             except OSError as cause:
                 reason = (cause.strerror or str(cause)).lower()
                 raise HelperUnavailableError(
@@ -81,24 +88,43 @@ def _send(connection: socket.socket, line: bytes) -> None:
         return  # refused at once; the reply says why
 
 
-def _outcomes(connection: socket.socket) -> Iterator[Outcome]:
-    with connection.makefile("rb") as lines:
-        while True:
-            line = lines.readline(MAX_REPLY)
-            if not line.endswith(b"\n"):
-                raise HelperUnavailableError(
-                    "the helper ended before its answer did; its log says why, and its next run"
-                    " finishes what it began"
-                )
-            match decode_reply(line):
-                case Outcome() as outcome:
-                    yield outcome
-                case "":
-                    return
-                case str(error) if "may not ask" in error:
-                    raise HelperUnavailableError(error)
-                case str(error):
-                    raise StoreUnreadableError(error)
+def _lines(connection: socket.socket, waiting: Callable[[], None]) -> Iterator[bytes]:
+    """What the helper sends, line by line; the last may be torn."""
+    connection.settimeout(_WAITING_SECONDS)
+    data, heard = b"", time.monotonic()
+    while True:
+        waiting()
+        try:
+            more = connection.recv(MAX_REPLY)
+        except TimeoutError:
+            if time.monotonic() - heard > _REPLY_SECONDS:
+                raise
+            continue
+        heard = time.monotonic()
+        *lines, data = (data + more).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+        if not more or len(data) > MAX_REPLY:
+            yield data
+            return
+
+
+def _outcomes(lines: Iterator[bytes]) -> Iterator[Outcome]:
+    for line in lines:
+        if not line.endswith(b"\n"):
+            break
+        match decode_reply(line):
+            case Outcome() as outcome:
+                yield outcome
+            case "":
+                return
+            case str(error) if "may not ask" in error:
+                raise HelperUnavailableError(error)
+            case str(error):
+                raise StoreUnreadableError(error)
+    raise HelperUnavailableError(
+        "the helper ended before its answer did; its log says why, and its next run"
+        " finishes what it began"
+    )
 
 
 __all__ = ["BadMessageError", "HelperUnavailableError", "remove_through", "repair", "requests_for"]

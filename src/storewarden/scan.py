@@ -7,7 +7,7 @@ notes say so.
 
 import os
 import pwd
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from storewarden.findings import Finding, Sweep
@@ -17,8 +17,6 @@ from storewarden.store.derivers import Deriver, find_derivers
 from storewarden.store.entries import (
     Entry,
     EntryKind,
-    classify,
-    is_private,
     list_names,
     look,
     open_directory,
@@ -37,18 +35,7 @@ from storewarden.store.verdict import (
     Verdict,
     judge,
 )
-
-_Found = tuple[Entry, EntryKind]
-
-
-@dataclass(frozen=True, slots=True)
-class _Strays:
-    """The names to look at, what the database says of them, and what is missing on disk."""
-
-    names: list[str]
-    in_database: Fact
-    missing: list[str]
-    notes: tuple[str, ...]
+from storewarden.strays import Found, Strays, entries_of, strays, strays_among
 
 
 def sweep(store: Store, kinds: Collection[EntryKind] = tuple(EntryKind)) -> Sweep:
@@ -56,55 +43,37 @@ def sweep(store: Store, kinds: Collection[EntryKind] = tuple(EntryKind)) -> Swee
     store_fd = open_directory(store.view)
     try:
         names = list_names(store_fd)
-        strays = _strays(store, store_fd, names)
-        store_uid = os.fstat(store_fd).st_uid
-        seen = [e for name in strays.names if (e := look(store_fd, name)) is not None]
-        entries = [entry for entry in seen if not is_private(entry, store_uid)]
-        found = [
-            (entry, classify(entry, store_uid=store_uid, build_users=store.build_users))
-            for entry in entries
-        ]
-        scene = _scene(store, store_fd, names, strays, found)
-        # All are judged, whatever was asked for: what a lock file covers decides about it.
-        findings = [finding for finding in _findings(scene, found) if finding.kind in kinds]
+        return _sweep(store, store_fd, names, strays(store, store_fd, names), kinds)
     finally:
         os.close(store_fd)
+
+
+def sweep_among(store: Store, among: Collection[str], kinds: Collection[EntryKind]) -> Sweep:
+    """The same for those names alone, and without what is missing."""
+    store_fd = open_directory(store.view)
+    try:
+        # Together with what a lock file covers: that decides about it.
+        covered = {path.base_name for n in among for path in covered_paths(n, store.store_dir)}
+        wanted = strays_among(store, covered.union(among))
+        # All names, because a lock file or a derivation beside it tells whose an output is.
+        names = list_names(store_fd) if wanted.names else []
+        return _sweep(store, store_fd, names, wanted, kinds)
+    finally:
+        os.close(store_fd)
+
+
+def _sweep(
+    store: Store, store_fd: int, names: list[str], wanted: Strays, kinds: Collection[EntryKind]
+) -> Sweep:
+    found, leftovers = entries_of(store, store_fd, wanted.names)
+    scene = _scene(store, store_fd, names, wanted, found)
+    # All are judged, whatever was asked for: what a lock file covers decides about it.
+    findings = [finding for finding in _findings(scene, found) if finding.kind in kinds]
     if EntryKind.MISSING in kinds:
-        findings += [_missing(store, name) for name in strays.missing]
+        findings += [_missing(store, name) for name in wanted.missing]
     silent = [f.detail for f in scene.answers.values() if f.known is Known.UNKNOWN]
     ordered = tuple(sorted(findings, key=lambda finding: finding.base_name))
-    return Sweep(ordered, strays.notes, silent[0] if silent else "", len(seen) > len(entries))
-
-
-def _strays(store: Store, store_fd: int, names: list[str]) -> _Strays:
-    """The difference of two sets, so that nothing is looked at but what is unregistered.
-
-    The directory is listed before the database is read: what is registered in between is no
-    stray, and what looks missing is looked for again.
-    """
-    try:
-        valid = database.valid_names(store.state_dir, store.store_dir)
-    except database.DatabaseUnseenError as cause:
-        notes = (f"{cause}; found by owner instead, so what root left behind is not listed",)
-        return _Strays(_strange_owners(store_fd, names), Fact(Known.UNKNOWN), [], notes)
-    here = set(names)
-    strays = here - valid
-    paths = [n for n in strays if not n.endswith(".lock") and StorePath.maybe(n) is not None]
-    database.Census(len(valid), len(here) - len(strays), len(paths)).check()
-    gone = [name for name in valid - here if look(store_fd, name) is None]
-    missing = database.still_valid(store.state_dir, store.store_dir, gone) if gone else []
-    return _Strays(list(strays), Fact(Known.NO), missing, ())
-
-
-def _strange_owners(store_fd: int, names: Iterable[str]) -> list[str]:
-    """The names whose owner is not the store's, and the lock files: all that needs no database."""
-    store_uid = os.fstat(store_fd).st_uid
-    return [
-        name
-        for name in names
-        if (entry := look(store_fd, name)) is not None
-        and (entry.uid != store_uid or parse_lock_name(name) or entry.store_path is None)
-    ]
+    return Sweep(ordered, wanted.notes, silent[0] if silent else "", leftovers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +88,21 @@ class _Scene:
 
 
 def _scene(
-    store: Store, store_fd: int, names: list[str], strays: _Strays, found: Sequence[_Found]
+    store: Store, store_fd: int, names: list[str], wanted: Strays, found: Sequence[Found]
 ) -> _Scene:
     asked = [path for entry, _ in found if (path := entry.store_path) is not None]
-    wanted = [p for e, kind in found if kind is EntryKind.OUTPUT and (p := e.store_path)]
-    known = database.known_derivers(store.state_dir, store.store_dir, wanted)
+    outputs = [p for e, kind in found if kind is EntryKind.OUTPUT and (p := e.store_path)]
+    known = database.known_derivers(store.state_dir, store.store_dir, outputs)
     return _Scene(
         store_fd=store_fd,
-        in_database=strays.in_database,
+        in_database=wanted.in_database,
         answers=store.ask_nix(asked) if asked else {},
-        derivers=known | find_derivers(wanted, names, store.store_dir),
+        derivers=known | find_derivers(outputs, names, store.store_dir),
         sight=look_around(store, store_fd, {entry.uid for entry, _ in found}),
     )
 
 
-def _findings(scene: _Scene, found: Sequence[_Found]) -> list[Finding]:
+def _findings(scene: _Scene, found: Sequence[Found]) -> list[Finding]:
     """Lock files last: one that covers a kept entry is kept with it."""
     findings: list[Finding] = []
     kept: set[str] = set()

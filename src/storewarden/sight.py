@@ -77,6 +77,16 @@ class Sight:
             Claim.INSIDE: self._inside(entry) if kind is EntryKind.CHROOT else NO,
         }
 
+    def is_held(self, entry: Entry) -> bool:
+        """Whether somebody is seen to hold the flock of that file."""
+        return entry.inode in (self.holders or ())
+
+    def user_is_busy(self, uid: int) -> bool:
+        """Whether a build is seen to use that build user, or a process to run as it."""
+        if self._held_below_state(self.store.build_users.user_lock(uid)).known is Known.YES:
+            return True
+        return bool(self.store.processes_of(self.store.build_users.under_lock_of(uid)))
+
     def _lock(self, base_name: str, inode: int) -> Lock:
         if self.holders is None:
             return Lock(base_name, Known.UNKNOWN)

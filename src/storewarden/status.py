@@ -70,7 +70,8 @@ class Status:
     """How often a removal failed, in whole or in part."""
     problems: Mapping[str, str] = field(default_factory=dict)
     """What is wrong now, in plain words, by where: `store`, `nix`, `helper`, `configuration`,
-    `fuse`, `wakes`, `metrics`. Empty when all is well."""
+    `leftovers`,
+    `fuse`, `wakes`, `status`, `metrics`. Empty when all is well."""
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import pytest
 
 from helper.bench import names, records, request, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
-from storewarden.helper.survey import Survey, mount_of, survey
+from storewarden.helper.survey import Survey, survey
+from storewarden.host import mount_of
 from storewarden.store.derivers import Deriver
 from storewarden.store.entries import EntryKind, open_directory
 from storewarden.store.errors import StoreUnreadableError

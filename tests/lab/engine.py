@@ -13,14 +13,14 @@ OF_A_LOCK = STEPS[:3]
 # argv: audit log, step, what to do there, path.
 _PROGRAM = """
 import os, signal, sys
-from storewarden import arguments, cli
+from storewarden import arguments, cli, opening
 from storewarden.helper import engine
 from storewarden.repair import requests_for
 from storewarden.scan import sweep
 
 log, wanted, how, path = sys.argv[1:]
 asked = arguments.parser().parse_args(["scan", "--yes", "--min-age", "0", "--audit-log", log])
-store = cli._store(asked)
+store = opening.open_store(cli._config(asked))
 found = [f for f in sweep(store).findings if store.store_dir.join(f.base_name) == path]
 
 def checkpoint(step):

@@ -39,4 +39,4 @@ def test_a_sample_is_spread_over_the_paths_that_are_there(place: ThrowawayStore)
         count, names = sample(connection, place.store_dir)
     assert count == 503
     assert len(names) == len(set(names)) == 64
-    assert set(names) <= valid_names(place.state_dir, place.store_dir)
+    assert set(names) <= set(valid_names(place.state_dir, place.store_dir))

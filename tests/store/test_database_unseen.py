@@ -28,13 +28,13 @@ def test_without_shared_memory_and_no_right_to_make_it_the_database_is_unseen(
     sealed: ThrowawayStore,
 ) -> None:
     with pytest.raises(DatabaseUnseenError):
-        valid_names(sealed.state_dir, sealed.store_dir)
+        set(valid_names(sealed.state_dir, sealed.store_dir))
 
 
 def test_a_database_without_permission_is_unseen(sealed: ThrowawayStore) -> None:
     os.chmod(f"{sealed.state_dir}/db/db.sqlite", 0)
     with pytest.raises(DatabaseUnseenError):
-        valid_names(sealed.state_dir, sealed.store_dir)
+        set(valid_names(sealed.state_dir, sealed.store_dir))
 
 
 @pytest.mark.parametrize("name", ["db", "db/schema"])
@@ -43,7 +43,7 @@ def test_a_schema_without_permission_is_unseen(sealed: ThrowawayStore, name: str
     os.chmod(path, 0)
     try:
         with pytest.raises(DatabaseUnseenError, match="permission denied"):
-            valid_names(sealed.state_dir, sealed.store_dir)
+            set(valid_names(sealed.state_dir, sealed.store_dir))
     finally:
         os.chmod(path, 0o700)
 

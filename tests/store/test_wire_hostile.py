@@ -107,7 +107,6 @@ def test_another_operation_is_refused(operation: object) -> None:
 @pytest.mark.parametrize(
     "entries",
     [
-        [],
         {},
         None,
         "x",
@@ -129,11 +128,15 @@ def test_another_operation_is_refused(operation: object) -> None:
         {"0": entry()},
     ],
 )
-def test_entries_that_are_not_1_to_16_different_ones_are_refused(entries: object) -> None:
+def test_entries_that_are_not_up_to_16_different_ones_are_refused(entries: object) -> None:
     line = message(entries=entries)
     assert len(line) <= MAX_REQUEST
     with pytest.raises(BadMessageError):
         decode_request(line)
+
+
+def test_none_at_all_asks_for_what_was_begun_to_be_finished() -> None:
+    assert decode_request(message(entries=[])) == ()
 
 
 def test_16_entries_are_the_most() -> None:

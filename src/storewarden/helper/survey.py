@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from storewarden.helper.claims import temp_roots
-from storewarden.host import mounts, peer
+from storewarden.host import mount_of, mounts, peer
 from storewarden.store.database import Census, connect, known_derivers, sample
 from storewarden.store.derivers import Deriver, find_derivers
 from storewarden.store.entries import look
@@ -21,8 +21,6 @@ SHARED_FILE_SYSTEMS = frozenset(
     {"9p", "afs", "ceph", "cifs", "nfs", "nfs4", "overlay", "smb3", "smbfs", "virtiofs", "webdav"}
 )
 """Others may write there without our seeing their locks, or the entry may lie in a lower layer."""
-
-
 _DASH = 32
 _CONNECT_SECONDS = 5.0
 
@@ -123,14 +121,3 @@ def _check_namespace(store: Store) -> None:
             "nix-daemon runs outside this container, so its builders cannot be seen from here;"
             " nothing is removed; run storewarden where nix-daemon runs"
         )
-
-
-def mount_of(path: str, seen: Sequence[tuple[str, str]]) -> tuple[str, str]:
-    """Mount point and file system type of what `path` is on: the longest mount point above it."""
-    best, kind = "", ""
-    for point, found in seen:
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        # Of two mounts on one point the later one is on top.
-        if inside and len(point) >= len(best):
-            best, kind = point, found
-    return best, kind

@@ -5,6 +5,7 @@ Both modules have the same functions with the same types; None always means "can
 """
 
 import sys
+from collections.abc import Sequence
 
 if sys.platform == "darwin":
     from storewarden.host.darwin import (
@@ -39,9 +40,21 @@ __all__ = [
     "PER_SLOT",
     "lock_holders",
     "make_writable",
+    "mount_of",
     "mounts",
     "peer",
     "processes_inside",
     "processes_of",
     "rename_exclusive",
 ]
+
+
+def mount_of(path: str, seen: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """Mount point and file system type of what `path` is on: the longest mount point above it."""
+    best, kind = "", ""
+    for point, found in seen:
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        # Of two mounts on one point the later one is on top.
+        if inside and len(point) >= len(best):
+            best, kind = point, found
+    return best, kind

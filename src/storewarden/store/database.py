@@ -97,14 +97,15 @@ def connect(state_dir: str) -> Iterator[sqlite3.Connection]:
         raise _explain(path, cause) from cause
 
 
-def valid_names(state_dir: str, store_dir: StoreDir) -> set[str]:
-    """Base names of all valid paths. About 0.1 s for 200,000."""
+def valid_names(state_dir: str, store_dir: StoreDir) -> Iterator[str]:
+    """Base names of all valid paths, one after the other. About 0.1 s for 200,000."""
     # Only what lies in this store directory: "0" is the character after "/".
     first, after = f"{store_dir.path}/", f"{store_dir.path}0"
     query = "SELECT substr(path, ?) FROM ValidPaths WHERE path > ? AND path < ?"
     with connect(state_dir) as connection:
         rows = connection.execute(query, (len(first) + 1, first, after))
-        return {name for (name,) in rows}
+        for (name,) in rows:
+            yield name
 
 
 def registered(connection: sqlite3.Connection, store_dir: StoreDir, path: StorePath) -> Known:

@@ -62,6 +62,8 @@ class Judgement:
     reasons: tuple[str, ...]
     unknown: tuple[Claim, ...] = ()
     """The claims that could not be settled."""
+    claims: tuple[Claim, ...] = ()
+    """Those that hold."""
 
 
 Facts = Mapping[Claim, Fact]
@@ -148,12 +150,12 @@ def judge(kind: EntryKind, facts: Facts) -> Judgement:
         return Judgement(Verdict.KEEP, (REPORT_ONLY[kind],))
     unseen = Fact(Known.UNKNOWN)
     looked = {claim: facts.get(claim, unseen) for claim in PROOF[kind]}
-    claims = [claim for claim, fact in looked.items() if fact.known is Known.YES]
+    claims = tuple(claim for claim, fact in looked.items() if fact.known is Known.YES)
     unknown = tuple(claim for claim, fact in looked.items() if fact.known is Known.UNKNOWN)
     doubts = tuple(explain(claim, looked[claim]) for claim in unknown)
     if claims:
         reasons = tuple(explain(claim, looked[claim]) for claim in claims)
-        return Judgement(Verdict.KEEP, reasons, unknown)
+        return Judgement(Verdict.KEEP, reasons, unknown, claims)
     if Claim.VALID_TO_NIX in unknown:
         return Judgement(Verdict.KEEP, doubts, unknown)
     if unknown:

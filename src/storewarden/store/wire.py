@@ -88,15 +88,18 @@ def batches(requests: tuple[RemoveRequest, ...]) -> tuple[tuple[RemoveRequest, .
 
 
 def decode_request(untrusted_line: bytes) -> tuple[RemoveRequest, ...]:
-    """The requests of one line; `BadMessageError` says what is wrong with it."""
+    """The requests of one line; `BadMessageError` says what is wrong with it.
+
+    None at all asks for what an earlier run left behind to be finished.
+    """
     if len(untrusted_line) > MAX_REQUEST:
         raise BadMessageError(f"a request is longer than {MAX_REQUEST} bytes")
     message = _members(load(untrusted_line), {"v", "op", "entries"})
     if _integer(message["v"]) != VERSION or message["op"] != "remove":
         raise BadMessageError(f"only version {VERSION} and the operation 'remove' are known")
     untrusted_entries = message["entries"]
-    if not isinstance(untrusted_entries, list) or not 0 < len(untrusted_entries) <= MAX_BATCH:
-        raise BadMessageError(f"a request names 1 to {MAX_BATCH} entries")
+    if not isinstance(untrusted_entries, list) or len(untrusted_entries) > MAX_BATCH:
+        raise BadMessageError(f"a request names at most {MAX_BATCH} entries")
     requests = tuple(_request(untrusted) for untrusted in untrusted_entries)
     if len({request.base_name for request in requests}) != len(requests):
         raise BadMessageError("a request names an entry twice")

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""From a configuration to a store and its witnesses, and to who may remove in it."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+
+from storewarden import host, processes
+from storewarden.config import Config
+from storewarden.repair import Remove, remove_through
+from storewarden.store.errors import StorewardenError
+from storewarden.store.store import Store, build_users
+from storewarden.store.validity import Nix, ask, find_nix
+from storewarden.store.wire import Outcome, RemoveRequest
+
+
+def open_store(config: Config) -> Store:
+    """The store that the configuration names, with its build users as they are now."""
+    root = os.geteuid() == 0
+    wanted = config.nix or (None if root else shutil.which("nix"))
+    nix = Nix(find_nix(wanted), config.store_dir, config.state_dir)
+    allocated = (host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT)
+    return Store(
+        store_dir=config.store_dir,
+        state_dir=config.state_dir,
+        build_users=build_users(config.build_group, allocated),
+        ask_nix=lambda paths: ask(nix, paths),
+        # Root's witness has the last word, so it is the one that needs no third party's code.
+        processes_of=host.processes_of if root else processes.processes_of,
+        min_age=config.min_age,
+        view=config.store_dir.path,
+    )
+
+
+def removes_here(store: Store) -> bool:
+    """Whether this process may remove by itself: the store's owner (root, nearly always)."""
+    return os.stat(store.store_dir.path).st_uid == os.geteuid()
+
+
+def open_remover(
+    config: Config, store: Store, waiting: Callable[[], None] = lambda: None
+) -> Remove:
+    """How this process has entries removed: by the engine in it, or else through the helper.
+
+    `waiting` is called every second while the helper is waited for; what it raises ends that.
+    """
+    if not removes_here(store):
+        return remove_through(config.socket, waiting)
+    from storewarden.helper import engine  # noqa: PLC0415 - only who may remove loads it
+
+    if os.geteuid() == 0:
+        try:
+            host.make_writable(store.view)
+        except OSError as cause:
+            raise StorewardenError(
+                f"{store.view} is mounted read-only and cannot be made writable here: {cause}"
+            ) from cause
+    via = f"by sudo of uid {sudo}" if (sudo := os.environ.get("SUDO_UID")) else "by hand"
+    requester = engine.Requester(os.getuid(), os.getpid(), via)
+
+    def remove(requests: Sequence[RemoveRequest]) -> Iterator[Outcome]:
+        return engine.remove(store, requests, audit_log=config.audit_log, requester=requester)
+
+    return remove

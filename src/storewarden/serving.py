@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""What the service works with: its store, and who removes for it, so that it can be interrupted."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from structlog.typing import FilteringBoundLogger
+
+from storewarden.config import Config, Mode
+from storewarden.opening import open_remover, open_store, removes_here
+from storewarden.repair import HelperUnavailableError
+from storewarden.rounds import Work, problem
+from storewarden.store.errors import StorewardenError
+from storewarden.store.paths import StorePath
+from storewarden.store.store import AskNix, Store
+from storewarden.store.validity import BATCH
+from storewarden.store.verdict import Fact, Known
+
+
+class Ended(Exception):  # noqa: N818 - it is no error
+    """Told to end while somebody else is waited for, who goes on alone."""
+
+
+def open_work(
+    config: Config,
+    log: FilteringBoundLogger,
+    pulse: Callable[[], None],
+    ended: Callable[[], bool],
+) -> Work:
+    """The memory of a service that begins. `HelperUnavailableError` where that was never set up.
+
+    `pulse` is called at least every ten seconds of work, and `ended` tells whether to end.
+    """
+    store = open_store(config)
+    here = removes_here(store)
+    if config.mode is Mode.REPAIR and not here and not os.path.exists(config.socket):
+        raise HelperUnavailableError(
+            f"there is no helper: {config.socket} does not exist; set it up with: sudo storewarden"
+            ' setup; or only report, with mode = "report" in the configuration'
+        )
+    work = Work(config, store, lambda _: iter(()), log, pulse, ended)
+    refresh(work)
+    return work
+
+
+def refresh(work: Work) -> None:
+    """Open store and remover anew: build users, mounts and configuration may have changed."""
+
+    def waiting() -> None:
+        work.pulse()
+        if work.ended():
+            raise Ended
+
+    store = open_store(work.config)
+    work.store = replace(store, ask_nix=_pulsing(store, waiting))
+    try:
+        work.remove = open_remover(work.config, work.store, waiting)
+    except (StorewardenError, OSError) as cause:
+        problem(work, "helper", str(cause))
+
+
+def _pulsing(store: Store, waiting: Callable[[], None]) -> AskNix:
+    """Ask in portions, a sign of life before each: thousands of paths take Nix a while."""
+
+    def ask(paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
+        answers: dict[StorePath, Fact] = {}
+        for start in range(0, len(paths), BATCH):
+            waiting()
+            answers |= store.ask_nix(paths[start : start + BATCH])
+            silent = [fact for fact in answers.values() if fact.known is Known.UNKNOWN]
+            if silent:
+                # One wait is enough: what hangs now would hang for every batch to come.
+                return dict.fromkeys(paths, silent[0]) | answers
+        return answers
+
+    return ask
