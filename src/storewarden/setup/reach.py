@@ -11,7 +11,7 @@ from storewarden.setup import darwin, linux
 from storewarden.setup.trust import SetupError
 
 _SECONDS = 60
-_ASK = """
+ASK = """
 import sys
 from storewarden.repair import remove_through
 from storewarden.store.entries import EntryKind
@@ -40,7 +40,7 @@ def check_reach(python: str) -> None:
     user = pwd.getpwnam(owner)
     try:
         done = subprocess.run(
-            [python, "-I", "-B", "-c", _ASK, path],
+            [python, "-I", "-B", "-c", ASK, path],
             capture_output=True,
             text=True,
             timeout=_SECONDS,
