@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("config", nargs="?", default=DEFAULT_CONFIG, metavar="FILE")
     check.add_argument("--json", action="store_true")
     check.set_defaults(command="check-config")
+    _add_setup(commands)
     demo = commands.add_parser(
         "demo", help="show all of it on a throwaway store; needs no Nix", allow_abbrev=False
     )
@@ -126,6 +127,22 @@ def _add_audit(commands: "argparse._SubParsersAction[_Parser]") -> None:
         action.add_argument("--json", action="store_true")
         action.add_argument("--audit-log", default=_DEFAULT.audit_log, metavar="PATH")
         action.set_defaults(command=f"audit {name}")
+
+
+def _add_setup(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    setup = commands.add_parser(
+        "setup",
+        help="set the service up on this machine, or take it back",
+        description="Writes what systemd or launchd needs, shows each step, and changes nothing"
+        " where everything is as it should be (docs/service.md).",
+        allow_abbrev=False,
+    )
+    add = setup.add_argument
+    add("-n", "--dry-run", action="store_true", help="only show what would be done")
+    add("--uninstall", action="store_true", help="take away what setup wrote; not the audit log")
+    add("--root", default="", metavar="DIR", help="write below DIR and run nothing, for packages")
+    add("--json", action="store_true", help="show the steps as one JSON object")
+    setup.set_defaults(command="setup")
 
 
 def _seconds(text: str) -> float:

@@ -53,21 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    match arguments.command:
-        case "scan":
-            return _scan(arguments)
-        case "audit show":
-            return _audit_show(arguments)
-        case "audit verify":
-            return _audit_verify(arguments)
-        case "check-config":
-            return _check_config(arguments)
-        case "watch":
-            return _watch(arguments)
-        case _:
-            from storewarden.demo import demo  # noqa: PLC0415 - it brings the engine along
-
-            return demo(_print)
+    commands = {
+        "scan": _scan,
+        "audit show": _audit_show,
+        "audit verify": _audit_verify,
+        "check-config": _check_config,
+        "watch": _watch,
+        "setup": _setup,
+        "demo": _demo,
+    }
+    return commands[arguments.command](arguments)
 
 
 def _scan(arguments: argparse.Namespace) -> int:
@@ -192,12 +187,27 @@ def _check_config(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _setup(arguments: argparse.Namespace) -> int:
+    from storewarden.setup.run import Order, install, uninstall  # noqa: PLC0415 - seldom wanted
+
+    top = os.path.abspath(arguments.root) if arguments.root else ""
+    order = Order(top, arguments.dry_run, arguments.json, _print)
+    (uninstall if arguments.uninstall else install)(order)
+    return OK
+
+
 def _watch(arguments: argparse.Namespace) -> int:
     from storewarden.log import open_log  # noqa: PLC0415 - only the service needs these libraries
     from storewarden.watch import watch  # noqa: PLC0415 - likewise
 
     watch(lambda: configured(arguments.config), open_log())
     return OK
+
+
+def _demo(_arguments: argparse.Namespace) -> int:
+    from storewarden.demo import demo  # noqa: PLC0415 - it brings the engine along
+
+    return demo(_print)
 
 
 def _print(line: str) -> None:

@@ -24,7 +24,7 @@ mkdir -p "/sys/fs/cgroup/$1"
 echo $$ > "/sys/fs/cgroup/$1/cgroup.procs"
 exec systemd-nspawn --quiet --boot --register=no --keep-unit --machine="$1" --directory="$2" \
     --private-network --link-journal=no --console=read-only --bind="$3" \
-    --bind-ro="$4/src:/opt/storewarden" --bind-ro="$4/tests:$3/source/tests"
+    --bind-ro="$4/src:$3/source/src" --bind-ro="$4/tests:$3/source/tests"
 """
 
 
@@ -49,7 +49,7 @@ def boot(suite: str, base: str) -> Rig:
         first,
         enter=("nsenter", f"--target={first}", *_SPACES),
         accounts=f"{where}/etc",
-        sources="/opt/storewarden",
+        sources=f"{base}/source/src",
         started=[],
     )
     _wait_for_systemd(namespace)

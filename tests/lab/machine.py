@@ -99,7 +99,7 @@ def control(rig: Rig, *words: str) -> str:
 
 def _furnish(base: str) -> None:
     os.chmod(base, 0o755)  # noqa: S103 - ordinary users run things in it
-    for place in (*PLACES, "source/tests"):
+    for place in (*PLACES, "source/src", "source/tests"):
         os.makedirs(f"{base}/{place}", exist_ok=True)
     os.chmod(f"{base}/audit", 0o700)
     os.chmod(f"{base}/scratch", 0o1777)  # noqa: S103 - it is everybody's TMPDIR

@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: MIT
 """`python -I -m storewarden.helper`: the engine behind a Unix socket, one request at a time.
 
-It reads no configuration file and no variable but systemd's LISTEN_*. The allowed uids only
-limit who may ask; it is meant to be safe if every local user could.
+It reads no configuration file and no variable but systemd's LISTEN_* and NOTIFY_SOCKET. The allowed
+uids only limit who may ask; it is meant to be safe if every local user could.
+
+systemd is told READY and STOPPING, but not that it is alive: a purge lasts as long as the tree is
+large, and the only wait that could hang, for Nix, has an end of its own.
 """
 
 import argparse
 import os
+import pwd
 import select
 import signal
 import socket
-import stat
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from storewarden import host
 from storewarden.helper.engine import Requester, remove
-from storewarden.helper.listening import listening
+from storewarden.helper.listening import listening, notify
+from storewarden.helper.surroundings import check_surroundings, check_view
 from storewarden.store.errors import BadMessageError, StorewardenError
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store, build_users
@@ -31,15 +36,14 @@ _REQUEST_SECONDS = 10.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until idle for too long or told to end; 0 then, 2 for bad use, 3 for a broken world."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if not arguments.allow_uid:
+        parser.error("say who may ask, with --allow-uid UID or --allow-user NAME")
     os.umask(0o077)
     try:
-        _check_surroundings(arguments)
-        os.chdir("/")
-        if arguments.view == arguments.store_dir:
-            host.make_writable(arguments.store_dir)
-        _check_view(arguments)
         with listening(arguments.socket, arguments.allow_uid) as listener:
+            _prepare(listener, arguments)
             _serve(listener, arguments)
     except (StorewardenError, OSError) as cause:
         _say(3, f"storewarden-helper: error: {cause}")
@@ -50,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="storewarden-helper", allow_abbrev=False)
     add = parser.add_argument
-    add("--allow-uid", type=int, action="append", required=True, metavar="UID")
+    add("--allow-uid", type=int, action="append", metavar="UID")
+    add("--allow-user", type=_uid_of, action="append", dest="allow_uid", metavar="NAME")
     add("--socket", default=DEFAULT_SOCKET)
     add("--store-dir", default="/nix/store")
     add("--state-dir", default="/nix/var/nix")
@@ -63,35 +68,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_surroundings(arguments: argparse.Namespace) -> None:
-    """Refuse to run where somebody else could have put code into this process."""
-    if not sys.flags.isolated:
-        raise StorewardenError("start it as: python -I -m storewarden.helper")
-    arguments.view = arguments.view or arguments.store_dir
-    modules = [getattr(module, "__file__", None) for module in sys.modules.values()]
-    for place in {sys.executable, *sys.path, *(file for file in modules if file)}:
-        path = os.path.realpath(place)
-        while True:
-            if os.path.exists(path) and _open_to_others(os.stat(path)):
-                raise StorewardenError(f"{path}, where this program is, can be changed by others")
-            if path == "/":
-                break
-            path = os.path.dirname(path)
+def _uid_of(name: str) -> int:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there is no user {name!r}") from None
 
 
-def _open_to_others(found: os.stat_result) -> bool:
-    loose = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
-    return bool(loose) or found.st_uid not in {0, os.geteuid()}
+def _prepare(listener: socket.socket, arguments: argparse.Namespace) -> None:
+    """Check that the work can be done; where it cannot, those who wait are told why.
 
-
-def _check_view(arguments: argparse.Namespace) -> None:
-    seen, store = os.stat(arguments.view), os.stat(arguments.store_dir)
-    if (seen.st_dev, seen.st_ino) != (store.st_dev, store.st_ino):
-        raise StorewardenError(f"{arguments.view} is not the directory {arguments.store_dir}")
-    if store.st_uid != os.geteuid():
-        raise StorewardenError(
-            f"{arguments.store_dir} belongs to uid {store.st_uid}; run it as that"
-        )
+    For one who still waited, systemd would start it again at once, and soon give up the socket.
+    """
+    try:
+        check_surroundings()
+        os.chdir("/")
+        arguments.view = arguments.view or arguments.store_dir
+        if arguments.view == arguments.store_dir:
+            host.make_writable(arguments.store_dir)
+        check_view(arguments.view, arguments.store_dir)
+    except (StorewardenError, OSError) as cause:
+        listener.settimeout(0)
+        with suppress(BlockingIOError):
+            while True:
+                with listener.accept()[0] as connection:
+                    _send(connection, encode_end(f"the helper cannot work: {cause}"))
+        raise
 
 
 def _serve(listener: socket.socket, arguments: argparse.Namespace) -> None:
@@ -102,10 +104,12 @@ def _serve(listener: socket.socket, arguments: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     _say(6, f"serving {arguments.socket} for uid {sorted(set(arguments.allow_uid))}")
+    notify("READY=1")
     patience = arguments.idle_exit or None
     while True:
         ready, _, _ = select.select([listener.fileno(), wake], [], [], patience)
         if not ready or wake in ready:
+            notify("STOPPING=1")
             return
         connection, _ = listener.accept()
         with connection:

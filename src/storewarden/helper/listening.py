@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The helper's socket: handed over by systemd, or bound here."""
+"""The helper's socket: handed over by systemd, or bound here; and what systemd is told."""
 
 import os
 import socket
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from storewarden.store.errors import StorewardenError
 
@@ -15,8 +15,8 @@ _FIRST_LISTEN_FD = 3
 @contextmanager
 def listening(path: str, allowed: Sequence[int]) -> Iterator[socket.socket]:
     """The socket that systemd hands over, or else one bound here and removed at the end."""
-    if os.environ.get("LISTEN_PID") == str(os.getpid()):
-        with socket.socket(fileno=_FIRST_LISTEN_FD) as listener:
+    if os.environ.pop("LISTEN_PID", None) == str(os.getpid()):
+        with _handed_over() as listener:
             yield listener
         return
     directory = os.path.dirname(path)
@@ -37,6 +37,27 @@ def listening(path: str, allowed: Sequence[int]) -> Iterator[socket.socket]:
             yield listener
         finally:
             os.unlink(path)
+
+
+def notify(state: str) -> None:
+    """Tell systemd, where it wants to be told; a leading @ is an abstract address."""
+    if place := os.environ.get("NOTIFY_SOCKET"):
+        address = f"\0{place[1:]}" if place.startswith("@") else place
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as teller:
+            teller.sendto(state.encode(), address)
+
+
+def _handed_over() -> socket.socket:
+    """What systemd gives; `StorewardenError` unless it is one Unix stream socket that listens."""
+    count = os.environ.pop("LISTEN_FDS", "")
+    try:
+        found = socket.socket(fileno=_FIRST_LISTEN_FD)
+        kind = (found.family, found.type, found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        kind = None
+    if count != "1" or kind != (socket.AF_UNIX, socket.SOCK_STREAM, 1):
+        raise StorewardenError("what is handed over must be one Unix stream socket that listens")
+    return found
 
 
 def _remove_stale_socket(path: str) -> None:

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""`storewarden setup`: what the service needs on this machine, written once, and taken back."""

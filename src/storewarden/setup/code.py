@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""The code that the services run: this program where it lies, or a copy that only root can change.
+
+A service never runs what a user can change, so a program in somebody's virtual environment is
+copied: the package, what it needs, and links to an interpreter of the system's, laid out as a
+virtual environment, so that `python -I` finds all of it and nothing else.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from storewarden import __version__
+from storewarden.setup.files import File, Item, Link
+from storewarden.setup.shipped import KINDS, PACKAGE, all_shipped
+from storewarden.setup.trust import SetupError, below, changeable
+
+CODE = "/opt/storewarden"
+GC_ROOTS = "/nix/var/nix/gcroots/storewarden"
+NEEDED = ("prometheus_client", "psutil", "sdnotify", "structlog", "watchdog")
+"""What the watcher imports beside the standard library; the helper imports none of it."""
+_ONLY_MACOS = "_watchdog_fsevents"
+_HIDDEN = ("/home/", "/root/", "/run/user/", "/Users/", "/private/var/root/")
+_SECONDS = 60
+
+LOOK = f"""
+import json, sys
+import storewarden.cli, storewarden.helper.__main__, {", ".join(NEEDED)}
+files = [getattr(module, "__file__", None) for module in [*sys.modules.values()]]
+places = {{sys.executable, *sys.path, *filter(None, files)}}
+print(json.dumps([sys.version_info[:3], sorted(places)]))
+"""
+"""Prints the version of the interpreter and all it runs from, once everything is imported."""
+_VERSION = "import json, sys; print(json.dumps([sys.version_info[:3], [sys.executable]]))"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What the services run."""
+
+    python: str
+    """Started with -I, this interpreter finds storewarden and what it needs."""
+    items: tuple[Item, ...]
+    """What must be written for that."""
+    why: str
+    """In plain words."""
+
+    @property
+    def copied(self) -> str | None:
+        """The directory that it is copied to."""
+        copy = self.python.startswith(f"{CODE}/")
+        return os.path.dirname(os.path.dirname(self.python)) if copy else None
+
+
+def program() -> Program:
+    """Where it can stay, it stays; a copy runs on for as long as it is the same."""
+    if PACKAGE.startswith(f"{CODE}/"):
+        return _copy("it is this copy")
+    looked = look(sys.executable, LOOK)
+    if isinstance(looked, str):
+        return _copy(f"an isolated {sys.executable} cannot run it: {looked}")
+    _, places = looked
+    if unfit := _unfit([*places, *below(PACKAGE)]):
+        return _copy(unfit)
+    return Program(sys.executable, _gc_roots(places), "only root can change it where it is")
+
+
+def _copy(why: str) -> Program:
+    python, version = _interpreter()
+    settings = f"home = {os.path.dirname(python)}\ninclude-system-site-packages = false\n"
+    library = f"lib/python{version[0]}.{version[1]}/site-packages"
+    contents = {f"{library}/{name}": content for name, content in _modules()}
+    contents["pyvenv.cfg"] = f"{settings}version = {'.'.join(map(str, version))}\n".encode()
+    total = hashlib.sha256(python.encode())
+    for name, content in sorted(contents.items()):
+        total.update(f"\0{name}\0{hashlib.sha256(content).hexdigest()}".encode())
+    # Another content is another directory: what runs is never changed below its feet.
+    top = f"{CODE}/{__version__}-{total.hexdigest()[:12]}"
+    files: list[Item] = [
+        File(f"{top}/{name}", content) for name, content in sorted(contents.items())
+    ]
+    items = (*files, Link(f"{top}/bin/python", python), *_gc_roots([python]))
+    return Program(f"{top}/bin/python", items, why)
+
+
+def _modules() -> Iterator[tuple[str, bytes]]:
+    """Every file of the package and of what it needs, by its name below site-packages."""
+    yield from ((f"storewarden/{name}", content) for name, content in all_shipped().items())
+    needed = NEEDED + ((_ONLY_MACOS,) if sys.platform == "darwin" else ())
+    for module in ("storewarden", *needed):
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            raise SetupError(f"{module} is not installed beside storewarden; install it anew")
+        package = os.path.dirname(spec.origin) if spec.submodule_search_locations else spec.origin
+        above = os.path.dirname(package)
+        for place in below(package):
+            shipped = place.startswith(tuple(f"{PACKAGE}/{kind}" for kind in KINDS))
+            if os.path.isfile(place) and not shipped:
+                with open(place, "rb") as file:
+                    yield place.removeprefix(f"{above}/"), file.read()
+
+
+def _interpreter() -> tuple[str, Sequence[int]]:
+    """One that only root can change and that is new enough; of this version, if there is one."""
+    base: str = getattr(sys, "_base_executable", "") or sys.executable
+    own = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    system = [
+        f"{place}/{name}" for name in (own, "python3") for place in ("/usr/bin", "/usr/local/bin")
+    ]
+    for candidate in (base, *system, "/nix/var/nix/profiles/default/bin/python3"):
+        python = os.path.realpath(candidate)
+        if not os.access(python, os.X_OK) or _unfit([python]):
+            continue
+        looked = look(python, _VERSION)
+        if not isinstance(looked, str) and tuple(looked[0]) >= (3, 11):
+            return python, looked[0]
+    raise SetupError(
+        "a service needs a Python 3.11 or newer that only root can change, and there is none in"
+        " /usr/bin, /usr/local/bin or Nix's default profile; install one (on Debian: apt-get"
+        " install python3; with Nix: sudo -i nix profile install nixpkgs#python3)"
+    )
+
+
+def _unfit(places: Sequence[str]) -> str | None:
+    """Why a service cannot run what is there, in plain words, or None."""
+    if bad := changeable(places):
+        return f"others than root can change {bad}"
+    real = (os.path.realpath(place) for place in places)
+    hidden = next((place for place in real if place.startswith(_HIDDEN)), None)
+    return f"the services do not see {hidden}" if hidden else None
+
+
+def look(python: str, what: str) -> tuple[Sequence[int], list[str]] | str:
+    """What that program prints in an isolated interpreter, or why it does not."""
+    try:
+        done = subprocess.run(
+            [python, "-I", "-B", "-c", what],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin"},
+        )
+        version, places = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError) as cause:
+        return str(cause)
+    except ValueError:
+        return (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    return version, places
+
+
+def _gc_roots(places: Sequence[str]) -> tuple[Link, ...]:
+    """Links that keep Nix's collector from what of it lies in the store."""
+    real = (os.path.realpath(place) for place in places)
+    paths = {"/".join(place.split("/")[:4]) for place in real if place.startswith("/nix/store/")}
+    return tuple(Link(f"{GC_ROOTS}/{os.path.basename(path)}", path) for path in sorted(paths))

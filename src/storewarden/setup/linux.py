@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""What the service needs where systemd runs: units, drop-ins for what this machine is like."""
+
+import grp
+import os
+import pwd
+import re
+import stat
+from dataclasses import dataclass
+from enum import StrEnum
+
+from storewarden.config import ConfigError, load_config
+from storewarden.setup.commands import said
+from storewarden.setup.files import File
+from storewarden.setup.shipped import shipped
+from storewarden.setup.trust import SetupError
+
+USER = "storewarden"
+UNITS = "/etc/systemd/system"
+SYSUSERS = "/etc/sysusers.d/storewarden.conf"
+SOCKET_PATH = "/run/storewarden/helper.sock"
+WATCHER, SOCKET, HELPER = (
+    "storewarden.service",
+    "storewarden-helper.socket",
+    "storewarden-helper.service",
+)
+_ANY_PYTHON = b"/usr/bin/python3"
+_ANY_GROUP = b"nix-users"
+_NOTIFIES_RELOADS = 253
+
+
+class Mounted(StrEnum):
+    """How /nix/store is mounted, as far as a writable view of it goes."""
+
+    PLAIN = "plain"
+    """It is a directory of what /nix lies on, perhaps mounted read-only over itself."""
+    OWN = "own"
+    """It is a mount of something else."""
+    OWN_READ_ONLY = "own-read-only"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What decides which drop-ins there are."""
+
+    systemd: int = 0
+    """Its version; 0 is not known."""
+    nix_group: str = ""
+    """The only group that may ask the Nix daemon; empty where everybody may."""
+    store: Mounted = Mounted.PLAIN
+    metrics: bool = False
+    """Whether Prometheus is to be let in."""
+
+
+def this_machine(config: str) -> Machine:
+    """Look at the one this runs on; `config` is the configuration file, if it is there yet."""
+    text = said(["systemctl", "--version"])
+    version = re.match(r"systemd (\d+)", text)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        table = file.read()
+    read_only = os.path.exists("/nix/store") and os.statvfs("/nix/store").f_flag & os.ST_RDONLY
+    return Machine(
+        int(version[1]) if version else 0,
+        _nix_group("/nix/var/nix/daemon-socket"),
+        mounted(table, read_only=bool(read_only)),
+        _wants_metrics(config),
+    )
+
+
+def units(python: str, machine: Machine) -> tuple[File, ...]:
+    """All that systemd reads of us, with that interpreter."""
+    if not re.fullmatch(r"[A-Za-z0-9/._+-]+", python):
+        raise SetupError(f"{python!r} is not a path that can stand in a unit")
+    files = [File(SYSUSERS, shipped("systemd/storewarden.sysusers"))]
+    for unit in (WATCHER, SOCKET, HELPER):
+        text = shipped(f"systemd/{unit}").replace(_ANY_PYTHON, os.fsencode(python))
+        files.append(File(f"{UNITS}/{unit}", text))
+    chosen = {
+        "storewarden-notify-reload": machine.systemd >= _NOTIFIES_RELOADS,
+        "storewarden-nix-group": bool(machine.nix_group),
+        "storewarden-metrics": machine.metrics,
+        "storewarden-helper-store-mount": machine.store is Mounted.OWN,
+        "storewarden-helper-store-remount": machine.store is Mounted.OWN_READ_ONLY,
+    }
+    for name, wanted in chosen.items():
+        if wanted:
+            text = shipped(f"systemd/drop-ins/{name}.conf").replace(
+                _ANY_PYTHON, os.fsencode(python)
+            )
+            text = text.replace(_ANY_GROUP, os.fsencode(machine.nix_group))
+            unit = HELPER if name.startswith("storewarden-helper-") else WATCHER
+            files.append(File(f"{UNITS}/{unit}.d/{name}.conf", text))
+    return tuple(files)
+
+
+def start_words(*, changed: bool) -> list[list[str]]:
+    """The commands still wanted once the files are right."""
+    words = [] if has_user() else [["systemd-sysusers", SYSUSERS]]
+    if changed:
+        words.append(["systemctl", "daemon-reload"])
+    off = [unit for unit in (SOCKET, WATCHER) if _asked("is-enabled", unit) != "enabled"]
+    if off:
+        words.append(["systemctl", "enable", *off])
+    if changed or any(_asked("is-active", unit) != "active" for unit in (SOCKET, WATCHER)):
+        # The helper starts when it is asked for; an older one must not answer any more.
+        words.append(["systemctl", "stop", WATCHER, HELPER])
+        words.append(["systemctl", "restart", SOCKET])
+        words.append(["systemctl", "reset-failed", "storewarden*"])
+        words.append(["systemctl", "start", WATCHER])
+    return words
+
+
+def stop_words() -> list[list[str]]:
+    """The commands that end all of it, as far as it is there."""
+    there = [unit for unit in (WATCHER, SOCKET, HELPER) if os.path.exists(f"{UNITS}/{unit}")]
+    return [["systemctl", "disable", "--now", *there]] if there else []
+
+
+def inactive() -> list[str]:
+    """The units that should be at work and are not."""
+    return [unit for unit in (SOCKET, WATCHER) if _asked("is-active", unit) != "active"]
+
+
+def has_user() -> bool:
+    """Whether the watcher's user is there."""
+    try:
+        pwd.getpwnam(USER)
+    except KeyError:
+        return False
+    return True
+
+
+def mounted(table: str, *, read_only: bool) -> Mounted:
+    """How the store is mounted, from the text of /proc/self/mountinfo."""
+    at: dict[str, tuple[str, str]] = {}
+    for line in table.splitlines():
+        _, _, device, root, point, *_ = line.split(" ")
+        at[point] = (device, root)  # the last one covers those before it
+    if "/nix/store" not in at:
+        return Mounted.PLAIN
+    below = next(point for point in ("/nix", "/") if point in at)
+    device, root = at[below]
+    over_itself = f"{root.rstrip('/')}{'/nix/store'.removeprefix(below.rstrip('/'))}"
+    if at["/nix/store"] == (device, over_itself):
+        return Mounted.PLAIN
+    return Mounted.OWN_READ_ONLY if read_only else Mounted.OWN
+
+
+def _asked(question: str, unit: str) -> str:
+    return said(["systemctl", question, unit]).strip()
+
+
+def _nix_group(directory: str) -> str:
+    """The group that may enter the directory of the daemon's socket, if others may not."""
+    try:
+        found = os.stat(directory)
+    except FileNotFoundError:
+        return ""
+    if found.st_mode & stat.S_IXOTH or found.st_gid == 0:
+        return ""
+    try:
+        name = grp.getgrgid(found.st_gid).gr_name
+    except KeyError:
+        name = ""
+    return name if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name) else str(found.st_gid)
+
+
+def _wants_metrics(config: str) -> bool:
+    try:
+        return os.path.exists(config) and load_config(config).metrics_listen is not None
+    except ConfigError as cause:
+        raise SetupError(f"{cause}; correct it first") from cause

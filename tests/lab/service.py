@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""The service set up in a booted root by an ordinary user's storewarden, and taken back."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from subprocess import CompletedProcess
+
+from delivery import deliver
+from lab.machine import control
+from real import namespace as ns
+from real.rig import Rig
+
+WATCHER, SOCKET, HELPER = (
+    "storewarden.service",
+    "storewarden-helper.socket",
+    "storewarden-helper.service",
+)
+Done = CompletedProcess[str]
+_OF_ACCOUNTS = ("passwd-", "group-", "shadow-", "gshadow-", ".pwd.lock", "subuid-", "subgid-")
+
+
+@contextmanager
+def delivered(rig: Rig) -> Iterator[str]:
+    """The interpreter of a user's own storewarden; whatever was set up with it is gone after."""
+    place = f"{rig.base}/home/{rig.user}/storewarden"
+    shutil.rmtree(place, ignore_errors=True)
+    python = deliver(place, "/usr/bin/python3", python_version(rig), owner=1500)
+    try:
+        yield python
+    finally:
+        run(rig, [python, "-m", "storewarden", "setup", "--uninstall"])
+        for left in (place, f"{rig.root}/etc/storewarden", f"{rig.root}/var/log/storewarden"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def python_version(rig: Rig) -> str:
+    """Of the root's own Python, as 3.11."""
+    return os.path.basename(os.readlink(f"{rig.root}/usr/bin/python3")).removeprefix("python")
+
+
+def run(rig: Rig, words: list[str], user: str = "root") -> Done:
+    """Run it as a person would: with none of the tests' own settings for Python."""
+    return ns.run(
+        rig.namespace,
+        ["env", "-u", "PYTHONPATH", "-u", "PYTHONDONTWRITEBYTECODE", *words],
+        user=user,
+        seconds=120,
+    )
+
+
+def setup(rig: Rig, python: str, *words: str) -> str:
+    """What `storewarden setup` says, which must succeed."""
+    done = run(rig, [python, "-m", "storewarden", "setup", *words])
+    assert done.returncode == 0, done.stdout + done.stderr + journal(rig)
+    return done.stdout
+
+
+def journal(rig: Rig) -> str:
+    """What the units have said last."""
+    said = ["journalctl", "--no-pager", "-n", "60", "-u", "storewarden*"]
+    return ns.run(rig.namespace, said).stdout
+
+
+def main_process(rig: Rig, unit: str) -> dict[str, str]:
+    """The fields of /proc/PID/status of the unit's process."""
+    pid = control(rig, "show", "--property=MainPID", "--value", unit).strip()
+    assert pid != "0", f"{unit} does not run"
+    text = ns.read(f"/proc/{rig.namespace.first}/root/proc/{pid}/status")
+    return {
+        name: value.strip() for name, value in (line.split(":", 1) for line in text.splitlines())
+    }
+
+
+def exposure(rig: Rig, unit: str) -> float:
+    """What `systemd-analyze security` makes of it: 0 is the best, 10 the worst."""
+    said = ns.run(rig.namespace, ["systemd-analyze", "security", "--no-pager", unit]).stdout
+    return float(said.splitlines()[-1].split(": ")[1].split()[0])
+
+
+def names(rig: Rig) -> set[str]:
+    """Every file outside of Nix's, the tests', and what systemd and account tools keep."""
+    found: set[str] = set()
+    for top in ("etc", "opt", "usr", "var", "home", "root", "srv"):
+        for place, directories, files in os.walk(f"{rig.root}/{top}"):
+            found |= {f"{place}/{name}" for name in (*directories, *files)}
+    found = {path.removeprefix(rig.root) for path in found}
+    ours_not = ("/var/log/journal", "/var/lib/systemd", "/var/cache/storewarden-lab")
+    backups = {f"/etc/{name}" for name in _OF_ACCOUNTS}
+    return {path for path in found - backups if not path.startswith(ours_not)}
+
+
+def accounts(rig: Rig) -> list[str]:
+    """The text of the files that say which users and groups there are."""
+    return [ns.read(f"{rig.root}/etc/{name}") for name in ("passwd", "group")]

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: MIT
+"""Set up on a machine with systemd: once, twice, as an upgrade, cut off, and taken back."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from signal import SIGKILL
+
+import pytest
+
+from lab.machine import control
+from lab.service import (
+    HELPER,
+    SOCKET,
+    WATCHER,
+    accounts,
+    delivered,
+    exposure,
+    journal,
+    main_process,
+    names,
+    python_version,
+    run,
+    setup,
+)
+from real import namespace as ns
+from real.builds import retry, stranded
+from real.rig import Rig, picture, unregistered
+from storewarden.setup.reach import ASK
+
+ONLY_TWO = f"{(1 << 1) | (1 << 3):016x}"
+"""CAP_DAC_OVERRIDE and CAP_FOWNER, as /proc shows them."""
+NOTHING = f"{0:016x}"
+UNITS = "/etc/systemd/system"
+
+
+@pytest.fixture
+def python(rig: Rig) -> Iterator[str]:
+    with delivered(rig) as found:
+        yield found
+
+
+def places(rig: Rig) -> list[str]:
+    return [f"{rig.root}/{place}" for place in ("etc", "opt", "usr/local", "var/log/storewarden")]
+
+
+def assert_it_removes_debris_and_builds_go_on(rig: Rig, name: str) -> None:
+    build = stranded(rig, name)
+    ns.wait_until(lambda: not unregistered(rig), f"the service to remove it:\n{journal(rig)}", 60)
+    done = retry(rig, build.recipe)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_dry_run_shows_all_of_it_and_changes_nothing(rig: Rig, python: str) -> None:
+    before = names(rig), accounts(rig), picture(f"{rig.root}/etc")
+    for user in ("root", rig.user):
+        done = run(rig, [python, "-m", "storewarden", "setup", "--dry-run"], user)
+        assert done.returncode == 0, done.stderr
+        assert f"write   {UNITS}/{WATCHER} (new)\n" in done.stdout
+        assert "run     systemctl start storewarden.service\n" in done.stdout
+    assert (names(rig), accounts(rig), picture(f"{rig.root}/etc")) == before
+
+
+def test_it_is_set_up_does_its_work_and_is_taken_back_whole(rig: Rig, python: str) -> None:
+    before = names(rig), accounts(rig)
+    said = setup(rig, python)
+    assert said.endswith("the watcher runs, and its user reaches the helper\n")
+    shown = ns.run(rig.namespace, ["systemd-analyze", "verify", WATCHER, SOCKET, HELPER])
+    assert (shown.returncode, shown.stderr) == (0, "")
+
+    assert_it_removes_debris_and_builds_go_on(rig, "job")
+    helper, watcher = main_process(rig, HELPER), main_process(rig, WATCHER)
+    assert {helper[f"Cap{which}"] for which in ("Eff", "Prm", "Bnd")} == {ONLY_TWO}
+    assert {watcher[f"Cap{which}"] for which in ("Eff", "Prm", "Bnd")} == {NOTHING}
+    assert watcher["Uid"].split()[0] not in {"0", "1500"}
+    assert exposure(rig, HELPER) <= 1.5
+    assert exposure(rig, WATCHER) <= 1.0
+
+    seen = picture(*places(rig)), control(rig, "show", "--property=MainPID", WATCHER)
+    assert second(rig).startswith("nothing to change: everything is as it should be\n")
+    assert (picture(*places(rig)), control(rig, "show", "--property=MainPID", WATCHER)) == seen
+
+    done = run(rig, ["storewarden", "setup", "--uninstall"])
+    assert done.returncode == 0, done.stderr
+    assert {path for path in names(rig) ^ before[0] if "/per-user/" not in path} == {
+        "/var/log/storewarden",
+        "/var/log/storewarden/audit.jsonl",
+        "/var/log/storewarden/audit.jsonl.reserve",
+    }
+    assert accounts(rig) == before[1]
+    assert not os.path.exists(f"{rig.root}/run/storewarden")
+
+
+def second(rig: Rig) -> str:
+    """What the installed command says when it sets up once more."""
+    done = run(rig, ["storewarden", "setup"])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_nobody_but_the_watchers_user_reaches_the_helper(rig: Rig, python: str) -> None:
+    setup(rig, python)
+    ask = "import socket; socket.socket(socket.AF_UNIX).connect('/run/storewarden/helper.sock')"
+    for user in (rig.user, "bob"):
+        done = run(rig, ["/usr/bin/python3", "-c", ask], user)
+        assert "PermissionError" in done.stderr
+    status = run(rig, ["cat", "/run/storewarden/watch/status.json"], "bob")
+    assert '"mode": "repair"' in status.stdout, status.stderr
+
+
+def test_a_new_version_takes_the_place_of_the_old_one(rig: Rig, python: str) -> None:
+    setup(rig, python)
+    [old] = os.listdir(f"{rig.root}/opt/storewarden")
+    before = main_process(rig, WATCHER)["Pid"]
+    library = f"{os.path.dirname(os.path.dirname(python))}/lib/python{python_version(rig)}"
+    with open(f"{library}/site-packages/storewarden/scan.py", "a", encoding="ascii") as file:
+        file.write("# newer\n")
+    said = setup(rig, python)
+    [new] = os.listdir(f"{rig.root}/opt/storewarden")
+    assert old != new
+    assert f"remove  /opt/storewarden/{old}/\n" in said
+    assert main_process(rig, WATCHER)["Pid"] != before
+    assert f"ExecStart=/opt/storewarden/{new}/bin/python" in Path(
+        f"{rig.root}{UNITS}/{WATCHER}"
+    ).read_text(encoding="ascii")
+    assert_it_removes_debris_and_builds_go_on(rig, "upgraded")
+
+
+def test_a_program_that_is_roots_alone_runs_where_it_is(rig: Rig, python: str) -> None:
+    place = "/usr/local/lib/storewarden-lab"
+    user_owned = os.path.dirname(os.path.dirname(python))
+    copied = f"cp -r {user_owned} {place} && chown -R root:root {place} && chmod -R go-w {place}"
+    assert run(rig, ["sh", "-c", copied]).returncode == 0
+    try:
+        setup(rig, f"{place}/bin/python")
+        assert not os.path.exists(f"{rig.root}/opt/storewarden")
+        unit = Path(f"{rig.root}{UNITS}/{WATCHER}").read_text(encoding="ascii")
+        assert f"ExecStart={place}/bin/python -I -m storewarden watch" in unit
+        assert_it_removes_debris_and_builds_go_on(rig, "in-place")
+    finally:
+        gone = f"{python} -m storewarden setup --uninstall; rm -r {place}"
+        assert run(rig, ["sh", "-c", gone]).returncode == 0
+
+
+def test_killed_in_the_middle_the_next_run_completes_it(rig: Rig, python: str) -> None:
+    log = f"{rig.base}/logs/setup"
+    words = ["env", "-u", "PYTHONPATH", python, "-m", "storewarden", "setup"]
+    steps = [
+        "write   /etc/storewarden/config.toml",
+        "run     systemd-sysusers",
+        "run     systemctl e",
+    ]
+    for step in (*steps, "run     systemctl restart"):
+        child = ns.start(rig.namespace, words, log=log)
+        ns.wait_until(lambda step=step: step in ns.read(log), step)  # type: ignore[misc]
+        ns.kill(rig.namespace, SIGKILL, child.pid)
+        child.process.wait(20)
+        assert "the watcher runs" not in ns.read(log)
+        setup(rig, python)
+        assert second(rig).startswith("nothing to change")
+        assert run(rig, [python, "-m", "storewarden", "setup", "--uninstall"]).returncode == 0
+
+
+def test_metrics_are_served_once_they_are_asked_for(rig: Rig, python: str) -> None:
+    setup(rig, python)
+    with open(f"{rig.root}/etc/storewarden/config.toml", "a", encoding="ascii") as file:
+        file.write('metrics-listen = "127.0.0.1:9913"\n')
+    assert "storewarden-metrics.conf (new)" in second(rig)
+    shown = control(rig, "show", "--property=PrivateNetwork", "--value", WATCHER)
+    assert shown == "no\n"
+
+
+def test_a_helper_that_cannot_work_says_so_each_time_and_stays_to_be_asked(
+    rig: Rig, python: str
+) -> None:
+    setup(rig, python)
+    control(rig, "stop", WATCHER, HELPER)
+    assert ns.run(rig.namespace, ["mount", "-t", "tmpfs", "tmpfs", "/nix/store"]).returncode == 0
+    for _ in range(12):
+        assert "the helper cannot work: " in ask_helper(rig)
+    assert control(rig, "is-active", SOCKET) == "active\n"
+    assert ns.run(rig.namespace, ["umount", "/nix/store"]).returncode == 0
+    assert ask_helper(rig) == "vanished\n"
+
+
+def ask_helper(rig: Rig) -> str:
+    """What the helper answers to the watcher's user."""
+    [code] = os.listdir(f"{rig.root}/opt/storewarden")
+    return run(
+        rig,
+        [f"/opt/storewarden/{code}/bin/python", "-I", "-c", ASK, "/run/storewarden/helper.sock"],
+        "storewarden",
+    ).stdout

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""Where setup refuses to touch the machine itself."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SETUP = (sys.executable, "-m", "storewarden", "setup")
+BOOTED = os.path.isdir("/run/systemd/system")
+
+
+def refused(*words: str) -> str:
+    done = subprocess.run([*SETUP, *words], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 3
+    assert done.stdout == ""
+    return done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux" or BOOTED, reason="systemd runs here")
+def test_without_systemd_it_says_what_to_do_instead() -> None:
+    assert "as root: storewarden watch" in refused()
+    assert "no systemd runs here" in refused("--dry-run")
+
+
+@pytest.mark.skipif(not BOOTED or os.geteuid() == 0, reason="only for an ordinary user")
+def test_an_ordinary_user_is_told_to_be_root() -> None:
+    assert "sudo storewarden setup" in refused()
+
+
+def test_a_staging_directory_must_be_there() -> None:
+    assert "/nowhere/staging is not a directory" in refused("--root", "/nowhere/staging")
