@@ -16,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from in_the_way import put
 from programs import answer, free_port, promtool
 from storewarden import __version__
+from storewarden.families import PLACES
 from storewarden.metrics import exposition, listening, write_textfile
-from storewarden.status import PLACES, Status, Stuck
+from storewarden.status import Status, Stuck
 from storewarden.store.entries import EntryKind
 from storewarden.store.errors import StorewardenError
 from storewarden.store.verdict import PROOF

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 
 from command import PROGRAM, report, run
+from storewarden.families import PLACES
 from storewarden.report_status import noticed, status_json, status_lines
-from storewarden.status import PLACES, Status, Stuck, held, write_status
+from storewarden.status import Status, Stuck, held, write_status
 from test_status import STATUSES
 
 NOW = 1_800_000_000.0
@@ -101,10 +102,10 @@ def test_a_service_before_its_first_word_and_its_first_sweep_is_told() -> None:
 
 
 def test_silence_is_noticed_as_a_problem_and_only_when_it_is_long() -> None:
-    assert noticed(WELL, NOW, 1860) is WELL
-    silent = noticed(replace(BAD, updated=NOW - 1861), NOW, 1860)
+    assert noticed(replace(WELL, updated=NOW - 900), NOW).problems == {}
+    silent = noticed(replace(BAD, updated=NOW - 901), NOW)
     assert set(silent.problems) == {"helper", "service"}
-    assert "has said nothing for 31 min" in silent.problems["service"]
+    assert "has said nothing for 15 min" in silent.problems["service"]
 
 
 @given(STATUSES)
@@ -145,7 +146,7 @@ def test_the_json_of_a_stuck_entry_is_as_documented() -> None:
 @pytest.fixture
 def config(tmp_path: Path) -> str:
     place = tmp_path / "config.toml"
-    place.write_text(f'runtime-dir = "{tmp_path}/run"\nsweep-interval = "10s"\n')
+    place.write_text(f'runtime-dir = "{tmp_path}/run"\n')
     return str(place)
 
 
@@ -175,7 +176,7 @@ def test_the_exit_code_says_whether_it_runs_and_whether_all_is_well(
             (replace(WELL, updated=now), 0),
             (replace(WELL, updated=now, stuck_count=1), 5),
             (replace(WELL, updated=now, problems={"nix": "no"}), 5),
-            (replace(WELL, updated=now - 90), 5),
+            (replace(WELL, updated=now - 1000), 5),
         ):
             write_status(runtime_dir, status)
             code, said, document = asked(config)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from in_the_way import put
-from storewarden.status import AlreadyRunningError, held, is_held
+from storewarden.status import AlreadyRunningError, Status, held, is_held, read_status, write_status
 from storewarden.store.errors import StorewardenError
 
 HOLD = """
@@ -74,6 +74,18 @@ def test_the_lock_ends_with_the_service_however_it_ends(tmp_path: Path, number: 
             assert is_held(runtime_dir)
             assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
     assert not is_held(runtime_dir)
+
+
+def test_what_an_earlier_service_said_is_forgotten_when_another_starts(tmp_path: Path) -> None:
+    earlier = Status(7, 1, 2, "repair", "/nix/store")
+    with held(str(tmp_path)):
+        write_status(str(tmp_path), earlier)
+        with pytest.raises(AlreadyRunningError), held(str(tmp_path)):
+            pytest.fail("two would run")
+        assert read_status(str(tmp_path)) == earlier
+    assert read_status(str(tmp_path)) == earlier
+    with held(str(tmp_path)):
+        assert read_status(str(tmp_path)) is None
 
 
 def test_readers_who_ask_without_end_do_not_keep_a_service_from_starting(tmp_path: Path) -> None:

@@ -67,6 +67,15 @@ def _run(arguments: argparse.Namespace) -> int:
     return commands[arguments.command](arguments)
 
 
+        "status": _status,
+    }
+    if arguments.command in commands:
+        return commands[arguments.command](arguments)
+    from storewarden.demo import demo  # noqa: PLC0415 - it brings the engine along
+
+    return demo(_print)
+
+
 def _scan(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
     store = open_store(config)
@@ -217,7 +226,7 @@ def _status(arguments: argparse.Namespace) -> int:
     running = is_held(config.runtime_dir)
     said, now = read_status(config.runtime_dir), time.time()
     if said and running:
-        said = report_status.noticed(said, now, 2 * config.sweep_interval + 60)
+        said = report_status.noticed(said, now)
     if arguments.json:
         _print(report_status.status_json(said, running=running))
     else:

@@ -10,9 +10,22 @@ from collections.abc import Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from storewarden import __version__
-from storewarden.status import PLACES, Status
+from storewarden.status import Status
 from storewarden.store.entries import EntryKind
 from storewarden.store.verdict import PROOF
+
+PLACES = (
+    "store",
+    "nix",
+    "helper",
+    "leftovers",
+    "configuration",
+    "fuse",
+    "wakes",
+    "status",
+    "metrics",
+)
+"""Where the service may have problems (`Status.problems`)."""
 
 
 def families(status: Status) -> Iterator[Metric]:

@@ -2,6 +2,7 @@
 """Small files that others read at any moment."""
 
 import os
+import stat
 from contextlib import suppress
 
 
@@ -25,3 +26,15 @@ def replace_file(path: str, content: bytes) -> None:
         with suppress(OSError):
             os.unlink(draft)
         raise
+
+
+def open_regular(path: str, flags: int) -> int:
+    """A descriptor of a regular file and nothing else; a named pipe there makes nobody wait.
+
+    `OSError` where it is another thing, a link too.
+    """
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(f"{path} is not a regular file")

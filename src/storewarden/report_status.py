@@ -18,21 +18,23 @@ _NEXT = {
     "store": "is it mounted, are store-dir and state-dir right? storewarden scan --dry-run",
     "nix": "does nix-daemon run? storewarden scan --dry-run says what Nix answers",
     "helper": "set it up again: sudo storewarden setup; or by hand: sudo storewarden scan --yes",
+    "leftovers": "it is tried again; what became of it: storewarden audit show",
     "configuration": "mend the file, then: storewarden check-config",
     "fuse": "look: storewarden scan --dry-run; if all of it may go: sudo storewarden scan --yes",
     "wakes": "nothing is lost, changes are only noticed later; see the service's log",
+    "status": "is runtime-dir still there, and not full? storewarden check-config shows it",
     "metrics": "look at metrics-textfile and metrics-listen: storewarden check-config",
 }
 """What to do about a problem, by where it is."""
 
+_SILENCE = 900.0
+"""Seconds. It says something each minute, but for the time that a sweep or a removal takes."""
 
-def noticed(status: Status, now: float, silent_after: float) -> Status:
-    """The status of a running service, and what only its reader can notice among its problems.
 
-    A service that has said nothing for `silent_after` seconds hangs.
-    """
+def noticed(status: Status, now: float) -> Status:
+    """The status of a running service, and what only its reader can notice among its problems."""
     silence = now - status.updated
-    if silence <= silent_after:
+    if silence <= _SILENCE:
         return status
     text = f"it runs, but has said nothing for {age_text(silence)}; it may hang"
     return replace(status, problems={**status.problems, "service": text})

@@ -8,21 +8,16 @@ whatever becomes of it.
 import fcntl
 import json
 import os
-import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
-from storewarden.replacing import replace_file
+from storewarden.replacing import open_regular, replace_file
 from storewarden.store.errors import StorewardenError
 from storewarden.typed import typed
 
 VERSION = 1
-PLACES = (
-    *("store", "nix", "helper", "leftovers", "configuration", "fuse", "wakes", "status", "metrics"),
-)
-"""Where the service knows problems."""
 _FILE = "status.json"
 _LOCK = "lock"
 _LARGEST = 16 * 1024 * 1024
@@ -79,15 +74,18 @@ class Status:
     failed: int = 0
     """How often a removal failed, in whole or in part."""
     problems: Mapping[str, str] = field(default_factory=dict)
-    """What is wrong now, in plain words, by where (`PLACES`). Empty when all is well."""
+    """What is wrong now, in plain words, by where (`families.PLACES`). Empty when all is well."""
 
 
 @contextmanager
 def held(runtime_dir: str) -> Iterator[None]:
-    """Hold the runtime directory, made if need be; `AlreadyRunningError` if another does."""
+    """Hold the runtime directory, made if need be; `AlreadyRunningError` if another does.
+
+    What an earlier service said there is forgotten.
+    """
     try:
         os.makedirs(runtime_dir, mode=0o755, exist_ok=True)
-        fd = _open(f"{runtime_dir}/{_LOCK}", os.O_RDWR | os.O_CREAT)
+        fd = open_regular(f"{runtime_dir}/{_LOCK}", os.O_RDWR | os.O_CREAT)
     except OSError as cause:
         raise _unusable(runtime_dir, cause) from cause
     try:
@@ -96,6 +94,8 @@ def held(runtime_dir: str) -> Iterator[None]:
             if locked:
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{runtime_dir}/{_FILE}")  # said by a service that is gone
         except OSError as cause:
             raise _unusable(runtime_dir, cause) from cause
         if not locked:
@@ -112,7 +112,7 @@ def is_held(runtime_dir: str) -> bool:
     """Whether a service holds that runtime directory now; `StorewardenError` if none can tell."""
     place = f"{runtime_dir}/{_LOCK}"
     try:
-        fd = _open(place, os.O_RDONLY)
+        fd = open_regular(place, os.O_RDONLY)
     except FileNotFoundError:
         return False
     except OSError as cause:
@@ -141,7 +141,7 @@ def read_status(runtime_dir: str) -> Status | None:
     """
     place = f"{runtime_dir}/{_FILE}"
     try:
-        with os.fdopen(_open(place, os.O_RDONLY), "rb") as file:
+        with os.fdopen(open_regular(place, os.O_RDONLY), "rb") as file:
             text = file.read(_LARGEST + 1)
         return _parsed(text)
     except FileNotFoundError:
@@ -152,15 +152,6 @@ def read_status(runtime_dir: str) -> Status | None:
         raise StorewardenError(
             f"cannot understand {place}: {cause}; restart the service, which writes it anew"
         ) from cause
-
-
-def _open(place: str, flags: int) -> int:
-    """A regular file and nothing else; never waits, not even for a named pipe. `OSError`."""
-    fd = os.open(place, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return fd
-    os.close(fd)
-    raise OSError(f"{place} is not a regular file")
 
 
 def _lock(fd: int) -> bool:
