@@ -3,8 +3,6 @@
 
 import os
 import re
-import socket
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +12,10 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from in_the_way import put
-from programs import answer, free_port, promtool
+from programs import promtool
 from storewarden import __version__
 from storewarden.families import PLACES
-from storewarden.metrics import exposition, listening, write_textfile
+from storewarden.metrics import exposition, write_textfile
 from storewarden.status import Status, Stuck
 from storewarden.store.entries import EntryKind
 from storewarden.store.errors import StorewardenError
@@ -144,48 +142,3 @@ def test_a_text_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path, w
     with pytest.raises(StorewardenError, match=r"cannot write the metrics to .*metrics-textfile"):
         write_textfile(f"{tmp_path}/{where}", IDLE)
     assert os.listdir(tmp_path) == ["directory"]
-
-
-@pytest.mark.parametrize(
-    ("host", "other"), [("127.0.0.1", "127.0.0.2"), ("[::1]", "127.0.0.1"), ("localhost", "")]
-)
-def test_the_latest_status_is_served_there_and_nowhere_else(host: str, other: str) -> None:
-    if host == "[::1]" and not socket.has_dualstack_ipv6():
-        pytest.skip("this machine has no IPv6")
-    latest, port = [IDLE], free_port()
-    with listening(f"{host}:{port}", lambda: latest[-1]):
-        plain = host.strip("[]")
-        assert answer(port, "/metrics", plain) == (200, exposition(IDLE))
-        latest.append(BUSY)
-        assert answer(port, "/metrics?x", plain) == (200, exposition(BUSY))
-        assert answer(port, "/", plain)[0] == 404
-        if other:
-            with pytest.raises(ConnectionRefusedError):
-                answer(port, "/metrics", other)
-    with pytest.raises(ConnectionRefusedError):
-        answer(port, "/metrics", plain)
-
-
-def test_clients_that_keep_silent_or_hang_up_hinder_nobody(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    port = free_port()
-    with listening(f"127.0.0.1:{port}", lambda: BUSY):
-        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
-        for one in silent[:10]:
-            one.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
-            one.close()
-        assert answer(port, "/metrics")[0] == 200
-        for one in silent:
-            one.close()
-    assert capfd.readouterr() == ("", "")
-    assert not [one for one in threading.enumerate() if "serve_forever" in one.name]
-
-
-def test_a_port_in_use_and_a_host_that_is_none_are_clear_errors() -> None:
-    port = free_port()
-    wanted = r"cannot listen for Prometheus on .*; change metrics-listen"
-    with listening(f"127.0.0.1:{port}", lambda: IDLE):
-        for address in (f"127.0.0.1:{port}", "no.such.host.invalid:1", "[::g]:1", f"{'x' * 70}:1"):
-            with pytest.raises(StorewardenError, match=wanted), listening(address, lambda: IDLE):
-                pytest.fail("it listens")

@@ -24,6 +24,8 @@ from storewarden.store.errors import StorewardenError
 _CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = 10
 """How long a client may keep a connection waiting."""
+_MOST = 64
+"""Connections at once; further ones are closed, for the service needs descriptors itself."""
 
 
 def exposition(status: Status) -> bytes:
@@ -113,12 +115,28 @@ class _Server(ThreadingTCPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = _MOST
 
     def __init__(
         self, family: socket.AddressFamily, place: tuple[Any, ...], answer: type | partial[Any]
     ) -> None:
         self.address_family = family
+        self._free = threading.BoundedSemaphore(_MOST)
         super().__init__(place, answer)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - passed on
+        """Answer in a thread of its own, while there are not too many."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - passed on
+        """The thread's work."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Who hangs up too early is no event either."""
