@@ -67,15 +67,6 @@ def _run(arguments: argparse.Namespace) -> int:
     return commands[arguments.command](arguments)
 
 
-        "status": _status,
-    }
-    if arguments.command in commands:
-        return commands[arguments.command](arguments)
-    from storewarden.demo import demo  # noqa: PLC0415 - it brings the engine along
-
-    return demo(_print)
-
-
 def _scan(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
     store = open_store(config)
