@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_the_lock_ends_with_the_service_however_it_ends(tmp_path: Path, number: 
         assert not is_held(runtime_dir)
         with held(runtime_dir):
             assert is_held(runtime_dir)
-            assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+            assert (tmp_path / "pid").read_text() == f"{os.getpid()}\n"
     assert not is_held(runtime_dir)
 
 
@@ -89,7 +90,7 @@ def test_what_an_earlier_service_said_is_forgotten_when_another_starts(tmp_path:
 
 
 def test_readers_who_ask_without_end_do_not_keep_a_service_from_starting(tmp_path: Path) -> None:
-    (tmp_path / "lock").touch()
+    (tmp_path / "pid").touch()
     stop = threading.Event()
 
     def ask() -> None:
@@ -110,7 +111,7 @@ def test_readers_who_ask_without_end_do_not_keep_a_service_from_starting(tmp_pat
 
 
 def test_a_service_waits_out_a_reader_that_looks_at_that_very_moment(tmp_path: Path) -> None:
-    with open(tmp_path / "lock", "w+b") as probe:
+    with open(tmp_path / "pid", "w+b") as probe:
         fcntl.flock(probe, fcntl.LOCK_SH)
         timer = threading.Timer(0.3, fcntl.flock, (probe, fcntl.LOCK_UN))
         timer.start()
@@ -120,37 +121,62 @@ def test_a_service_waits_out_a_reader_that_looks_at_that_very_moment(tmp_path: P
 
 
 def test_a_lock_that_stays_is_refused_after_a_second(tmp_path: Path) -> None:
-    with open(tmp_path / "lock", "w+b") as other:
+    with open(tmp_path / "pid", "w+b") as other:
         fcntl.flock(other, fcntl.LOCK_SH)
         with pytest.raises(AlreadyRunningError, match="as process unknown"), held(str(tmp_path)):
             pytest.fail("two would run")
 
 
 @pytest.mark.parametrize("what", ["a link", "a directory", "a pipe"])
-def test_what_lies_in_the_lock_s_way_is_an_error_and_left_alone(tmp_path: Path, what: str) -> None:
-    put(tmp_path / "lock", what)
+def test_what_lies_in_the_way_is_an_error_and_left_alone(tmp_path: Path, what: str) -> None:
+    put(tmp_path / "pid", what)
     with (
         pytest.raises(StorewardenError, match=r"cannot use the runtime directory .*; set runtime"),
         held(str(tmp_path)),
     ):
         pytest.fail("it holds something else")
-    with pytest.raises(StorewardenError, match=r"cannot read .*/lock: "):
+    with pytest.raises(StorewardenError, match=r"cannot read .*/pid: "):
         is_held(str(tmp_path))
-    assert sorted(os.listdir(tmp_path)) == ["lock"]
+    assert sorted(os.listdir(tmp_path)) == ["pid"]
+
+
+def asked_by_another(question: str, runtime_dir: Path) -> "subprocess.CompletedProcess[str]":
+    """What a user who is not the service's is told."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    look = f"""
+import os, sys
+from storewarden.status import is_held, read_status
+os.setgid(65534)
+os.setuid(65534)
+print({question}(sys.argv[1]))
+"""
+    return subprocess.run(
+        [sys.executable, "-c", look, str(runtime_dir)], capture_output=True, text=True, check=False
+    )
+
+
+def test_nobody_else_can_hold_the_lock_and_all_can_see_whether_it_runs(tmp_path: Path) -> None:
+    for place in (tmp_path, *tmp_path.parents[:3]):
+        if place.stat().st_uid == os.geteuid() and place != Path("/tmp"):  # noqa: S108 - as it is
+            place.chmod(0o755)
+    with service(tmp_path / "run") as process:
+        assert said_held(process) == "held\n"
+        assert (tmp_path / "run" / "pid").stat().st_mode & 0o077 == 0
+        write_status(str(tmp_path / "run"), Status(process.pid, time.time(), 2, "repair", "/nix"))
+        assert asked_by_another("is_held", tmp_path / "run").stdout == "True\n"
+        write_status(str(tmp_path / "run"), Status(process.pid, 1000.0, 2, "repair", "/nix"))
+        assert asked_by_another("is_held", tmp_path / "run").stdout == "False\n"
+        process.kill()
+        process.wait()
+        write_status(str(tmp_path / "run"), Status(process.pid, time.time(), 2, "repair", "/nix"))
+        assert asked_by_another("is_held", tmp_path / "run").stdout == "False\n"
 
 
 def test_who_may_not_look_is_told_to_ask_as_root(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
     private = tmp_path / "run"
     private.mkdir(mode=0o700)
-    look = "from storewarden.status import is_held, read_status\nimport os, sys\nos.setuid(65534)\n"
     for question in ("is_held", "read_status"):
-        done = subprocess.run(
-            [sys.executable, "-c", f"{look}{question}(sys.argv[1])", str(private)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = asked_by_another(question, private)
         (line,) = [one for one in done.stderr.splitlines() if "StorewardenError: " in one]
         assert "permission denied; ask as root: sudo storewarden status" in line

@@ -23,7 +23,8 @@ PLACES = (
     "fuse",
     "wakes",
     "status",
-    "metrics",
+    "metrics-textfile",
+    "metrics-listen",
 )
 """Where the service may have problems (`Status.problems`)."""
 

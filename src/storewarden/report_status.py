@@ -23,7 +23,8 @@ _NEXT = {
     "fuse": "look: storewarden scan --dry-run; if all of it may go: sudo storewarden scan --yes",
     "wakes": "nothing is lost, changes are only noticed later; see the service's log",
     "status": "is runtime-dir still there, and not full? storewarden check-config shows it",
-    "metrics": "look at metrics-textfile and metrics-listen: storewarden check-config",
+    "metrics-textfile": "correct it in the configuration, then reload: storewarden check-config",
+    "metrics-listen": "correct it in the configuration, then reload: storewarden check-config",
 }
 """What to do about a problem, by where it is."""
 

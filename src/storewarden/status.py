@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What the service last said of itself: one small JSON file in its runtime directory.
 
-Whether it runs is not read from there but from the flock it holds beside it, which ends with it
-whatever becomes of it.
+Whether it runs is not read from there but from the flock it holds on its pid file beside it, which
+ends with it whatever becomes of it. Nobody else can open that, for anybody's flock on it would
+keep the service from starting; others are told by whether that process lives.
 """
 
 import fcntl
@@ -13,16 +14,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
+from storewarden import processes
 from storewarden.replacing import open_regular, replace_file
 from storewarden.store.errors import StorewardenError
 from storewarden.typed import typed
 
 VERSION = 1
 _FILE = "status.json"
-_LOCK = "lock"
+_PID = "pid"
 _LARGEST = 16 * 1024 * 1024
 """Bytes of a status: 100 stuck entries, and whatever their reasons quote, are a few MiB."""
 _TRIES, _PAUSE = 20, 0.05
+_CLOCK_SECONDS = 1.0
+"""By which a process's start, counted since boot, may seem later than it was."""
 
 
 class AlreadyRunningError(StorewardenError):
@@ -85,7 +89,8 @@ def held(runtime_dir: str) -> Iterator[None]:
     """
     try:
         os.makedirs(runtime_dir, mode=0o755, exist_ok=True)
-        fd = open_regular(f"{runtime_dir}/{_LOCK}", os.O_RDWR | os.O_CREAT)
+        fd = open_regular(f"{runtime_dir}/{_PID}", os.O_RDWR | os.O_CREAT)
+        os.fchmod(fd, 0o600)
     except OSError as cause:
         raise _unusable(runtime_dir, cause) from cause
     try:
@@ -101,7 +106,7 @@ def held(runtime_dir: str) -> Iterator[None]:
         if not locked:
             pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
             raise AlreadyRunningError(
-                f"storewarden already watches, as process {pid} (it holds {runtime_dir}/{_LOCK})"
+                f"storewarden already watches, as process {pid} (it holds {runtime_dir}/{_PID})"
             )
         yield
     finally:
@@ -110,11 +115,16 @@ def held(runtime_dir: str) -> Iterator[None]:
 
 def is_held(runtime_dir: str) -> bool:
     """Whether a service holds that runtime directory now; `StorewardenError` if none can tell."""
-    place = f"{runtime_dir}/{_LOCK}"
+    place = f"{runtime_dir}/{_PID}"
     try:
         fd = open_regular(place, os.O_RDONLY)
     except FileNotFoundError:
         return False
+    except PermissionError as cause:
+        lives = _lives(read_status(runtime_dir))
+        if lives is None:
+            raise _unreadable(place, cause, "ask as root: sudo storewarden status") from cause
+        return lives
     except OSError as cause:
         raise _unreadable(place, cause, "ask as root: sudo storewarden status") from cause
     try:
@@ -152,6 +162,15 @@ def read_status(runtime_dir: str) -> Status | None:
         raise StorewardenError(
             f"cannot understand {place}: {cause}; restart the service, which writes it anew"
         ) from cause
+
+
+def _lives(said: Status | None) -> bool | None:
+    """Whether the process that said this lives; None if it said nothing, or cannot be seen."""
+    began = processes.began(said.pid) if said else None
+    if said is None or began is None:
+        return None
+    # A later process of the same number began after this was said.
+    return began <= said.started + _CLOCK_SECONDS
 
 
 def _lock(fd: int) -> bool:
