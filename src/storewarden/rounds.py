@@ -43,6 +43,8 @@ class Work:
     known: dict[str, EntryKind] = field(default_factory=dict)
     """What was found and has not gone since."""
     problems: dict[str, str] = field(default_factory=dict)
+    helper: Suspect = field(default_factory=lambda: Suspect("", float("inf")))
+    """When to ask the helper again for what it may have left unfinished, if it failed."""
     removed: Counter[str] = field(default_factory=Counter)
     removed_bytes: int = 0
     refused: int = 0
@@ -92,8 +94,8 @@ def sweep_all(work: Work) -> None:
     if len(requests_for(found.findings, work.config.kinds)) <= work.config.max_removals:
         problem(work, "fuse", "")
     _deal_with(work, found.findings)
-    if work.config.mode is Mode.REPAIR and (found.leftovers or "helper" in work.problems):
-        _have_removed(work, ())
+    if found.leftovers:
+        finish_begun(work)
 
 
 def look_again(work: Work, names: Collection[str]) -> None:
@@ -125,6 +127,9 @@ def finish_begun(work: Work) -> None:
     """Have what an earlier run left behind removed, and learn whether that can be done at all."""
     if work.config.mode is Mode.REPAIR:
         _have_removed(work, ())
+    else:
+        problem(work, "helper", "")
+        work.helper = Suspect("", float("inf"))
 
 
 def _deal_with(work: Work, findings: Collection[Finding]) -> None:
@@ -189,10 +194,12 @@ def _have_removed(work: Work, requests: tuple[RemoveRequest, ...]) -> None:
                 waiting.discard(outcome.base_name)
     except StorewardenError as cause:
         problem(work, "helper", str(cause))
+        work.helper = refused(work.helper, time.monotonic())
         for name in waiting:
             _fail(work, name, (str(cause),))
     else:
         problem(work, "helper", "")
+        work.helper = Suspect("", float("inf"))
         # Every run begins with what earlier ones left, and so tells of all of it.
         problem(work, "leftovers", partial[0] if partial else "")
 

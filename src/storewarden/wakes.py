@@ -84,7 +84,7 @@ def watching(directory: str, how: str, poll_interval: float, news: Inbox) -> Ite
     """Watch the directory while inside. `OSError` where that cannot be had (no inotify left)."""
     observer = _observer(how, poll_interval)
     listener = _Overflow(news)
-    logger = logging.getLogger("watchdog.observers.inotify_c")
+    logger = logging.getLogger("watchdog")
     logger.addHandler(listener)
     try:
         events: list[type[FileSystemEvent]] = [DirModifiedEvent]
@@ -122,7 +122,7 @@ class _Teller(FileSystemEventHandler):
 
 
 class _Overflow(logging.Handler):
-    """watchdog 7.1 and later logs that the kernel's queue overflowed, and tells no one else."""
+    """Hears what watchdog logs: from 7.1 on it tells of an overflow so. The rest is noise."""
 
     def __init__(self, news: Inbox) -> None:
         super().__init__(logging.WARNING)

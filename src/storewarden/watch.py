@@ -156,6 +156,9 @@ def _work(service: _Service, work: Work) -> bool:
     if names:
         look_again(work, names)
         time.sleep(_PACE_SECONDS)
+    elif now >= work.helper.due:
+        finish_begun(work)
+        return True
     return bool(names)
 
 
@@ -174,7 +177,12 @@ def _sweep_at(service: _Service, work: Work) -> float:
 
 def _patience(service: _Service, work: Work, told: float) -> float:
     """Seconds for which nothing is to be done, if nothing comes in."""
-    ends = [next_due(work.suspects), _sweep_at(service, work), told + _BEAT_SECONDS]
+    ends = [
+        next_due(work.suspects),
+        work.helper.due,
+        _sweep_at(service, work),
+        told + _BEAT_SECONDS,
+    ]
     patience = min(ends) - time.monotonic()
     pings = watchdog_interval()
     return patience if pings is None else min(patience, pings)
