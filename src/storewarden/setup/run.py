@@ -92,6 +92,8 @@ def uninstall(order: Order) -> None:
         for place in sorted(filter(_above_manifest, before.directories), reverse=True):
             with suppress(OSError):
                 os.rmdir(f"{order.top}{place}")
+        if not order.top:
+            os.unlink(_LOCK)
         _say(order, "removed; the audit log stays in /var/log/storewarden")
 
 
@@ -187,6 +189,8 @@ def _alone() -> Iterator[None]:
 
 def _refuse(order: Order) -> None:
     if order.top:
+        if order.top == "/":
+            raise SetupError("--root is a staging directory; for this machine, leave it out")
         if not os.path.isdir(order.top):
             raise SetupError(f"{order.top} is not a directory; make it first")
         return
