@@ -28,6 +28,9 @@ build-group = "builders"
 nix = "/opt/nix/bin/nix"
 socket = "/run/s"
 audit-log = "/var/log/a.jsonl"
+runtime-dir = "/run/w"
+metrics-textfile = "/var/lib/t/storewarden.prom"
+metrics-listen = "[::1]:9913"
 """
 
 
@@ -57,6 +60,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         nix="/opt/nix/bin/nix",
         socket="/run/s",
         audit_log="/var/log/a.jsonl",
+        runtime_dir="/run/w",
+        metrics_textfile="/var/lib/t/storewarden.prom",
+        metrics_listen="[::1]:9913",
     )
     assert WHOLE.count(" = ") == len(fields(Config))
 

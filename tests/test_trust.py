@@ -48,6 +48,7 @@ UNWANTED = frozenset(
         """
         shutil tempfile logging pickle asyncio multiprocessing concurrent ssl http email xml glob
         pathlib random configparser tomllib site psutil structlog watchdog sdnotify
+        prometheus_client
         """,
     )
 )

@@ -16,10 +16,12 @@ exit codes:
   0    all is well (also when something alive was kept)
   1    --exit-code and something was found; or the audit log is damaged
   2    wrong use
-  3    the store, its database or Nix cannot be read or asked; nothing was removed
+  3    the store, its database, Nix, or the service's status cannot be read or asked; nothing
+       was removed
   4    the helper or the audit log is not available, or another service runs; nothing
-       (more) was removed
-  5    something could not be proved dead, removed, or shown
+       (more) was removed; or (status) no service runs
+  5    something could not be proved dead, removed, or shown; or (status) something is stuck,
+       or the service has a problem
   70   a bug in storewarden
   130  interrupted
 """
@@ -65,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true")
     check.set_defaults(command="check-config")
     _add_setup(commands)
+    _add_status(commands)
     demo = commands.add_parser(
         "demo", help="show all of it on a throwaway store; needs no Nix", allow_abbrev=False
     )
@@ -114,6 +117,22 @@ def _add_scan(commands: "argparse._SubParsersAction[_Parser]") -> None:
     add("--socket", default=_DEFAULT.socket, metavar="PATH", help="where the helper listens")
     add("--audit-log", default=_DEFAULT.audit_log, metavar="PATH")
     scan.set_defaults(command="scan")
+
+
+def _add_status(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    status = commands.add_parser(
+        "status",
+        help="does the service run, what did it do, does it need anybody",
+        description="Reads what the service last said. It needs no privilege.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    status.add_argument("--json", action="store_true", help="one JSON object (docs/json.md)")
+    status.add_argument(
+        "--config", metavar="FILE", help=f"the service's ({DEFAULT_CONFIG}, if there is one)"
+    )
+    status.set_defaults(command="status")
 
 
 def _add_audit(commands: "argparse._SubParsersAction[_Parser]") -> None:

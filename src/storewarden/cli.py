@@ -6,19 +6,20 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from typing import TextIO
 
-from storewarden import auditlog, report
+from storewarden import auditlog, report, report_status
 from storewarden.arguments import parser
 from storewarden.config import Config, ConfigError, configured, load_config
 from storewarden.findings import Sweep
 from storewarden.opening import open_remover, open_store, removes_here
 from storewarden.repair import HelperUnavailableError, repair, requests_for
 from storewarden.scan import sweep
-from storewarden.status import AlreadyRunningError
+from storewarden.status import AlreadyRunningError, is_held, read_status
 from storewarden.store.entries import EntryKind
 from storewarden.store.errors import AuditUnavailableError, StorewardenError
 from storewarden.store.verdict import PROOF, REMOVED_BY_DEFAULT
@@ -60,6 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
         "check-config": _check_config,
         "watch": _watch,
         "setup": _setup,
+        "status": _status,
         "demo": _demo,
     }
     return commands[arguments.command](arguments)
@@ -208,6 +210,22 @@ def _demo(_arguments: argparse.Namespace) -> int:
     from storewarden.demo import demo  # noqa: PLC0415 - it brings the engine along
 
     return demo(_print)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    config = configured(arguments.config)
+    running = is_held(config.runtime_dir)
+    said, now = read_status(config.runtime_dir), time.time()
+    if said and running:
+        said = report_status.noticed(said, now)
+    if arguments.json:
+        _print(report_status.status_json(said, running=running))
+    else:
+        for line in report_status.status_lines(said, now, running=running):
+            _print(line)
+    if not running:
+        return UNAVAILABLE
+    return NOT_ALL if said and (said.stuck_count or said.problems) else OK
 
 
 def _print(line: str) -> None:

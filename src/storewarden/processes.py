@@ -42,5 +42,15 @@ def command_of(pid: int) -> str | None:
     return text if len(text) <= _LONG else f"{text[:_LONG]}..."
 
 
+def began(pid: int) -> float | None:
+    """When that process began, as a Unix time; infinity if it is not there, None if not seen."""
+    try:
+        return psutil.Process(pid).create_time() if _visible(1) else None
+    except psutil.NoSuchProcess:
+        return float("inf")
+    except (psutil.Error, OSError):
+        return None
+
+
 def _visible(pid: int) -> bool:
     return not os.path.isdir("/proc/self") or os.path.exists(f"/proc/{pid}/status")

@@ -4,7 +4,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from structlog.typing import FilteringBoundLogger
 
@@ -14,12 +14,15 @@ from storewarden.repair import Remove, repair, requests_for
 from storewarden.scan import sweep, sweep_among
 from storewarden.store.entries import EntryKind
 from storewarden.store.errors import StorewardenError
+from storewarden.store.paths import LOCK_SUFFIX
 from storewarden.store.store import Store
 from storewarden.store.verdict import PROOF, Claim, Verdict
 from storewarden.store.wire import Outcome, RemoveRequest, Status
 from storewarden.strays import glance
 from storewarden.suspects import Suspect, alive, failed, noticed, refused, young
 
+_PLAIN = frozenset({Claim.USER_LOCK, Claim.PROCESS})
+"""Claims whose end a mere glance shows."""
 _LASTING = frozenset({Claim.SHARED, Claim.MOUNT})
 """Claims that nobody alive need stand behind, so they may hold for ever."""
 
@@ -159,7 +162,9 @@ def _keep(work: Work, finding: Finding) -> None:
         work.suspects.pop(name, None)
         return
     suspect = work.suspects.get(name) or Suspect(name, now)
-    if claims == {Claim.TOO_YOUNG}:
+    if claims & _PLAIN:
+        work.suspects[name] = alive(suspect, now)
+    elif claims == {Claim.TOO_YOUNG}:
         missing = work.config.min_age - (finding.age or 0.0)
         work.suspects[name] = young(suspect, now, missing)
     elif claims - _LASTING:
@@ -207,6 +212,7 @@ def _conclude(work: Work, outcome: Outcome) -> None:
             work.removed[kind] += 1
             work.removed_bytes += outcome.bytes
             work.suspects.pop(name, None)
+            _wake_locks(work)
             work.log.info("removed", **told, kind=kind.value, files=outcome.files)
         case Status.VANISHED:
             work.known.pop(name, None)
@@ -226,6 +232,14 @@ def _conclude(work: Work, outcome: Outcome) -> None:
             work.failed += 1
             work.known.pop(name, None)
             work.suspects.pop(name, None)
+
+
+def _wake_locks(work: Work) -> None:
+    """Look at lock files at once: what they cover may have been what has just gone."""
+    now = time.monotonic()
+    for name, suspect in work.suspects.items():
+        if name.endswith(LOCK_SUFFIX) and suspect.waited:
+            work.suspects[name] = replace(suspect, due=now)
 
 
 def _fail(work: Work, name: str, reasons: tuple[str, ...]) -> None:

@@ -1,23 +1,32 @@
 # SPDX-License-Identifier: MIT
 """What the service last said of itself: one small JSON file in its runtime directory.
 
-Whether it runs is not read from there but from the flock it holds beside it, which ends with it
-whatever becomes of it.
+Whether it runs is not read from there but from the flock it holds on its pid file beside it, which
+ends with it whatever becomes of it. Nobody else can open that, for anybody's flock on it would
+keep the service from starting; others are told by whether that process lives.
 """
 
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
+from storewarden import processes
+from storewarden.replacing import open_regular, replace_file
 from storewarden.store.errors import StorewardenError
+from storewarden.typed import typed
 
 VERSION = 1
 _FILE = "status.json"
-_LOCK = "lock"
-_LARGEST = 1024 * 1024
+_PID = "pid"
+_LARGEST = 16 * 1024 * 1024
+"""Bytes of a status: 100 stuck entries, and whatever their reasons quote, are a few MiB."""
+_TRIES, _PAUSE = 20, 0.05
+_CLOCK_SECONDS = 1.0
+"""By which a process's start, counted since boot, may seem later than it was."""
 
 
 class AlreadyRunningError(StorewardenError):
@@ -69,50 +78,61 @@ class Status:
     failed: int = 0
     """How often a removal failed, in whole or in part."""
     problems: Mapping[str, str] = field(default_factory=dict)
-    """What is wrong now, in plain words, by where: `store`, `nix`, `helper`, `configuration`,
-    `leftovers`,
-    `fuse`, `wakes`, `status`, `metrics`. Empty when all is well."""
+    """What is wrong now, in plain words, by where (`families.PLACES`). Empty when all is well."""
 
 
 @contextmanager
 def held(runtime_dir: str) -> Iterator[None]:
-    """Hold the runtime directory, made if need be; `AlreadyRunningError` if another does."""
+    """Hold the runtime directory, made if need be; `AlreadyRunningError` if another does.
+
+    What an earlier service said there is forgotten.
+    """
     try:
         os.makedirs(runtime_dir, mode=0o755, exist_ok=True)
-        fd = os.open(
-            f"{runtime_dir}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
-        )
+        fd = open_regular(f"{runtime_dir}/{_PID}", os.O_RDWR | os.O_CREAT)
+        os.fchmod(fd, 0o600)
     except OSError as cause:
-        reason = (cause.strerror or str(cause)).lower()
-        raise StorewardenError(
-            f"cannot use the runtime directory {runtime_dir}: {reason}; set runtime-dir to one"
-            " that this user can write, or let the service manager make it: sudo storewarden setup"
-        ) from cause
+        raise _unusable(runtime_dir, cause) from cause
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            locked = _lock(fd)
+            if locked:
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{runtime_dir}/{_FILE}")  # said by a service that is gone
+        except OSError as cause:
+            raise _unusable(runtime_dir, cause) from cause
+        if not locked:
             pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
             raise AlreadyRunningError(
-                f"storewarden already watches, as process {pid} (it holds {runtime_dir}/{_LOCK})"
-            ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+                f"storewarden already watches, as process {pid} (it holds {runtime_dir}/{_PID})"
+            )
         yield
     finally:
         os.close(fd)
 
 
 def is_held(runtime_dir: str) -> bool:
-    """Whether a service holds that runtime directory now."""
+    """Whether a service holds that runtime directory now; `StorewardenError` if none can tell."""
+    place = f"{runtime_dir}/{_PID}"
     try:
-        fd = os.open(f"{runtime_dir}/{_LOCK}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = open_regular(place, os.O_RDONLY)
     except FileNotFoundError:
         return False
+    except PermissionError as cause:
+        lives = _lives(read_status(runtime_dir))
+        if lives is None:
+            raise _unreadable(place, cause, "ask as root: sudo storewarden status") from cause
+        return lives
+    except OSError as cause:
+        raise _unreadable(place, cause, "ask as root: sudo storewarden status") from cause
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError as cause:
+        raise _unreadable(place, cause, "set runtime-dir to a local directory") from cause
     finally:
         os.close(fd)
     return False
@@ -120,26 +140,72 @@ def is_held(runtime_dir: str) -> bool:
 
 def write_status(runtime_dir: str, status: Status) -> None:
     """Replace the file as a whole; a reader sees the one before or this one. `OSError`."""
-    draft = f"{runtime_dir}/.{_FILE}"
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    with os.fdopen(fd, "w", encoding="ascii") as file:
-        json.dump({"version": VERSION, **asdict(status)}, file)
-    os.rename(draft, f"{runtime_dir}/{_FILE}")
+    document = {"version": VERSION, **asdict(status)}
+    replace_file(f"{runtime_dir}/{_FILE}", json.dumps(document).encode("ascii"))
 
 
 def read_status(runtime_dir: str) -> Status | None:
-    """What was last written; None if nothing was. `StorewardenError` if it is not understood."""
+    """What was last written; None if nothing was. `StorewardenError` if it is not understood.
+
+    As docs/json.md promises, members of a later storewarden are passed over.
+    """
     place = f"{runtime_dir}/{_FILE}"
     try:
-        with open(place, "rb") as file:
-            document = json.loads(file.read(_LARGEST))
-        if document.pop("version") != VERSION:
-            raise ValueError("it is of another version")
-        stuck = tuple(
-            Stuck(**{**one, "reasons": tuple(one["reasons"])}) for one in document["stuck"]
-        )
-        return Status(**{**document, "stuck": stuck})
+        with os.fdopen(open_regular(place, os.O_RDONLY), "rb") as file:
+            text = file.read(_LARGEST + 1)
+        return _parsed(text)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as cause:
-        raise StorewardenError(f"cannot read {place}: {cause}") from cause
+    except OSError as cause:
+        raise _unreadable(place, cause, "ask as root: sudo storewarden status") from cause
+    except (ValueError, TypeError, OverflowError, RecursionError) as cause:
+        raise StorewardenError(
+            f"cannot understand {place}: {cause}; restart the service, which writes it anew"
+        ) from cause
+
+
+def _lives(said: Status | None) -> bool | None:
+    """Whether the process that said this lives; None if it said nothing, or cannot be seen."""
+    began = processes.began(said.pid) if said else None
+    if said is None or began is None:
+        return None
+    # A later process of the same number began after this was said.
+    return began <= said.started + _CLOCK_SECONDS
+
+
+def _lock(fd: int) -> bool:
+    """Take the lock, unless another has it for a whole second.
+
+    Who asks whether a service runs (`is_held`) has it shared for an instant; that is no service.
+    """
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE)
+        else:
+            return True
+    return False
+
+
+def _parsed(text: bytes) -> Status:
+    if len(text) > _LARGEST:
+        raise ValueError(f"it is longer than a status can be ({_LARGEST} bytes)")
+    document = json.loads(text)
+    version = document.get("version") if isinstance(document, dict) else None
+    if version != VERSION:
+        raise ValueError(f"it is of version {version!r:.20}, not {VERSION}")
+    return typed(Status, document)  # type: ignore[no-any-return]
+
+
+def _unusable(runtime_dir: str, cause: OSError) -> StorewardenError:
+    reason = (cause.strerror or str(cause)).lower()
+    return StorewardenError(
+        f"cannot use the runtime directory {runtime_dir}: {reason}; set runtime-dir to one"
+        " that this user can write, or let the service manager make it: sudo storewarden setup"
+    )
+
+
+def _unreadable(place: str, cause: OSError, hint: str) -> StorewardenError:
+    reason = (cause.strerror or str(cause)).lower()
+    return StorewardenError(f"cannot read {place}: {reason}; {hint}")

@@ -16,12 +16,12 @@ from structlog.typing import FilteringBoundLogger
 from storewarden import __version__
 from storewarden.config import Config, ConfigError
 from storewarden.inbox import Inbox, inbox
-from storewarden.notify import Notify, notifying, reloading, watchdog_interval
+from storewarden.notify import notifying, reloading, watchdog_interval
 from storewarden.rounds import Work, finish_begun, look_again, notice, problem, sweep_all
 from storewarden.serving import Ended, open_work, refresh
-from storewarden.snapshot import snapshot, status_line
-from storewarden.status import held, write_status
+from storewarden.status import held
 from storewarden.suspects import due, next_due
+from storewarden.telling import Telling, answering, tell
 from storewarden.wakes import INOTIFY, POLLING, Watching, how_to_watch, watching
 
 _BEAT_SECONDS = 60.0
@@ -38,9 +38,8 @@ _SIGNALS = (*_ENDS, signal.SIGHUP, signal.SIGUSR1)
 class _Service:
     load: Callable[[], Config]
     news: Inbox
-    notify: Notify
+    telling: Telling
     log: FilteringBoundLogger
-    started: float = field(default_factory=time.time)
     watched: Watching | None = None
     swept: float = float("-inf")
     """When the last whole sweep ended, by the monotonic clock."""
@@ -61,7 +60,7 @@ def watch(load: Callable[[], Config], log: FilteringBoundLogger) -> None:
     """
     config = load()
     with notifying() as notify, inbox(*_SIGNALS) as news, held(config.runtime_dir):
-        service = _Service(load, news, notify, log)
+        service = _Service(load, news, Telling(notify), log)
         work = open_work(config, log, lambda: _pulse(service), lambda: _ended(service))
         with suppress(Ended):
             while not _ended(service):
@@ -75,7 +74,7 @@ def watch(load: Callable[[], Config], log: FilteringBoundLogger) -> None:
 
 def _pulse(service: _Service) -> None:
     """Tell systemd that the work goes on, and hear what has come in meanwhile."""
-    service.notify("WATCHDOG=1")
+    service.telling.notify("WATCHDOG=1")
     news = service.news.take()
     service.signals |= news.signals
     service.names |= news.names
@@ -122,8 +121,14 @@ def _serve(service: _Service, work: Work) -> None:
         mode=work.config.mode.value,
         wakes=service.watched.how,
     )
-    service.notify("READY=1")
+    service.telling.notify("READY=1")
     told = _tell(service, work)
+    with answering(service.telling, work):
+        _work_on(service, work, told)
+
+
+def _work_on(service: _Service, work: Work, told: float) -> None:
+    assert service.watched is not None  # noqa: S101 - _watched has set it
     while service.watched.lasts() and not service.signals & {*_ENDS, signal.SIGHUP}:
         if _work(service, work) or time.monotonic() >= told + _BEAT_SECONDS:
             told = _tell(service, work)
@@ -176,21 +181,15 @@ def _patience(service: _Service, work: Work, told: float) -> float:
 
 
 def _tell(service: _Service, work: Work) -> float:
-    """Write down how things stand, for `status`, metrics and systemd; when that was."""
+    """Let everybody know how things stand; when that was."""
     assert service.watched is not None  # noqa: S101 - _watched has set it
-    status = snapshot(work, service.started, service.watched.how)
-    try:
-        write_status(work.config.runtime_dir, status)
-        problem(work, "status", "")
-    except OSError as cause:
-        problem(work, "status", f"cannot be written: {cause}")
-    service.notify(f"STATUS={status_line(status)}")
+    tell(service.telling, work, service.watched.how)
     return time.monotonic()
 
 
 def _reload(service: _Service, work: Work) -> None:
     service.signals.discard(signal.SIGHUP)
-    service.notify(reloading())
+    service.telling.notify(reloading())
     try:
         config = service.load()
     except ConfigError as cause:

@@ -193,13 +193,27 @@ def test_killed_in_the_middle_the_next_run_completes_it(rig: Rig, python: str) -
         assert run(rig, [python, "-m", "storewarden", "setup", "--uninstall"]).returncode == 0
 
 
-def test_metrics_are_served_once_they_are_asked_for(rig: Rig, python: str) -> None:
+def test_metrics_are_told_once_they_are_asked_for(rig: Rig, python: str) -> None:
     setup(rig, python)
-    with open(f"{rig.root}/etc/storewarden/config.toml", "a", encoding="ascii") as file:
-        file.write('metrics-listen = "127.0.0.1:9913"\n')
-    assert "storewarden-metrics.conf (new)" in second(rig)
-    shown = control(rig, "show", "--property=PrivateNetwork", "--value", WATCHER)
-    assert shown == "no\n"
+    [code] = os.listdir(f"{rig.root}/opt/storewarden")
+    texts = "/var/lib/storewarden-lab"
+    made = f"mkdir {texts} && chgrp storewarden {texts} && chmod g+w {texts}"
+    assert run(rig, ["sh", "-c", made]).returncode == 0
+    try:
+        with open(f"{rig.root}/etc/storewarden/config.toml", "a", encoding="ascii") as file:
+            file.write('metrics-listen = "127.0.0.1:9913"\n')
+            file.write(f'metrics-textfile = "{texts}/storewarden.prom"\n')
+        said = second(rig)
+        assert "storewarden-metrics.conf (new)" in said
+        assert "storewarden-textfile.conf (new)" in said
+        ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9913/metrics').read())"
+        served = run(rig, [f"/opt/storewarden/{code}/bin/python", "-I", "-c", ask], "bob")
+        assert "storewarden_" in served.stdout, served.stderr + journal(rig)
+        written = Path(f"{rig.root}{texts}/storewarden.prom")
+        ns.wait_until(written.exists, f"the metrics:\n{journal(rig)}", 60)
+        assert "storewarden_" in written.read_text(encoding="ascii")
+    finally:
+        assert run(rig, ["rm", "-r", texts]).returncode == 0
 
 
 def test_a_helper_that_cannot_work_says_so_each_time_and_stays_to_be_asked(

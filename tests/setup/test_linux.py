@@ -3,7 +3,7 @@
 
 import pytest
 
-from storewarden.setup.linux import HELPER, UNITS, WATCHER, Machine, Mounted, mounted, units
+from storewarden.setup.linux import HELPER, UNITS, WATCHER, Machine, Mounted, let_in, mounted, units
 from storewarden.setup.trust import SetupError
 
 PYTHON = "/opt/storewarden/0.1.0-abc/bin/python"
@@ -72,7 +72,7 @@ def drop_ins(machine: Machine) -> set[str]:
         (Machine(systemd=252), set()),
         (Machine(systemd=253), {f"{WATCHER}.d/storewarden-notify-reload.conf"}),
         (Machine(nix_group="nix-users"), {f"{WATCHER}.d/storewarden-nix-group.conf"}),
-        (Machine(metrics=True), {f"{WATCHER}.d/storewarden-metrics.conf"}),
+        (Machine(metrics="any"), {f"{WATCHER}.d/storewarden-metrics.conf"}),
         (Machine(textfile="/srv/text"), {f"{WATCHER}.d/storewarden-textfile.conf"}),
         (Machine(store=Mounted.OWN), {f"{HELPER}.d/storewarden-helper-store-mount.conf"}),
         (
@@ -113,3 +113,24 @@ def test_the_directory_of_the_metrics_stands_in_the_drop_in() -> None:
     assert "ReadWritePaths=-/srv/text\n" in told[f"{UNITS}/{WATCHER}.d/storewarden-textfile.conf"]
     with pytest.raises(SetupError, match="is not a path that can stand"):
         units(PYTHON, Machine(textfile="/srv/my text"))
+
+
+@pytest.mark.parametrize(
+    ("address", "who"),
+    [
+        ("", ""),
+        ("127.0.0.1:9913", "localhost"),
+        ("127.1.2.3:9913", "localhost"),
+        ("[::1]:9913", "localhost"),
+        ("localhost:9913", "localhost"),
+        ("0.0.0.0:9913", "any"),
+        ("[::]:9913", "any"),
+        ("127.0.0.1.example.org:9913", "any"),
+        ("10.0.0.1:9913", "any"),
+    ],
+)
+def test_only_who_can_reach_the_address_is_let_in(address: str, who: str) -> None:
+    assert let_in(address) == who
+    if who:
+        told = texts(Machine(metrics=who))[f"{UNITS}/{WATCHER}.d/storewarden-metrics.conf"]
+        assert f"IPAddressAllow={who}\n" in told

@@ -27,6 +27,7 @@ WATCHER, SOCKET, HELPER = (
 _ANY_PYTHON = b"/usr/bin/python3"
 _ANY_GROUP = b"nix-users"
 _ANY_TEXTFILES = b"/var/lib/prometheus/node-exporter"
+_FROM_LOOPBACK = b"IPAddressAllow=localhost"
 _NOTIFIES_RELOADS = 253
 
 
@@ -49,8 +50,8 @@ class Machine:
     nix_group: str = ""
     """The only group that may ask the Nix daemon; empty where everybody may."""
     store: Mounted = Mounted.PLAIN
-    metrics: bool = False
-    """Whether Prometheus is to be let in."""
+    metrics: str = ""
+    """From where Prometheus is let in: `localhost`, `any`, or empty for nowhere."""
     textfile: str = ""
     """The directory that the metrics are written to; empty for none."""
 
@@ -82,7 +83,7 @@ def units(python: str, machine: Machine) -> tuple[File, ...]:
     chosen = {
         "storewarden-notify-reload": machine.systemd >= _NOTIFIES_RELOADS,
         "storewarden-nix-group": bool(machine.nix_group),
-        "storewarden-metrics": machine.metrics,
+        "storewarden-metrics": bool(machine.metrics),
         "storewarden-textfile": bool(machine.textfile),
         "storewarden-helper-store-mount": machine.store is Mounted.OWN,
         "storewarden-helper-store-remount": machine.store is Mounted.OWN_READ_ONLY,
@@ -94,6 +95,7 @@ def units(python: str, machine: Machine) -> tuple[File, ...]:
             )
             text = text.replace(_ANY_GROUP, os.fsencode(machine.nix_group))
             text = text.replace(_ANY_TEXTFILES, os.fsencode(machine.textfile))
+            text = text.replace(_FROM_LOOPBACK, f"IPAddressAllow={machine.metrics}".encode())
             unit = HELPER if name.startswith("storewarden-helper-") else WATCHER
             files.append(File(f"{UNITS}/{unit}.d/{name}.conf", text))
     return tuple(files)
@@ -171,11 +173,18 @@ def _nix_group(directory: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name) else str(found.st_gid)
 
 
-def _metrics(config: str) -> tuple[bool, str]:
+def _metrics(config: str) -> tuple[str, str]:
     if not os.path.exists(config):
-        return False, ""
+        return "", ""
     try:
         told = load_config(config)
     except ConfigError as cause:
         raise SetupError(f"{cause}; correct it first") from cause
-    return told.metrics_listen is not None, os.path.dirname(told.metrics_textfile or "")
+    return let_in(told.metrics_listen or ""), os.path.dirname(told.metrics_textfile or "")
+
+
+def let_in(address: str) -> str:
+    """Who can reach HOST:PORT, in the words of a unit's IPAddressAllow=."""
+    host = address.rpartition(":")[0].strip("[]")
+    loopback = host in {"localhost", "::1"} or re.fullmatch(r"127(\.[0-9]{1,3}){3}", host)
+    return "localhost" if loopback else "any" if host else ""
