@@ -51,6 +51,13 @@ def assert_it_removes_debris_and_builds_go_on(rig: Rig, name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def assert_only_root_can_change_it(rig: Rig, command: str) -> None:
+    code = command.partition("path=")[2].partition("/bin/python ")[0]
+    assert code.startswith("/opt/storewarden/")
+    others = ["find", code, "!", "-user", "root", "-o", "!", "-type", "l", "-perm", "/022"]
+    assert ns.run(rig.namespace, others).stdout == ""
+
+
 def test_a_dry_run_shows_all_of_it_and_changes_nothing(rig: Rig, python: str) -> None:
     before = names(rig), accounts(rig), picture(f"{rig.root}/etc")
     for user in ("root", rig.user):
@@ -76,6 +83,9 @@ def test_it_is_set_up_does_its_work_and_is_taken_back_whole(rig: Rig, python: st
     assert exposure(rig, HELPER) <= 1.5
     assert exposure(rig, WATCHER) <= 1.0
 
+    control(rig, "reload", WATCHER)
+    assert_only_root_can_change_it(rig, control(rig, "show", "--property=ExecStart", HELPER))
+
     seen = picture(*places(rig)), control(rig, "show", "--property=MainPID", WATCHER)
     assert second(rig).startswith("nothing to change: everything is as it should be\n")
     assert (picture(*places(rig)), control(rig, "show", "--property=MainPID", WATCHER)) == seen
@@ -96,6 +106,28 @@ def second(rig: Rig) -> str:
     done = run(rig, ["storewarden", "setup"])
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_only_one_sets_up_at_a_time(rig: Rig, python: str) -> None:
+    with ns.flocked(rig.namespace, "/run/storewarden-setup.lock"):
+        done = run(rig, [python, "-m", "storewarden", "setup"])
+    assert done.returncode == 3
+    assert "another setup is at work" in done.stderr
+    assert not os.path.exists(f"{rig.root}/etc/storewarden")
+
+
+def test_a_place_that_a_user_has_prepared_is_not_written_to(rig: Rig, python: str) -> None:
+    place = f"{rig.root}/opt/storewarden"
+    os.mkdir(place)
+    try:
+        os.chown(place, 1500, -1)
+        done = run(rig, [python, "-m", "storewarden", "setup"])
+        assert done.returncode == 3
+        assert "nothing is written below /opt/storewarden: others than root" in done.stderr
+        assert os.listdir(place) == []
+        assert not os.path.exists(f"{rig.root}/etc/storewarden")
+    finally:
+        os.rmdir(place)
 
 
 def test_nobody_but_the_watchers_user_reaches_the_helper(rig: Rig, python: str) -> None:
@@ -161,13 +193,27 @@ def test_killed_in_the_middle_the_next_run_completes_it(rig: Rig, python: str) -
         assert run(rig, [python, "-m", "storewarden", "setup", "--uninstall"]).returncode == 0
 
 
-def test_metrics_are_served_once_they_are_asked_for(rig: Rig, python: str) -> None:
+def test_metrics_are_told_once_they_are_asked_for(rig: Rig, python: str) -> None:
     setup(rig, python)
-    with open(f"{rig.root}/etc/storewarden/config.toml", "a", encoding="ascii") as file:
-        file.write('metrics-listen = "127.0.0.1:9913"\n')
-    assert "storewarden-metrics.conf (new)" in second(rig)
-    shown = control(rig, "show", "--property=PrivateNetwork", "--value", WATCHER)
-    assert shown == "no\n"
+    [code] = os.listdir(f"{rig.root}/opt/storewarden")
+    texts = "/var/lib/storewarden-lab"
+    made = f"mkdir {texts} && chgrp storewarden {texts} && chmod g+w {texts}"
+    assert run(rig, ["sh", "-c", made]).returncode == 0
+    try:
+        with open(f"{rig.root}/etc/storewarden/config.toml", "a", encoding="ascii") as file:
+            file.write('metrics-listen = "127.0.0.1:9913"\n')
+            file.write(f'metrics-textfile = "{texts}/storewarden.prom"\n')
+        said = second(rig)
+        assert "storewarden-metrics.conf (new)" in said
+        assert "storewarden-textfile.conf (new)" in said
+        ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9913/metrics').read())"
+        served = run(rig, [f"/opt/storewarden/{code}/bin/python", "-I", "-c", ask], "bob")
+        assert "storewarden_" in served.stdout, served.stderr + journal(rig)
+        written = Path(f"{rig.root}{texts}/storewarden.prom")
+        ns.wait_until(written.exists, f"the metrics:\n{journal(rig)}", 60)
+        assert "storewarden_" in written.read_text(encoding="ascii")
+    finally:
+        assert run(rig, ["rm", "-r", texts]).returncode == 0
 
 
 def test_a_helper_that_cannot_work_says_so_each_time_and_stays_to_be_asked(

@@ -10,7 +10,8 @@ import pytest
 from lab.machine import Machine, control, start_nix
 from lab.service import HELPER, delivered, exposure, journal, main_process, run, setup
 from real import namespace as ns
-from real.builds import stranded
+from real.builds import Interrupt, interrupt, start_build
+from real.recipes import Recipe
 from real.rig import Rig, valid_paths
 
 _DROP_IN = "storewarden-helper-store"
@@ -51,7 +52,9 @@ WAYS = {
 def test_debris_is_removed_from_a_store_that_is_mounted(machine: Machine, way: Way) -> None:
     rig = machine.rig
     with mounted(rig, way.mounts), delivered(rig) as python:
-        stranded(rig, "mounted")
+        build = start_build(rig, Recipe("mounted"))
+        interrupt(rig, build, Interrupt.SIGINT_CLIENT)
+        assert {f"/nix/store/{name}" for name in left(rig)} == build.entries
         if way.read_only:
             words = ["mount", "-o", "remount,bind,ro", "/nix/store"]
             assert ns.run(rig.namespace, words).returncode == 0

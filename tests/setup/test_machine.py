@@ -31,3 +31,7 @@ def test_an_ordinary_user_is_told_to_be_root() -> None:
 
 def test_a_staging_directory_must_be_there() -> None:
     assert "/nowhere/staging is not a directory" in refused("--root", "/nowhere/staging")
+
+
+def test_the_machine_itself_is_no_staging_directory() -> None:
+    assert "leave it out" in refused("--root", "/")

@@ -65,6 +65,8 @@ def program() -> Program:
     if isinstance(looked, str):
         return _copy(f"an isolated {sys.executable} cannot run it: {looked}")
     _, places = looked
+    if f"{PACKAGE}/cli.py" not in map(os.path.realpath, places):
+        return _copy(f"an isolated {sys.executable} runs another storewarden than this")
     if unfit := _unfit([*places, *below(PACKAGE)]):
         return _copy(unfit)
     return Program(sys.executable, _gc_roots(places), "only root can change it where it is")

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from storewarden.setup.trust import SetupError
 
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
-_SECONDS = 180
+_SECONDS = 900
+"""A service is ready only after its first sweep."""
 
 
 def said(words: Sequence[str]) -> str:

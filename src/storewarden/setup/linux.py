@@ -26,6 +26,8 @@ WATCHER, SOCKET, HELPER = (
 )
 _ANY_PYTHON = b"/usr/bin/python3"
 _ANY_GROUP = b"nix-users"
+_ANY_TEXTFILES = b"/var/lib/prometheus/node-exporter"
+_FROM_LOOPBACK = b"IPAddressAllow=localhost"
 _NOTIFIES_RELOADS = 253
 
 
@@ -48,8 +50,10 @@ class Machine:
     nix_group: str = ""
     """The only group that may ask the Nix daemon; empty where everybody may."""
     store: Mounted = Mounted.PLAIN
-    metrics: bool = False
-    """Whether Prometheus is to be let in."""
+    metrics: str = ""
+    """From where Prometheus is let in: `localhost`, `any`, or empty for nowhere."""
+    textfile: str = ""
+    """The directory that the metrics are written to; empty for none."""
 
 
 def this_machine(config: str) -> Machine:
@@ -63,14 +67,15 @@ def this_machine(config: str) -> Machine:
         int(version[1]) if version else 0,
         _nix_group("/nix/var/nix/daemon-socket"),
         mounted(table, read_only=bool(read_only)),
-        _wants_metrics(config),
+        *_metrics(config),
     )
 
 
 def units(python: str, machine: Machine) -> tuple[File, ...]:
     """All that systemd reads of us, with that interpreter."""
-    if not re.fullmatch(r"[A-Za-z0-9/._+-]+", python):
-        raise SetupError(f"{python!r} is not a path that can stand in a unit")
+    for path in filter(None, (python, machine.textfile)):
+        if not re.fullmatch(r"[A-Za-z0-9/._+-]+", path):
+            raise SetupError(f"{path!r} is not a path that can stand in a unit")
     files = [File(SYSUSERS, shipped("systemd/storewarden.sysusers"))]
     for unit in (WATCHER, SOCKET, HELPER):
         text = shipped(f"systemd/{unit}").replace(_ANY_PYTHON, os.fsencode(python))
@@ -78,7 +83,8 @@ def units(python: str, machine: Machine) -> tuple[File, ...]:
     chosen = {
         "storewarden-notify-reload": machine.systemd >= _NOTIFIES_RELOADS,
         "storewarden-nix-group": bool(machine.nix_group),
-        "storewarden-metrics": machine.metrics,
+        "storewarden-metrics": bool(machine.metrics),
+        "storewarden-textfile": bool(machine.textfile),
         "storewarden-helper-store-mount": machine.store is Mounted.OWN,
         "storewarden-helper-store-remount": machine.store is Mounted.OWN_READ_ONLY,
     }
@@ -88,6 +94,8 @@ def units(python: str, machine: Machine) -> tuple[File, ...]:
                 _ANY_PYTHON, os.fsencode(python)
             )
             text = text.replace(_ANY_GROUP, os.fsencode(machine.nix_group))
+            text = text.replace(_ANY_TEXTFILES, os.fsencode(machine.textfile))
+            text = text.replace(_FROM_LOOPBACK, f"IPAddressAllow={machine.metrics}".encode())
             unit = HELPER if name.startswith("storewarden-helper-") else WATCHER
             files.append(File(f"{UNITS}/{unit}.d/{name}.conf", text))
     return tuple(files)
@@ -165,8 +173,18 @@ def _nix_group(directory: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name) else str(found.st_gid)
 
 
-def _wants_metrics(config: str) -> bool:
+def _metrics(config: str) -> tuple[str, str]:
+    if not os.path.exists(config):
+        return "", ""
     try:
-        return os.path.exists(config) and load_config(config).metrics_listen is not None
+        told = load_config(config)
     except ConfigError as cause:
         raise SetupError(f"{cause}; correct it first") from cause
+    return let_in(told.metrics_listen or ""), os.path.dirname(told.metrics_textfile or "")
+
+
+def let_in(address: str) -> str:
+    """Who can reach HOST:PORT, in the words of a unit's IPAddressAllow=."""
+    host = address.rpartition(":")[0].strip("[]")
+    loopback = host in {"localhost", "::1"} or re.fullmatch(r"127(\.[0-9]{1,3}){3}", host)
+    return "localhost" if loopback else "any" if host else ""

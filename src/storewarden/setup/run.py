@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
 """`storewarden setup`: plan, tell, do, verify; and the way back."""
 
-import fcntl
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from storewarden.setup import darwin, linux, told
 from storewarden.setup.code import CODE
 from storewarden.setup.files import take_away
+from storewarden.setup.guard import LOCK, SYSTEMD, at_work
 from storewarden.setup.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from storewarden.setup.plan import (
     Keep,
@@ -26,12 +26,8 @@ from storewarden.setup.plan import (
     writes,
 )
 from storewarden.setup.reach import check_reach
-from storewarden.setup.trust import SetupError, missing_directories
 from storewarden.setup.wanted import Wanted, checks, wanted
 
-_LOCK = "/var/run/storewarden-setup.lock"
-_SYSTEMD = "/run/systemd/system"
-_DARWIN = "/run/current-system/darwin-version"
 _AT_RUN_TIME = ("/run/storewarden/watch", "/run/storewarden/nix", "/run/storewarden")
 
 
@@ -51,9 +47,8 @@ def install(order: Order) -> None:
 
     `HelperUnavailableError` where it was done, and the watcher's user reaches no helper that works.
     """
-    with _at_work(order):
-        found = read_manifest(order.top)
-        before = found or Manifest()
+    with at_work(order.top, dry_run=order.dry_run):
+        before = read_manifest(order.top) or Manifest()
         want = wanted(before, order.top)
         steps = _steps(want, before, order.top)
         _tell(order, steps, want.program.why)
@@ -75,7 +70,7 @@ def install(order: Order) -> None:
 
 def uninstall(order: Order) -> None:
     """Take away what setup wrote and made, but for what was changed since, and the audit log."""
-    with _at_work(order):
+    with at_work(order.top, dry_run=order.dry_run):
         before = read_manifest(order.top)
         if before is None:
             with suppress(OSError):  # what a run leaves that is cut off at its very end
@@ -92,6 +87,8 @@ def uninstall(order: Order) -> None:
         for place in sorted(filter(_above_manifest, before.directories), reverse=True):
             with suppress(OSError):
                 os.rmdir(f"{order.top}{place}")
+        if not order.top:
+            os.unlink(LOCK)
         _say(order, "removed; the audit log stays in /var/log/storewarden")
 
 
@@ -125,7 +122,7 @@ def _steps_back(before: Manifest, top: str) -> list[Step]:
         return [*files, *places]
     if sys.platform == "darwin":
         return [*map(_run, darwin.stop_words(darwin.person(os.environ))), *files, *places]
-    reload: list[Step] = [Run(("systemctl", "daemon-reload"))] if os.path.exists(_SYSTEMD) else []
+    reload: list[Step] = [Run(("systemctl", "daemon-reload"))] if os.path.exists(SYSTEMD) else []
     stop = linux.stop_words() if reload else []
     user: list[Step] = [Run(("userdel", before.user))] if before.user and linux.has_user() else []
     at_run_time = [RemoveDirectory(place) for place in _AT_RUN_TIME]
@@ -157,49 +154,3 @@ def _do(order: Order, steps: Sequence[Step]) -> None:
 def _say(order: Order, line: str) -> None:
     if not order.as_json:
         order.say(line)
-
-
-@contextmanager
-def _at_work(order: Order) -> Iterator[None]:
-    """While no other setup changes this machine; `SetupError` where none is to be done here."""
-    _refuse(order)
-    try:
-        with _alone() if not (order.top or order.dry_run) else nullcontext():
-            yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the next setup completes it") from None
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    missing_directories(os.path.dirname(_LOCK))
-    fd = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise SetupError(f"another setup is at work (it holds {_LOCK})") from None
-    try:
-        yield
-    finally:
-        os.close(fd)
-
-
-def _refuse(order: Order) -> None:
-    if order.top:
-        if not os.path.isdir(order.top):
-            raise SetupError(f"{order.top} is not a directory; make it first")
-        return
-    for sign, system in (("/etc/NIXOS", "NixOS"), (_DARWIN, "nix-darwin")):
-        if os.path.exists(sign):
-            raise SetupError(
-                f"{system} owns the configuration of this machine; there the module does this:"
-                " services.storewarden.enable = true;"
-            )
-    if sys.platform == "linux" and not os.path.isdir(_SYSTEMD):
-        raise SetupError(
-            "no systemd runs here, so there is nothing to set up; in a container, start it"
-            " yourself, as root: storewarden watch"
-        )
-    if os.geteuid() != 0 and not order.dry_run:
-        raise SetupError("only root can set it up: sudo storewarden setup (or look: --dry-run)")

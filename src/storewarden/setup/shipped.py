@@ -9,7 +9,7 @@ import os
 import storewarden
 from storewarden.setup.trust import SetupError
 
-PACKAGE = os.path.dirname(os.path.abspath(storewarden.__file__))
+PACKAGE = os.path.dirname(os.path.realpath(storewarden.__file__))
 _CHECKOUT = os.path.dirname(os.path.dirname(PACKAGE))
 KINDS = ("systemd", "launchd")
 
