@@ -17,6 +17,7 @@ from real.furniture import BUILD_GROUP, BUILD_USERS, CHECKOUT, furnish, own_pyth
 from real.rig import Rig, nix_version, start_daemon
 
 _UNSHARE = ("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child")
+_ENTER = ("--mount", "--pid", "--ipc", "--uts", "--root", "--wd")
 FIRST = ("cat",)
 """The first process: a program that knows nothing of being one, and never waits for a child."""
 _ROOT = """
@@ -118,7 +119,7 @@ def _opened(base: str, first: Sequence[str], build_users: dict[int, str]) -> Rig
         base,
         holder,
         first=int(pid),
-        enter=("nsenter", f"--target={pid}", "--mount", "--pid", "--ipc", "--uts", "--root", "--wd"),
+        enter=("nsenter", f"--target={pid}", *_ENTER),
         accounts=f"{base}/image/etc",
         sources=f"{base}/source/src",
         started=[],
