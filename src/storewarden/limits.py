@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What cannot be seen or told from here, as in a container or a sandbox, in plain words."""
 
+import os
 from collections.abc import Iterator, Sequence
 
 from storewarden.sight import Sight
-from storewarden.store.entries import EntryKind
 from storewarden.strays import Found
 
 
@@ -27,9 +27,9 @@ def limits(sight: Sight, found: Sequence[Found]) -> Iterator[str]:
             "/proc is not mounted or not readable here, so processes, locks and mounts cannot be"
             " seen, and nothing is removed; mount it: mount -t proc proc /proc"
         )
-    builders = any(kind is EntryKind.OUTPUT for _, kind in found)
-    if not store.build_users.uids and not builders:
+    # Nix makes the second directory where it allocates uids by itself (auto-allocate-uids).
+    if not store.build_users.uids and not os.path.isdir(f"{store.state_dir}/userpool2"):
         yield (
-            "there are no build users here (see --build-group), so what builds strand is the store"
-            " owner's, cannot be told from Nix's own copies, and is only reported"
+            "there are no build users here (see --build-group), so builds run as the store's owner:"
+            " what they strand cannot be told from Nix's own copies, and is only reported"
         )

@@ -9,8 +9,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Sequence
 
 from real import namespace as ns
 from real.furniture import BUILD_GROUP, BUILD_USERS, CHECKOUT, furnish, own_python, shown
@@ -39,51 +38,46 @@ exec "$@"
 
 
 @contextlib.contextmanager
-def container(*, first: Sequence[str] = FIRST, build_users: bool = True) -> Iterator[Rig]:
-    """A container with an empty store and no daemon yet; `{base}` in `first` is its directory."""
+def container(*, first: Sequence[str] = FIRST, builds: str = "daemon") -> Iterator[Rig]:
+    """A container with an empty store; `{base}` in `first` stands for its directory.
+
+    `builds` tells who builds there: "daemon" for an ordinary user, "root" himself with build
+    users, "alone" root himself without any.
+    """
     base = tempfile.mkdtemp(prefix="storewarden-box-")
     try:
         furnish(base)
-        _make_image(base, build_users=build_users)
+        _make_image(base)
+        if builds == "alone":
+            _take_build_users(f"{base}/image/etc")
         words = [word.format(base=base) for word in first]
-        rig = _opened(base, words, BUILD_USERS if build_users else {})
-        made = ns.run(rig.namespace, ["nix-store", "--init"])
-        assert made.returncode == 0, made.stderr
+        rig = _opened(base, words, user="nobody" if builds == "daemon" else "root")
         try:
+            made = ns.run(rig.namespace, ["nix-store", "--init"])
+            assert made.returncode == 0, made.stderr
+            if builds == "daemon":
+                start_daemon(rig)
             yield rig
         finally:
-            ns.end_everything(rig.namespace)
-            close(rig)
+            _close(rig)
     finally:
         subprocess.run(["rm", "-rf", base], check=True)
 
 
-def of_root(rig: Rig) -> Rig:
-    """The same, but it is root who builds: without a daemon."""
-    return replace(rig, user="root")
+def still_there(rig: Rig, paths: Collection[str]) -> set[str]:
+    """Those of the paths below /nix that still lie there."""
+    return {path for path in paths if os.path.lexists(rig.outside(path))}
 
 
-@contextlib.contextmanager
-def with_daemon(**options: bool) -> Iterator[Rig]:
-    """A container in which nix-daemon runs."""
-    with container(**options) as rig:
-        start_daemon(rig)
-        yield rig
-
-
-def close(rig: Rig) -> int:
-    """End the first process, and all others with it; its exit status."""
+def _close(rig: Rig) -> None:
+    """End the first process, and so all others, whatever they think of it."""
     holder = rig.namespace.holder
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-    holder.stdin.close()
-    code = holder.wait(20)
-    holder.stdout.close()
+    holder.kill()
+    holder.communicate()
     ns.reap(rig.namespace)
-    return code
 
 
-def _make_image(base: str, *, build_users: bool) -> None:
+def _make_image(base: str) -> None:
     for place in ("usr", "proc", "dev", "tmp", "nix", "run", "var/log", "etc", base.lstrip("/")):
         os.makedirs(f"{base}/image/{place}", exist_ok=True)
     for place in ("upper", "work", "root"):
@@ -97,16 +91,18 @@ def _make_image(base: str, *, build_users: bool) -> None:
     for name in ("passwd", "group", "nix"):
         os.rename(f"{base}/etc/{name}", f"{etc}/{name}")
         os.symlink(f"../image/etc/{name}", f"{base}/etc/{name}")
-    if not build_users:
-        for name in ("passwd", "group", "nix/nix.conf"):
-            kept = [line for line in ns.read(f"{etc}/{name}").splitlines() if "nixbld" not in line]
-            with open(f"{etc}/{name}", "w", encoding="utf-8") as file:
-                file.write("\n".join([*kept, ""]))
-        with open(f"{etc}/nix/nix.conf", "a", encoding="ascii") as file:
-            file.write("build-users-group =\n")
 
 
-def _opened(base: str, first: Sequence[str], build_users: dict[int, str]) -> Rig:
+def _take_build_users(etc: str) -> None:
+    for name in ("passwd", "group", "nix/nix.conf"):
+        kept = [line for line in ns.read(f"{etc}/{name}").splitlines() if "nixbld" not in line]
+        with open(f"{etc}/{name}", "w", encoding="utf-8") as file:
+            file.write("\n".join([*kept, ""]))
+    with open(f"{etc}/nix/nix.conf", "a", encoding="ascii") as file:
+        file.write("build-users-group =\n")
+
+
+def _opened(base: str, first: Sequence[str], user: str) -> Rig:
     bound = [f"mount --bind '{CHECKOUT}/{p}' 'root{base}/source/{p}'" for p in shown()]
     script = _ROOT.format(base=base, sources="\n".join(bound))
     pipe = subprocess.PIPE
@@ -129,8 +125,8 @@ def _opened(base: str, first: Sequence[str], build_users: dict[int, str]) -> Rig
         namespace,
         nix_version(namespace),
         root=f"/proc/{pid}/root",
-        user="nobody",
+        user=user,
         python=own_python(f"{base}/source"),
-        build_users=build_users,
+        build_users=BUILD_USERS,
         build_group=BUILD_GROUP,
     )
