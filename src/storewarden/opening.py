@@ -17,6 +17,8 @@ from storewarden.store.wire import Outcome, RemoveRequest
 def open_store(config: Config) -> Store:
     """The store that the configuration names, with its build users as they are now."""
     root = os.geteuid() == 0
+    apart = _apart(config.state_dir)
+    processes_of = host.processes_of if root else processes.processes_of
     wanted = config.nix or (None if root else shutil.which("nix"))
     nix = Nix(find_nix(wanted), config.store_dir, config.state_dir)
     allocated = (host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT)
@@ -26,15 +28,27 @@ def open_store(config: Config) -> Store:
         build_users=build_users(config.build_group, allocated),
         ask_nix=lambda paths: ask(nix, paths),
         # Root's witness has the last word, so it is the one that needs no third party's code.
-        processes_of=host.processes_of if root else processes.processes_of,
+        processes_of=(lambda _: None) if apart else processes_of,
         min_age=config.min_age,
         view=config.store_dir.path,
+        hidden_uid=host.hidden_uid(),
+        apart=apart,
     )
+
+
+def _apart(state_dir: str) -> bool:
+    """Whether nix-daemon runs in a pid namespace that cannot be seen from here."""
+    try:
+        found = host.listener(f"{state_dir}/daemon-socket/socket")
+    except OSError:
+        return False  # then Nix cannot be asked either, which keeps everything
+    return found is not None and found[1] is None
 
 
 def removes_here(store: Store) -> bool:
     """Whether this process may remove by itself: the store's owner (root, nearly always)."""
-    return os.stat(store.store_dir.path).st_uid == os.geteuid()
+    uid = os.stat(store.store_dir.path).st_uid
+    return uid == os.geteuid() and uid != store.hidden_uid
 
 
 def open_remover(

@@ -75,7 +75,7 @@ def remove_through(socket_path: str, waiting: Callable[[], None] = lambda: None)
                 reason = (cause.strerror or str(cause)).lower()
                 raise HelperUnavailableError(
                     f"the helper at {socket_path} cannot be reached: {reason};"
-                    " to remove without it: sudo storewarden scan --yes"
+                    " to remove without it, outside of any sandbox: sudo storewarden scan --yes"
                 ) from cause
 
     return remove

@@ -86,6 +86,8 @@ def sweep_all(work: Work) -> None:
         return
     problem(work, "store", "")
     problem(work, "nix", found.nix_silent)
+    for note in () if work.sweeps else found.notes:
+        work.log.warning("limited", text=note)
     work.sweeps, work.swept = work.sweeps + 1, time.time()
     work.sweep_seconds = time.monotonic() - began
     here = {finding.base_name for finding in found.findings}

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from storewarden.findings import Finding, Sweep
+from storewarden.limits import limits
 from storewarden.sight import Sight, look_around
 from storewarden.store import database
 from storewarden.store.derivers import Deriver, find_derivers
@@ -73,7 +74,8 @@ def _sweep(
         findings += [_missing(store, name) for name in wanted.missing]
     silent = [f.detail for f in scene.answers.values() if f.known is Known.UNKNOWN]
     ordered = tuple(sorted(findings, key=lambda finding: finding.base_name))
-    return Sweep(ordered, wanted.notes, silent[0] if silent else "", leftovers)
+    notes = (*wanted.notes, *limits(scene.sight, found))
+    return Sweep(ordered, notes, silent[0] if silent else "", leftovers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ def _finding(scene: _Scene, entry: Entry, kind: EntryKind, covers: Fact) -> Find
         kind=kind,
         judgement=judge(kind, facts),
         entry=entry,
-        owner_name=_user_name(entry.uid),
+        owner_name=None if entry.uid == scene.sight.store.hidden_uid else _user_name(entry.uid),
         age=scene.sight.now - entry.ctime,
         deriver=deriver,
         locks=locks,

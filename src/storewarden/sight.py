@@ -69,7 +69,7 @@ class Sight:
             Claim.TOO_YOUNG: self._too_young(entry),
             Claim.COLLECTOR: self._held_below_state("gc.lock"),
             Claim.PATH_LOCK: self._path_lock(entry, kind, locks),
-            Claim.USER_LOCK: self._held_below_state(self.store.build_users.user_lock(entry.uid)),
+            Claim.USER_LOCK: self._user_lock(entry.uid),
             Claim.PROCESS: self._process(entry.uid),
             Claim.TEMP_ROOT: self._temp_root(entry, deriver),
             Claim.MOUNT: self._mount(entry),
@@ -83,7 +83,9 @@ class Sight:
 
     def user_is_busy(self, uid: int) -> bool:
         """Whether a build is seen to use that build user, or a process to run as it."""
-        if self._held_below_state(self.store.build_users.user_lock(uid)).known is Known.YES:
+        if uid == self.store.hidden_uid:
+            return False  # whoever it is
+        if self._user_lock(uid).known is Known.YES:
             return True
         return bool(self.store.processes_of(self.store.build_users.under_lock_of(uid)))
 
@@ -106,6 +108,11 @@ class Sight:
 
     def _chroot_locks(self, entry: Entry) -> tuple[str, ...] | None:
         return chroot_locks(self.store_fd, entry.base_name, self.store.store_dir)
+
+    def _user_lock(self, uid: int) -> Fact:
+        if uid == self.store.hidden_uid:
+            return UNKNOWN
+        return self._held_below_state(self.store.build_users.user_lock(uid))
 
     def _held_below_state(self, name: str) -> Fact:
         try:
@@ -137,6 +144,8 @@ class Sight:
         return NO
 
     def _inside(self, entry: Entry) -> Fact:
+        if self.store.apart:
+            return UNKNOWN
         place = self.store.store_dir.join(entry.base_name)
         pids = host.processes_inside(place, {(entry.device, entry.inode)})
         if pids is None:
@@ -159,14 +168,17 @@ class Sight:
 
 def look_around(store: Store, store_fd: int, uids: Collection[int]) -> Sight:
     """See what can be seen now, for entries owned by those uids."""
-    holders = host.lock_holders()
+    # The table of locks leaves out what other pid namespaces hold.
+    holders = None if store.apart else host.lock_holders()
     return Sight(
         store=store,
         store_fd=store_fd,
         now=time.time(),
         holders=holders,
         running={
-            uid: store.processes_of(store.build_users.under_lock_of(uid)) for uid in uids if uid
+            uid: store.processes_of(store.build_users.under_lock_of(uid))
+            for uid in uids
+            if uid not in {0, store.hidden_uid}
         },
         roots=_temp_roots(store, holders),
         mounts=host.mounts(),

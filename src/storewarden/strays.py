@@ -13,6 +13,7 @@ from storewarden.store.store import Store
 from storewarden.store.verdict import PROOF, Fact, Known
 
 Found = tuple[Entry, EntryKind]
+_MTIME_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ def strays(store: Store, store_fd: int, names: list[str]) -> Strays:
                 absent.append(name)
     except database.DatabaseUnseenError as cause:
         notes = (f"{cause}; found by owner instead, so what root left behind is not listed",)
-        return Strays(_strange_owners(store_fd, names), Fact(Known.UNKNOWN), [], notes)
+        if os.fstat(store_fd).st_uid == store.hidden_uid:
+            notes = (f"{cause}; found by their time of change instead, which Nix sets back",)
+        return Strays(_strange_ones(store, store_fd, names), Fact(Known.UNKNOWN), [], notes)
     paths = [n for n in unknown if not n.endswith(".lock") and StorePath.maybe(n) is not None]
     database.Census(registered, registered - len(absent), len(paths)).check()
     gone = [name for name in absent if look(store_fd, name) is None]
@@ -59,15 +62,31 @@ def strays_among(store: Store, names: Collection[str]) -> Strays:
     return Strays([name for name in names if name not in valid], Fact(Known.NO), [], ())
 
 
-def _strange_owners(store_fd: int, names: Iterable[str]) -> list[str]:
-    """The names whose owner is not the store's, and the lock files: all that needs no database."""
+def _strange_ones(store: Store, store_fd: int, names: Iterable[str]) -> list[str]:
+    """The names whose owner is not the store's, and the lock files: all that needs no database.
+
+    Where owners cannot be told apart, also what changed since 1970, as nothing valid has.
+    """
     store_uid = os.fstat(store_fd).st_uid
     return [
         name
         for name in names
         if (entry := look(store_fd, name)) is not None
-        and (entry.uid != store_uid or parse_lock_name(name) or entry.store_path is None)
+        and (
+            entry.uid != store_uid
+            or parse_lock_name(name)
+            or entry.store_path is None
+            or (store_uid == store.hidden_uid and not _canonical(store_fd, name))
+        )
     ]
+
+
+def _canonical(store_fd: int, name: str) -> bool:
+    """Whether its time is what Nix gives to all that it registers (posix-fs-canonicalise.cc)."""
+    try:
+        return os.stat(name, dir_fd=store_fd, follow_symlinks=False).st_mtime_ns == _MTIME_NS
+    except FileNotFoundError:
+        return True  # gone meanwhile
 
 
 def entries_of(store: Store, store_fd: int, names: Collection[str]) -> tuple[list[Found], bool]:
@@ -75,11 +94,18 @@ def entries_of(store: Store, store_fd: int, names: Collection[str]) -> tuple[lis
     store_uid = os.fstat(store_fd).st_uid
     seen = [entry for name in names if (entry := look(store_fd, name)) is not None]
     entries = [entry for entry in seen if not is_private(entry, store_uid)]
+    users = store.build_users
     found = [
-        (entry, classify(entry, store_uid=store_uid, build_users=store.build_users))
+        (entry, _kind(store, entry, classify(entry, store_uid=store_uid, build_users=users)))
         for entry in entries
     ]
     return found, len(seen) > len(entries)
+
+
+def _kind(store: Store, entry: Entry, kind: EntryKind) -> EntryKind:
+    """The kind as far as the owner tells it: where he is hidden, it may be a build user."""
+    hidden = kind is EntryKind.OUTPUT_OF_ROOT and entry.uid == store.hidden_uid
+    return EntryKind.OUTPUT if hidden else kind
 
 
 @dataclass(frozen=True, slots=True)

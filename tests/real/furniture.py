@@ -29,7 +29,7 @@ substituters =
 def furnish(base: str) -> None:
     """Make all that is mounted, and the places where things are put."""
     os.chmod(base, 0o755)  # noqa: S103 - ordinary users run things in it
-    for place in (*PLACES, "etc/nix", *(f"source/{part}" for part in _shown())):
+    for place in (*PLACES, "etc/nix", *(f"source/{part}" for part in shown())):
         os.makedirs(f"{base}/{place}")
     os.chmod(f"{base}/audit", 0o700)
     os.chmod(f"{base}/scratch", 0o1777)  # noqa: S103 - it is everybody's TMPDIR
@@ -46,7 +46,7 @@ def mounts(base: str) -> str:
     pairs = [(f"{base}/nix", "/nix")]
     pairs += [(f"{base}/etc/{name}", f"/etc/{name}") for name in ("nix", "passwd", "group")]
     # Not the checkout as a whole: it may be closed to other users, as root's home is.
-    pairs += [(f"{CHECKOUT}/{part}", f"{base}/source/{part}") for part in _shown()]
+    pairs += [(f"{CHECKOUT}/{part}", f"{base}/source/{part}") for part in shown()]
     return "\n".join(f"mount --bind '{source}' '{target}'" for source, target in pairs)
 
 
@@ -61,7 +61,7 @@ def own_python(checkout: str) -> str:
     return f"{checkout}/{own}" if os.path.exists(f"{CHECKOUT}/{own}") else sys.executable
 
 
-def _shown() -> list[str]:
+def shown() -> list[str]:
     return [part for part in _SHOWN if os.path.isdir(f"{CHECKOUT}/{part}")]
 
 

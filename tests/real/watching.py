@@ -4,7 +4,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from signal import SIGTERM
 from typing import Any
@@ -53,9 +53,11 @@ def runtime_dir(rig: Rig) -> str:
 
 
 @contextlib.contextmanager
-def service(rig: Rig, *lines: str, user: str = "root") -> Iterator[Service]:
+def service(
+    rig: Rig, *lines: str, user: str = "root", through: Sequence[str] = ()
+) -> Iterator[Service]:
     """While `storewarden watch` runs with those lines of configuration; it must end well."""
-    started = start_service(rig, *lines, user=user)
+    started = start_service(rig, *lines, user=user, through=through)
     try:
         yield started
     finally:
@@ -64,14 +66,16 @@ def service(rig: Rig, *lines: str, user: str = "root") -> Iterator[Service]:
     assert code == 0, started.said
 
 
-def start_service(rig: Rig, *lines: str, user: str = "root") -> Service:
-    """Start it; returns when it watches, or has ended."""
+def start_service(
+    rig: Rig, *lines: str, user: str = "root", through: Sequence[str] = ()
+) -> Service:
+    """Start it; returns when it watches, or has ended. `through` is a command that runs it."""
     place = configure(rig, *lines)
     if not os.path.isdir(runtime_dir(rig)):
         made = ns.run(rig.namespace, ["install", "-d", "-o", user, runtime_dir(rig)])
         assert made.returncode == 0, made.stderr
     log = f"{rig.base}/logs/watch-{len(os.listdir(f'{rig.base}/logs'))}"
-    words = [rig.python, "-m", "storewarden", "watch", "--config", place]
+    words = [*through, rig.python, "-m", "storewarden", "watch", "--config", place]
     child = ns.start(rig.namespace, words, log=log, user=user)
     ns.wait_until(
         lambda: '"watching"' in ns.read(log) or child.process.poll() is not None, "the service"

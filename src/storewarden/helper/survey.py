@@ -2,12 +2,11 @@
 """What is asked once for a batch: Nix's answers, the derivers, and whether to act here at all."""
 
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from storewarden.helper.claims import temp_roots
-from storewarden.host import mount_of, mounts, peer
+from storewarden.host import listener, mount_of, mounts
 from storewarden.store.database import Census, connect, known_derivers, sample
 from storewarden.store.derivers import Deriver, find_derivers
 from storewarden.store.entries import look
@@ -22,7 +21,6 @@ SHARED_FILE_SYSTEMS = frozenset(
 )
 """Others may write there without our seeing their locks, or the entry may lie in a lower layer."""
 _DASH = 32
-_CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +101,13 @@ def _check_namespace(store: Store) -> None:
     The kernel gives no pid for a peer in a pid namespace outside ours. Where nobody answers,
     Nix cannot be asked either, which keeps everything.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_CONNECT_SECONDS)
-        path = f"{store.state_dir}/daemon-socket/socket"
-        try:
-            os.stat(path)  # first, because connect() has errors of its own for a long path
-            connection.connect(path)
-            _, pid = peer(connection)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return
-        except OSError as cause:
-            raise StoreUnreadableError(
-                f"nix-daemon cannot be reached ({cause}); nothing is removed"
-            ) from cause
-    if pid is None:
+    try:
+        found = listener(f"{store.state_dir}/daemon-socket/socket")
+    except OSError as cause:
+        raise StoreUnreadableError(
+            f"nix-daemon cannot be reached ({cause}); nothing is removed"
+        ) from cause
+    if found is not None and found[1] is None:
         raise StoreUnreadableError(
             "nix-daemon runs outside this container, so its builders cannot be seen from here;"
             " nothing is removed; run storewarden where nix-daemon runs"

@@ -4,6 +4,8 @@
 Both modules have the same functions with the same types; None always means "cannot be told here".
 """
 
+import os
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +14,7 @@ if sys.platform == "darwin":
         ALLOCATED,
         FIRST_ALLOCATED,
         PER_SLOT,
+        hidden_uid,
         lock_holders,
         make_writable,
         mounts,
@@ -25,6 +28,7 @@ else:
         ALLOCATED,
         FIRST_ALLOCATED,
         PER_SLOT,
+        hidden_uid,
         lock_holders,
         make_writable,
         mounts,
@@ -38,6 +42,8 @@ __all__ = [
     "ALLOCATED",
     "FIRST_ALLOCATED",
     "PER_SLOT",
+    "hidden_uid",
+    "listener",
     "lock_holders",
     "make_writable",
     "mount_of",
@@ -47,6 +53,23 @@ __all__ = [
     "processes_of",
     "rename_exclusive",
 ]
+
+_CONNECT_SECONDS = 5.0
+
+
+def listener(path: str) -> tuple[int, int | None] | None:
+    """Uid and pid of who listens at that Unix socket, as `peer` has them; None where nobody does.
+
+    `OSError` where it cannot be reached.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_CONNECT_SECONDS)
+        try:
+            os.stat(path)  # first, because connect() has errors of its own for a long path
+            connection.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        return peer(connection)
 
 
 def mount_of(path: str, seen: Sequence[tuple[str, str]]) -> tuple[str, str]:

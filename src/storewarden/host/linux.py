@@ -17,6 +17,8 @@ PER_SLOT = 65536
 _RENAME_NOREPLACE = 1
 _CLONE_NEWNS = 0x20000
 _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
+_ALL_UIDS, _OVERFLOW_UID = 2**32 - 1, 65534
+"""-1 is no uid; the other is what proc(5) says of /proc/sys/kernel/overflowuid."""
 _SYSTEM_IDS = 4  # real, effective, saved and file system uid
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -31,6 +33,16 @@ def peer(connection: socket.socket) -> tuple[int, int | None]:
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     pid, uid, _gid = struct.unpack("iII", credentials)
     return uid, pid or None
+
+
+def hidden_uid(table: str = "/proc/self/uid_map") -> int | None:
+    """The uid that owners show as who have none in this user namespace; None where all have one."""
+    try:
+        with open(table, encoding="ascii") as file:
+            mapped = sum(int(line.split()[2]) for line in file)
+    except (OSError, ValueError, IndexError):
+        mapped = 0  # cannot be told, so it may be so
+    return None if mapped >= _ALL_UIDS else _OVERFLOW_UID
 
 
 def processes_of(uids: Collection[int], proc: str = "/proc") -> list[int] | None:

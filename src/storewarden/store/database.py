@@ -28,7 +28,7 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 class DatabaseUnseenError(StoreUnreadableError):
-    """This user cannot open the database; root may.
+    """This user cannot open the database, or it is not in this sandbox; root outside may.
 
     Normal before Nix 2.22: no `-shm` file stays behind, and an ordinary user cannot make one.
     """
@@ -69,6 +69,10 @@ def check_schema(state_dir: str) -> None:
     except PermissionError as cause:
         raise DatabaseUnseenError(f"cannot read {path}: permission denied") from cause
     except OSError as cause:
+        if _only_the_socket(state_dir):
+            raise DatabaseUnseenError(
+                f"of {state_dir} only nix-daemon's socket is to be seen here, not the database"
+            ) from cause
         reason = os.strerror(cause.errno or 0).lower()
         raise StoreUnreadableError(
             f"cannot read {path}: {reason}; is --state-dir right, and Nix installed?"
@@ -77,6 +81,12 @@ def check_schema(state_dir: str) -> None:
         raise StoreUnreadableError(
             f"the Nix database has schema {schema!r} ({path}); only {SCHEMA} is understood"
         )
+
+
+def _only_the_socket(state_dir: str) -> bool:
+    """Whether this is a sandbox into which nix-daemon's socket was bound, and nothing else."""
+    socket = f"{state_dir}/daemon-socket/socket"
+    return os.path.exists(socket) and not os.path.lexists(f"{state_dir}/db")
 
 
 @contextmanager

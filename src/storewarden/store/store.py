@@ -29,6 +29,10 @@ class Store:
     """Seconds since its last change that an entry must have been left alone."""
     view: str
     """Where the store directory is opened: `store_dir` itself, or a writable view of it."""
+    hidden_uid: int | None = None
+    """What owners show as who have no uid in this user namespace. Nothing follows from it."""
+    apart: bool = False
+    """nix-daemon runs where neither its processes nor their locks can be seen from here."""
 
 
 def build_users(group: str, allocated: tuple[int, int, int]) -> BuildUsers:
