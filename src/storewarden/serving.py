@@ -10,12 +10,12 @@ from structlog.typing import FilteringBoundLogger
 from storewarden.config import Config, Mode
 from storewarden.opening import open_remover, open_store, removes_here
 from storewarden.repair import HelperUnavailableError
-from storewarden.rounds import Work, problem
 from storewarden.store.errors import StorewardenError
 from storewarden.store.paths import StorePath
 from storewarden.store.store import AskNix, Store
 from storewarden.store.validity import BATCH
 from storewarden.store.verdict import Fact, Known
+from storewarden.work import Work, problem
 
 
 class Ended(Exception):  # noqa: N818 - it is no error

@@ -5,8 +5,8 @@ import os
 import time
 from collections import Counter
 
-from storewarden.rounds import Work
 from storewarden.status import Status, Stuck
+from storewarden.work import Work
 
 _MOST = 100
 """Of stuck entries that are listed; all are counted."""

@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from storewarden.notify import Notify
-from storewarden.rounds import Work, problem
 from storewarden.snapshot import snapshot, status_line
 from storewarden.status import Status, write_status
 from storewarden.store.errors import StorewardenError
+from storewarden.work import Work, problem
 
 
 @dataclass(slots=True)

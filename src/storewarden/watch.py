@@ -17,12 +17,14 @@ from storewarden import __version__
 from storewarden.config import Config, ConfigError
 from storewarden.inbox import Inbox, inbox
 from storewarden.notify import notifying, reloading, watchdog_interval
-from storewarden.rounds import Work, finish_begun, look_again, notice, problem, sweep_all
+from storewarden.removals import finish_begun
+from storewarden.rounds import look_again, sweep_all
 from storewarden.serving import Ended, open_work, refresh
 from storewarden.status import held
 from storewarden.suspects import due, next_due
 from storewarden.telling import Telling, answering, tell
 from storewarden.wakes import INOTIFY, POLLING, Watching, how_to_watch, watching
+from storewarden.work import Work, notice, problem
 
 _BEAT_SECONDS = 60.0
 """The status is written at least so often."""
