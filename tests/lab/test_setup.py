@@ -95,7 +95,6 @@ def test_it_is_set_up_does_its_work_and_is_taken_back_whole(rig: Rig, python: st
     assert {path for path in names(rig) ^ before[0] if "/per-user/" not in path} == {
         "/var/log/storewarden",
         "/var/log/storewarden/audit.jsonl",
-        "/var/log/storewarden/audit.jsonl.reserve",
     }
     assert accounts(rig) == before[1]
     assert not os.path.exists(f"{rig.root}/run/storewarden")

@@ -28,6 +28,8 @@ from storewarden.setup.plan import (
 from storewarden.setup.reach import check_reach
 from storewarden.setup.wanted import Wanted, checks, wanted
 
+_RESERVE = "/var/log/storewarden/audit.jsonl.reserve"
+"""What the helper keeps for a full disk; of use to nobody without it."""
 _AT_RUN_TIME = ("/run/storewarden/watch", "/run/storewarden/nix", "/run/storewarden")
 
 
@@ -126,6 +128,7 @@ def _steps_back(before: Manifest, top: str) -> list[Step]:
     stop = linux.stop_words() if reload else []
     user: list[Step] = [Run(("userdel", before.user))] if before.user and linux.has_user() else []
     at_run_time = [RemoveDirectory(place) for place in _AT_RUN_TIME]
+    files = [*files, Remove(_RESERVE)]
     return [*map(_run, stop), *files, *reload, *user, *places, *at_run_time]
 
 
