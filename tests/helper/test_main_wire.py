@@ -48,7 +48,6 @@ BAD = {
     "another version": line({**GOOD, "v": 2}),
     "a version that is true": line({**GOOD, "v": True}),
     "another operation": line({**GOOD, "op": "purge"}),
-    "no entries": line({**GOOD, "entries": []}),
     "too many entries": line({**GOOD, "entries": [{"name": str(n)} for n in range(17)]}),
     "an entry twice": line({**GOOD, "entries": [ENTRY, ENTRY]}),
     "a path": with_entry(name=f"/nix/store/{NAME}"),
@@ -92,6 +91,14 @@ def test_what_is_not_one_request_is_refused(
     assert end["error"]
     assert names(place) == before
     assert not os.path.exists(log_of(place))
+
+
+def test_a_request_for_nothing_is_taken_and_removes_nothing(near: ThrowawayStore) -> None:
+    stale_lock(near)
+    before = names(near)
+    with serving(near) as helper:
+        assert helper.ask(line({**GOOD, "entries": []})) == [{"v": 1, "end": True, "error": ""}]
+    assert names(near) == before
 
 
 def test_the_longest_request_is_taken(near: ThrowawayStore) -> None:

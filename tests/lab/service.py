@@ -57,6 +57,13 @@ def setup(rig: Rig, python: str, *words: str) -> str:
     return done.stdout
 
 
+def setup_again(rig: Rig) -> str:
+    """What the installed command says when it sets up once more."""
+    done = run(rig, ["storewarden", "setup"])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def journal(rig: Rig) -> str:
     """What the units have said last."""
     said = ["journalctl", "--no-pager", "-n", "60", "-u", "storewarden*"]

@@ -4,7 +4,6 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from signal import SIGKILL
 
 import pytest
 
@@ -22,11 +21,11 @@ from lab.service import (
     python_version,
     run,
     setup,
+    setup_again,
 )
 from real import namespace as ns
 from real.builds import retry, stranded
 from real.rig import Rig, picture, unregistered
-from storewarden.setup.reach import ASK
 
 ONLY_TWO = f"{(1 << 1) | (1 << 3):016x}"
 """CAP_DAC_OVERRIDE and CAP_FOWNER, as /proc shows them."""
@@ -87,7 +86,7 @@ def test_it_is_set_up_does_its_work_and_is_taken_back_whole(rig: Rig, python: st
     assert_only_root_can_change_it(rig, control(rig, "show", "--property=ExecStart", HELPER))
 
     seen = picture(*places(rig)), control(rig, "show", "--property=MainPID", WATCHER)
-    assert second(rig).startswith("nothing to change: everything is as it should be\n")
+    assert setup_again(rig).startswith("nothing to change: everything is as it should be\n")
     assert (picture(*places(rig)), control(rig, "show", "--property=MainPID", WATCHER)) == seen
 
     done = run(rig, ["storewarden", "setup", "--uninstall"])
@@ -98,45 +97,6 @@ def test_it_is_set_up_does_its_work_and_is_taken_back_whole(rig: Rig, python: st
     }
     assert accounts(rig) == before[1]
     assert not os.path.exists(f"{rig.root}/run/storewarden")
-
-
-def second(rig: Rig) -> str:
-    """What the installed command says when it sets up once more."""
-    done = run(rig, ["storewarden", "setup"])
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_only_one_sets_up_at_a_time(rig: Rig, python: str) -> None:
-    with ns.flocked(rig.namespace, "/run/storewarden-setup.lock"):
-        done = run(rig, [python, "-m", "storewarden", "setup"])
-    assert done.returncode == 3
-    assert "another setup is at work" in done.stderr
-    assert not os.path.exists(f"{rig.root}/etc/storewarden")
-
-
-def test_a_place_that_a_user_has_prepared_is_not_written_to(rig: Rig, python: str) -> None:
-    place = f"{rig.root}/opt/storewarden"
-    os.mkdir(place)
-    try:
-        os.chown(place, 1500, -1)
-        done = run(rig, [python, "-m", "storewarden", "setup"])
-        assert done.returncode == 3
-        assert "nothing is written below /opt/storewarden: others than root" in done.stderr
-        assert os.listdir(place) == []
-        assert not os.path.exists(f"{rig.root}/etc/storewarden")
-    finally:
-        os.rmdir(place)
-
-
-def test_nobody_but_the_watchers_user_reaches_the_helper(rig: Rig, python: str) -> None:
-    setup(rig, python)
-    ask = "import socket; socket.socket(socket.AF_UNIX).connect('/run/storewarden/helper.sock')"
-    for user in (rig.user, "bob"):
-        done = run(rig, ["/usr/bin/python3", "-c", ask], user)
-        assert "PermissionError" in done.stderr
-    status = run(rig, ["cat", "/run/storewarden/watch/status.json"], "bob")
-    assert '"mode": "repair"' in status.stdout, status.stderr
 
 
 def test_a_new_version_takes_the_place_of_the_old_one(rig: Rig, python: str) -> None:
@@ -173,25 +133,6 @@ def test_a_program_that_is_roots_alone_runs_where_it_is(rig: Rig, python: str) -
         assert run(rig, ["sh", "-c", gone]).returncode == 0
 
 
-def test_killed_in_the_middle_the_next_run_completes_it(rig: Rig, python: str) -> None:
-    log = f"{rig.base}/logs/setup"
-    words = ["env", "-u", "PYTHONPATH", python, "-m", "storewarden", "setup"]
-    steps = [
-        "write   /etc/storewarden/config.toml",
-        "run     systemd-sysusers",
-        "run     systemctl e",
-    ]
-    for step in (*steps, "run     systemctl restart"):
-        child = ns.start(rig.namespace, words, log=log)
-        ns.wait_until(lambda step=step: step in ns.read(log), step)  # type: ignore[misc]
-        ns.kill(rig.namespace, SIGKILL, child.pid)
-        child.process.wait(20)
-        assert "the watcher runs" not in ns.read(log)
-        setup(rig, python)
-        assert second(rig).startswith("nothing to change")
-        assert run(rig, [python, "-m", "storewarden", "setup", "--uninstall"]).returncode == 0
-
-
 def test_metrics_are_told_once_they_are_asked_for(rig: Rig, python: str) -> None:
     setup(rig, python)
     [code] = os.listdir(f"{rig.root}/opt/storewarden")
@@ -202,7 +143,7 @@ def test_metrics_are_told_once_they_are_asked_for(rig: Rig, python: str) -> None
         with open(f"{rig.root}/etc/storewarden/config.toml", "a", encoding="ascii") as file:
             file.write('metrics-listen = "127.0.0.1:9913"\n')
             file.write(f'metrics-textfile = "{texts}/storewarden.prom"\n')
-        said = second(rig)
+        said = setup_again(rig)
         assert "storewarden-metrics.conf (new)" in said
         assert "storewarden-textfile.conf (new)" in said
         ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9913/metrics').read())"
@@ -213,26 +154,3 @@ def test_metrics_are_told_once_they_are_asked_for(rig: Rig, python: str) -> None
         assert "storewarden_" in written.read_text(encoding="ascii")
     finally:
         assert run(rig, ["rm", "-r", texts]).returncode == 0
-
-
-def test_a_helper_that_cannot_work_says_so_each_time_and_stays_to_be_asked(
-    rig: Rig, python: str
-) -> None:
-    setup(rig, python)
-    control(rig, "stop", WATCHER, HELPER)
-    assert ns.run(rig.namespace, ["mount", "-t", "tmpfs", "tmpfs", "/nix/store"]).returncode == 0
-    for _ in range(12):
-        assert "the helper cannot work: " in ask_helper(rig)
-    assert control(rig, "is-active", SOCKET) == "active\n"
-    assert ns.run(rig.namespace, ["umount", "/nix/store"]).returncode == 0
-    assert ask_helper(rig) == "vanished\n"
-
-
-def ask_helper(rig: Rig) -> str:
-    """What the helper answers to the watcher's user."""
-    [code] = os.listdir(f"{rig.root}/opt/storewarden")
-    return run(
-        rig,
-        [f"/opt/storewarden/{code}/bin/python", "-I", "-c", ASK, "/run/storewarden/helper.sock"],
-        "storewarden",
-    ).stdout
