@@ -194,7 +194,7 @@ def test_systemd_hears_that_it_is_ready_and_well_and_ending(desk: Desk) -> None:
                 told.append(manager.recv(4096).decode())
         while "STOPPING" not in told[-1]:
             told.append(manager.recv(4096).decode())
-    assert told.index("READY=1") < told.index("STATUS=0 found; 0 watched; 0 removed")
+    assert told.index("STATUS=0 found; 0 watched; 0 removed") < told.index("READY=1")
     assert told.count("WATCHDOG=1") > 5
 
 

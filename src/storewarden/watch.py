@@ -116,6 +116,7 @@ def _serve(service: _Service, work: Work) -> None:
     assert service.watched is not None  # noqa: S101 - _watched has set it
     _sweep(service, work)
     finish_begun(work)
+    told = _tell(service, work)
     service.log.info(
         "watching",
         version=__version__,
@@ -124,7 +125,6 @@ def _serve(service: _Service, work: Work) -> None:
         wakes=service.watched.how,
     )
     service.telling.notify("READY=1")
-    told = _tell(service, work)
     with answering(service.telling, work):
         _work_on(service, work, told)
 
