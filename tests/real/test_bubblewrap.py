@@ -146,6 +146,16 @@ def test_the_real_root_removes_nothing_from_in_there(rig: Rig, who: tuple[str, .
     assert all(os.path.lexists(rig.outside(path)) for path in build.entries)
 
 
+def test_without_the_database_root_removes_nothing_though_it_sees_all_else(rig: Rig) -> None:
+    build = stranded(rig, "job")
+    before = lying(rig)
+    done = inside(rig, (*SOCKET, "--dir", "/var/log"), "scan", "--yes", *AT_ONCE, user="root")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "only nix-daemon's socket is to be seen here" in done.stderr.splitlines()[-1]
+    assert lying(rig) == before
+    assert build.entries <= {f"/nix/store/{name}" for name in before}
+
+
 def test_the_service_reports_and_says_what_it_cannot_see(rig: Rig) -> None:
     log = f"{rig.base}/logs/in-there"
     place = f"{rig.base}/logs/config.toml"
