@@ -51,8 +51,17 @@ _UNSURE_NS = 2_000_000_000
 def how_to_watch(directory: str) -> str:
     """INOTIFY where the kernel tells every change of that directory, else POLLING."""
     file_system = host.mount_of(directory, host.mounts() or [])[1]
-    emulated = "gvisor" in " ".join(platform.uname()).lower()
-    return INOTIFY if file_system in _TOLD and not emulated else POLLING
+    return INOTIFY if file_system in _TOLD and not _emulated() else POLLING
+
+
+def _emulated() -> bool:
+    """Whether the kernel is gVisor, which calls itself Linux and names itself here alone."""
+    try:
+        with open("/proc/cmdline", encoding="utf-8", errors="replace") as file:
+            command = file.read()
+    except OSError:
+        command = ""
+    return "gvisor" in " ".join([command, *platform.uname()]).lower()
 
 
 @dataclass(frozen=True, slots=True)

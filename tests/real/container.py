@@ -51,15 +51,16 @@ def container(*, first: Sequence[str] = FIRST, builds: str = "daemon") -> Iterat
         if builds == "alone":
             _take_build_users(f"{base}/image/etc")
         words = [word.format(base=base) for word in first]
-        rig = _opened(base, words, user="nobody" if builds == "daemon" else "root")
+        namespace = _opened(base, words)
         try:
-            made = ns.run(rig.namespace, ["nix-store", "--init"])
+            rig = _rig(namespace, user="nobody" if builds == "daemon" else "root")
+            made = ns.run(namespace, ["nix-store", "--init"])
             assert made.returncode == 0, made.stderr
             if builds == "daemon":
                 start_daemon(rig)
             yield rig
         finally:
-            _close(rig)
+            _close(namespace)
     finally:
         subprocess.run(["rm", "-rf", base], check=True)
 
@@ -69,12 +70,11 @@ def still_there(rig: Rig, paths: Collection[str]) -> set[str]:
     return {path for path in paths if os.path.lexists(rig.outside(path))}
 
 
-def _close(rig: Rig) -> None:
+def _close(namespace: ns.Namespace) -> None:
     """End the first process, and so all others, whatever they think of it."""
-    holder = rig.namespace.holder
-    holder.kill()
-    holder.communicate()
-    ns.reap(rig.namespace)
+    namespace.holder.kill()
+    namespace.holder.communicate()
+    ns.reap(namespace)
 
 
 def _make_image(base: str) -> None:
@@ -102,7 +102,7 @@ def _take_build_users(etc: str) -> None:
         file.write("build-users-group =\n")
 
 
-def _opened(base: str, first: Sequence[str], user: str) -> Rig:
+def _opened(base: str, first: Sequence[str]) -> ns.Namespace:
     bound = [f"mount --bind '{CHECKOUT}/{p}' 'root{base}/source/{p}'" for p in shown()]
     script = _ROOT.format(base=base, sources="\n".join(bound))
     pipe = subprocess.PIPE
@@ -111,7 +111,7 @@ def _opened(base: str, first: Sequence[str], user: str) -> Rig:
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"ready\n", "the container could not be set up"
     [pid] = ns.read(f"/proc/{holder.pid}/task/{holder.pid}/children").split()
-    namespace = ns.Namespace(
+    return ns.Namespace(
         base,
         holder,
         first=int(pid),
@@ -120,13 +120,16 @@ def _opened(base: str, first: Sequence[str], user: str) -> Rig:
         sources=f"{base}/source/src",
         started=[],
     )
+
+
+def _rig(namespace: ns.Namespace, user: str) -> Rig:
     return Rig(
-        base,
+        namespace.base,
         namespace,
         nix_version(namespace),
-        root=f"/proc/{pid}/root",
+        root=f"/proc/{namespace.first}/root",
         user=user,
-        python=own_python(f"{base}/source"),
+        python=own_python(f"{namespace.base}/source"),
         build_users=BUILD_USERS,
         build_group=BUILD_GROUP,
     )

@@ -23,7 +23,9 @@ Result = CompletedProcess[str]
 SECONDS = 8.0
 """Within which the service removes what is dead: two for the age, two for polling, and to spare."""
 _WATCH = "{base}/source/.venv/bin/python -m storewarden watch"
-AS_FIRST = ("sh", "-ec", f"nix-store --init; exec {_WATCH} 2>{{base}}/logs/first")
+# Nix makes its directories and its database badly where two of it do so at once.
+_MADE = "until [ -e /nix/var/nix/daemon-socket/socket ]; do sleep 0.1; done"
+AS_FIRST = ("sh", "-ec", f"exec 2>{{base}}/logs/first; {_MADE}; exec {_WATCH}")
 
 
 @pytest.fixture(autouse=True)
