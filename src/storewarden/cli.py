@@ -22,6 +22,7 @@ from storewarden.scan import sweep
 from storewarden.status import AlreadyRunningError, is_held, read_status
 from storewarden.store.entries import EntryKind
 from storewarden.store.errors import AuditUnavailableError, StorewardenError
+from storewarden.store.store import Store
 from storewarden.store.verdict import PROOF, REMOVED_BY_DEFAULT
 from storewarden.store.wire import Outcome, RemoveRequest, Status
 
@@ -86,7 +87,7 @@ def _scan(arguments: argparse.Namespace) -> int:
         asked = asked or _agreed(arguments, wanted)
         if wanted and not asked:
             _note("to remove what can go: sudo storewarden scan --yes")
-    outcomes = _repaired(arguments, config, found, wanted) if asked else None
+    outcomes = _repaired(arguments, config, store, found, wanted) if asked else None
     if arguments.json:
         _print(report.sweep_json(found, store, outcomes))
     return _exit_code(arguments, found, outcomes or [])
@@ -112,11 +113,11 @@ def _config(arguments: argparse.Namespace) -> Config:
 def _repaired(
     arguments: argparse.Namespace,
     config: Config,
+    store: Store,
     found: Sweep,
     wanted: tuple[RemoveRequest, ...],
 ) -> list[Outcome]:
     """What became of each, told as it happens. Ctrl-C ends it after the batch at work."""
-    store = open_store(config)
     remove = open_remover(config, store)
     interrupted: list[int] = []
 

@@ -11,7 +11,7 @@ from storewarden.strays import Found
 def limits(sight: Sight, found: Sequence[Found]) -> Iterator[str]:
     """A sentence for each thing that limits a sweep which found that, and what to do about it."""
     store = sight.store
-    if store.apart:
+    if store.apart():
         yield (
             "nix-daemon runs outside this container or sandbox, so its builds and their locks"
             " cannot be seen, and this process removes nothing; run storewarden where nix-daemon"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """From a configuration to a store and its witnesses, and to who may remove in it."""
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,10 @@ from storewarden.store.wire import Outcome, RemoveRequest
 def open_store(config: Config) -> Store:
     """The store that the configuration names, with its build users as they are now."""
     root = os.geteuid() == 0
-    apart = _apart(config.state_dir)
+    # Asked late, and once: to connect has the daemon open and close its database, which between
+    # the two an ordinary user may not be able to read (before Nix 2.22).
+    apart = functools.cache(lambda: _apart(config.state_dir))
+    # Root's witness has the last word, so it is the one that needs no third party's code.
     processes_of = host.processes_of if root else processes.processes_of
     wanted = config.nix or (None if root else shutil.which("nix"))
     nix = Nix(find_nix(wanted), config.store_dir, config.state_dir)
@@ -27,8 +31,7 @@ def open_store(config: Config) -> Store:
         state_dir=config.state_dir,
         build_users=build_users(config.build_group, allocated),
         ask_nix=lambda paths: ask(nix, paths),
-        # Root's witness has the last word, so it is the one that needs no third party's code.
-        processes_of=(lambda _: None) if apart else processes_of,
+        processes_of=lambda uids: None if apart() else processes_of(uids),
         min_age=config.min_age,
         view=config.store_dir.path,
         hidden_uid=host.hidden_uid(),

@@ -144,7 +144,7 @@ class Sight:
         return NO
 
     def _inside(self, entry: Entry) -> Fact:
-        if self.store.apart:
+        if self.store.apart():
             return UNKNOWN
         place = self.store.store_dir.join(entry.base_name)
         pids = host.processes_inside(place, {(entry.device, entry.inode)})
@@ -169,7 +169,7 @@ class Sight:
 def look_around(store: Store, store_fd: int, uids: Collection[int]) -> Sight:
     """See what can be seen now, for entries owned by those uids."""
     # The table of locks leaves out what other pid namespaces hold.
-    holders = None if store.apart else host.lock_holders()
+    holders = None if store.apart() else host.lock_holders()
     return Sight(
         store=store,
         store_fd=store_fd,

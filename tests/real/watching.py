@@ -25,7 +25,10 @@ class Service:
     @property
     def status(self) -> dict[str, Any]:
         """What it last wrote down of itself."""
-        document: dict[str, Any] = json.loads(ns.read(f"{runtime_dir(self.rig)}/status.json"))
+        place = f"{runtime_dir(self.rig)}/status.json"
+        # The first one is written a moment after the log says that it watches.
+        ns.wait_until(lambda: os.path.exists(place), "the status")
+        document: dict[str, Any] = json.loads(ns.read(place))
         return document
 
     @property

@@ -31,8 +31,8 @@ class Store:
     """Where the store directory is opened: `store_dir` itself, or a writable view of it."""
     hidden_uid: int | None = None
     """What owners show as who have no uid in this user namespace. Nothing follows from it."""
-    apart: bool = False
-    """nix-daemon runs where neither its processes nor their locks can be seen from here."""
+    apart: Callable[[], bool] = lambda: False
+    """Whether nix-daemon runs where neither its processes nor their locks can be seen from here."""
 
 
 def build_users(group: str, allocated: tuple[int, int, int]) -> BuildUsers:
