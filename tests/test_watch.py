@@ -162,6 +162,25 @@ def test_a_runtime_directory_that_cannot_be_made_is_told(desk: Desk) -> None:
     assert "set runtime-dir" in done.stderr
 
 
+def test_a_store_that_is_not_there_is_told_in_one_line(desk: Desk) -> None:
+    os.rename(desk.place.store_dir.path, f"{desk.directory}/away")
+    done = run([*PROGRAM, "watch", "--config", configure(desk)])
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"storewarden: error: cannot look at the store directory {desk.place.store_dir.path}:"
+        " no such file or directory\n"
+    )
+
+
+def test_a_store_that_goes_away_and_comes_back_is_watched_again(desk: Desk) -> None:
+    with serving(desk, QUICK, 'poll-interval = "1s"') as service:
+        os.rename(desk.place.store_dir.path, f"{desk.directory}/away")
+        service.wait_until(lambda: "store" in service.status["problems"], "the complaint")
+        os.rename(f"{desk.directory}/away", desk.place.store_dir.path)
+        wait_until_gone(service, strand_lock(desk.place, "lock"))
+        service.wait_until(lambda: service.status["problems"] == {}, "the end of the complaint")
+
+
 def test_a_store_that_cannot_be_read_is_a_problem_that_may_pass(desk: Desk) -> None:
     database = f"{desk.place.state_dir}/db/db.sqlite"
     os.rename(database, f"{database}.away")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from storewarden import host, processes
 from storewarden.config import Config
 from storewarden.repair import Remove, remove_through
-from storewarden.store.errors import StorewardenError
+from storewarden.store.errors import StoreUnreadableError, StorewardenError
 from storewarden.store.store import Store, build_users
 from storewarden.store.validity import Nix, ask, find_nix
 from storewarden.store.wire import Outcome, RemoveRequest
@@ -50,7 +50,13 @@ def _apart(state_dir: str) -> bool:
 
 def removes_here(store: Store) -> bool:
     """Whether this process may remove by itself: the store's owner (root, nearly always)."""
-    uid = os.stat(store.store_dir.path).st_uid
+    try:
+        uid = os.stat(store.store_dir.path).st_uid
+    except OSError as cause:
+        reason = os.strerror(cause.errno or 0).lower()
+        raise StoreUnreadableError(
+            f"cannot look at the store directory {store.store_dir.path}: {reason}"
+        ) from cause
     return uid == os.geteuid() and uid != store.hidden_uid
 
 

@@ -56,7 +56,7 @@ def refresh(work: Work) -> None:
     work.store = replace(store, ask_nix=_pulsing(store, waiting))
     try:
         work.remove = open_remover(work.config, work.store, waiting)
-    except (StorewardenError, OSError) as cause:
+    except StorewardenError as cause:
         problem(work, "helper", str(cause))
 
 

@@ -28,6 +28,8 @@ from storewarden.work import Work, notice, problem
 
 _BEAT_SECONDS = 60.0
 """The status is written at least so often."""
+_LOOK_SECONDS = 5.0
+"""Nothing tells that the directory itself is another: mounted over, or away. It is looked at."""
 _PACE_SECONDS = 0.2
 """Between two rounds: in a big build many entries are looked at together."""
 _SHARE = 20
@@ -185,7 +187,7 @@ def _patience(service: _Service, work: Work, told: float) -> float:
         _sweep_at(service, work),
         told + _BEAT_SECONDS,
     ]
-    patience = min(ends) - time.monotonic()
+    patience = min(min(ends) - time.monotonic(), _LOOK_SECONDS)
     pings = watchdog_interval()
     return patience if pings is None else min(patience, pings)
 
