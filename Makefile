@@ -17,7 +17,7 @@ demo: .venv/.ready
 	@$(PY) -m storewarden demo
 
 test: lint
-	$(PY) -m pytest
+	$(PY) -m pytest -n 3
 
 lint: .venv/.ready
 	$(PY) -m ruff check --quiet
