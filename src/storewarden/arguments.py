@@ -51,9 +51,9 @@ def parser() -> argparse.ArgumentParser:
     service = commands.add_parser(
         "watch",
         help="the service: watch the store and remove debris as it is stranded",
-        description="Runs until SIGTERM or Ctrl-C. SIGHUP reads the configuration again, SIGUSR1"
-        " sweeps the whole store now. Started by systemd or launchd after: sudo storewarden setup;"
-        " in a container without either it runs as root, in this one process.",
+        description="Runs until SIGTERM or Ctrl-C. SIGHUP reads the configuration again, SIGUSR1\n"
+        "sweeps the whole store now. systemd or launchd start it after: sudo storewarden\n"
+        "setup; in a container without either it runs as root, in this one process.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
