@@ -28,7 +28,7 @@ _MADE = "until [ -e /nix/var/nix/daemon-socket/socket ]; do sleep 0.1; done"
 AS_FIRST = ("sh", "-ec", f"exec 2>{{base}}/logs/first; {_MADE}; exec {_WATCH}")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def needs() -> None:
     reason = missing()
     if reason is not None and os.environ.get("STOREWARDEN_REQUIRE_REAL_NIX") == "1":
@@ -38,7 +38,7 @@ def needs() -> None:
 
 
 @pytest.fixture(scope="module")
-def box() -> Iterator[Rig]:
+def box(needs: None) -> Iterator[Rig]:  # noqa: ARG001 - it comes first
     """One container for the tests that only look at it from places of their own."""
     with container() as rig:
         yield rig
