@@ -36,8 +36,9 @@ let
   helper = job "org.storewarden.helper";
   watcher = job "org.storewarden.watch";
 
-  # A change of the user's own needs no mkForce.
-  asDefaults = lib.mapAttrs (_: lib.mkDefault);
+  # A change of the user's own needs no mkForce; the label is never theirs, as nix-darwin's own default
+  # is none.
+  asDefaults = lib.mapAttrs (key: if key == "Label" then lib.id else lib.mkDefault);
 in
 {
   imports = [ ./options.nix ];

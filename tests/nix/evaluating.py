@@ -15,7 +15,7 @@ from storewarden.setup.code import NEEDED
 
 CHECKOUT = os.path.realpath(f"{os.path.dirname(__file__)}/../..")
 LIBRARY = os.environ.get("NIXPKGS_LIB")
-NIX_DARWIN = os.environ.get("NIX_DARWIN")
+NIX_DARWIN = os.environ.get("STOREWARDEN_NIX_DARWIN")
 MODULES = f"{CHECKOUT}/tests/nix/modules.nix"
 _REQUIRED = os.environ.get("STOREWARDEN_REQUIRE_REAL_NIX") == "1"
 _NOTHING_OF_ITS_OWN = """\

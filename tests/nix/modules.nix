@@ -89,6 +89,7 @@ let
         type = types.nullOr types.str;
         default = null;
       };
+      system.requiresPrimaryUser = listOf types.str;
     }
     // (
       if nix-darwin == null then
@@ -103,7 +104,6 @@ let
         }
       else
         {
-          system.requiresPrimaryUser = listOf types.str;
           environment.launchAgents = anything;
           environment.launchDaemons = anything;
           environment.userLaunchAgents = anything;
