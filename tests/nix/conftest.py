@@ -3,13 +3,13 @@
 
 import pytest
 
-from nix.evaluating import Nix, new_nix
+from nix.evaluating import Nix, own_nix
 from nix.rendered import Rendered, render
 
 
 @pytest.fixture(scope="session")
 def nix(tmp_path_factory: pytest.TempPathFactory) -> Nix:
-    return new_nix(str(tmp_path_factory.mktemp("nix")))
+    return own_nix(str(tmp_path_factory.mktemp("nix")))
 
 
 @pytest.fixture(scope="session")

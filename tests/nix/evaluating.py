@@ -6,17 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from storewarden.setup.code import NEEDED
 
 CHECKOUT = os.path.realpath(f"{os.path.dirname(__file__)}/../..")
 LIBRARY = os.environ.get("NIXPKGS_LIB")
 NIX_DARWIN = os.environ.get("STOREWARDEN_NIX_DARWIN")
-MODULES = f"{CHECKOUT}/tests/nix/modules.nix"
 _REQUIRED = os.environ.get("STOREWARDEN_REQUIRE_REAL_NIX") == "1"
 _NOTHING_OF_ITS_OWN = """\
 experimental-features = nix-command flakes
@@ -27,10 +26,29 @@ substituters =
 
 
 @dataclass(frozen=True, slots=True)
+class Python:
+    """An interpreter, by its path and its version (as 3.11)."""
+
+    path: str
+    version: str
+
+    @property
+    def site_packages(self) -> str:
+        """As lib/python3.11/site-packages."""
+        return f"lib/python{self.version}/site-packages"
+
+
+@dataclass(frozen=True, slots=True)
 class Nix:
     """A store, and all that Nix writes, below one directory."""
 
     top: str
+    python: Python
+    """What packages are built with."""
+    sources: str = CHECKOUT
+    """A checkout that Nix can see."""
+    enter: tuple[str, ...] = ()
+    """The command that runs another one where this Nix is."""
 
     def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run one of Nix's programs to its end."""
@@ -44,7 +62,7 @@ class Nix:
             "NIX_LOG_DIR": f"{self.top}/log",
         }
         return subprocess.run(
-            words,
+            [*self.enter, *words],
             env=environment,
             cwd=self.top,
             capture_output=True,
@@ -72,18 +90,31 @@ class Nix:
         return done.stdout.strip()
 
 
-def new_nix(top: str) -> Nix:
-    """One in that directory; skips, or fails where real Nix is required, if there is no Nix."""
+def new_nix(top: str, python: Python, sources: str = CHECKOUT, enter: tuple[str, ...] = ()) -> Nix:
+    """One in that directory."""
+    for name in ("home", "tmp", "conf"):
+        os.makedirs(f"{top}/{name}")
+    with open(f"{top}/conf/nix.conf", "w", encoding="ascii") as file:
+        file.write(_NOTHING_OF_ITS_OWN)
+    return Nix(top, python, sources, enter)
+
+
+def own_nix(top: str) -> Nix:
+    """This machine's; skips, or fails where real Nix is required, if it has none."""
     if shutil.which("nix-instantiate") is None:
         reason = "there is no nix-instantiate here (on Debian: apt-get install nix-bin)"
         if _REQUIRED:
             pytest.fail(reason)
         pytest.skip(reason)
-    for name in ("home", "tmp", "conf"):
-        os.makedirs(f"{top}/{name}")
-    with open(f"{top}/conf/nix.conf", "w", encoding="ascii") as file:
-        file.write(_NOTHING_OF_ITS_OWN)
-    return Nix(top)
+    nix = new_nix(top, own_python())
+    provide(f"{top}/dependencies", nix.python, everything())
+    return nix
+
+
+def own_python() -> Python:
+    """The interpreter below the virtual environment that runs the tests."""
+    base: str = getattr(sys, "_base_executable", "") or sys.executable
+    return Python(os.path.realpath(base), f"{sys.version_info[0]}.{sys.version_info[1]}")
 
 
 def library() -> str:
@@ -93,38 +124,43 @@ def library() -> str:
     return LIBRARY
 
 
-def dependencies(top: str) -> str:
-    """A directory laid out like a package of nixpkgs, with what storewarden and its tests import."""
-    place = f"{top}/dependencies/{site_packages()}"
-    if not os.path.isdir(place):
-        os.makedirs(place)
-        found = next(one for one in sys.path if os.path.isdir(f"{one}/structlog"))
-        for name in os.listdir(found):
-            ours = name == "__pycache__" or "storewarden" in name or name == "sitecustomize.py"
-            if not ours and (name in NEEDED or not name.startswith("_virtualenv")):
-                os.symlink(f"{found}/{name}", f"{place}/{name}")
-    return f"{top}/dependencies"
+def everything() -> list[str]:
+    """The names of all modules that are installed beside the tests, but for storewarden's own."""
+    names = os.listdir(_installed("structlog"))
+    return [
+        name
+        for name in names
+        if name != "__pycache__" and "storewarden" not in name and not name.startswith("_virtualenv")
+    ]
 
 
-def site_packages() -> str:
-    """As lib/python3.11/site-packages."""
-    return f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+def provide(package: str, python: Python, modules: Sequence[str]) -> None:
+    """Make that directory one as a package of nixpkgs, with copies of those modules."""
+    place = f"{package}/{python.site_packages}"
+    os.makedirs(place)
+    for name in modules:
+        source = f"{_installed(name)}/{name}"
+        if os.path.isdir(source):
+            shutil.copytree(source, f"{place}/{name}", ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, place)
 
 
-def interpreter() -> str:
-    """The one below the virtual environment that runs the tests."""
-    base: str = getattr(sys, "_base_executable", "") or sys.executable
-    return os.path.realpath(base)
+def _installed(name: str) -> str:
+    return next(place for place in sys.path if os.path.exists(f"{place}/{name}"))
 
 
-def words(nix: Nix, configuration: str = "{ }", *, nix_darwin: str | None = None) -> list[str]:
+def words(
+    nix: Nix, configuration: str = "{ }", *, nixpkgs: str = "", nix_darwin: str | None = None
+) -> list[str]:
     """The arguments for modules.nix with that configuration, an expression of a module."""
-    python = f'{{ interpreter = "{interpreter()}"; sitePackages = "{site_packages()}"; }}'
+    path, site_packages = nix.python.path, nix.python.site_packages
     arguments = {
-        "library": library(),
-        "python": python,
-        "dependencies": f'"{dependencies(nix.top)}"',
+        "library": nixpkgs or library(),
+        "python": f'{{ interpreter = "{path}"; sitePackages = "{site_packages}"; }}',
+        "dependencies": f'"{nix.top}/dependencies"',
         "configuration": configuration,
         "nix-darwin": nix_darwin or "null",
     }
-    return [MODULES, *(word for pair in arguments.items() for word in ("--arg", *pair))]
+    given = (word for pair in arguments.items() for word in ("--arg", *pair))
+    return [f"{nix.sources}/tests/nix/modules.nix", *given]

@@ -45,9 +45,10 @@ class Rendered:
         return command.removeprefix("ExecStart=").split()[0]
 
 
-def render(nix: Nix, settings: str = "") -> Rendered:
+def render(nix: Nix, settings: str = "", *, nixpkgs: str = "") -> Rendered:
     """Of a configuration in which storewarden is enabled, and those lines of a module stand."""
-    return Rendered(nix.build(*words(nix, f"{{ {ENABLED} {settings} }}"), "-A", "etc"))
+    configuration = f"{{ {ENABLED} {settings} }}"
+    return Rendered(nix.build(*words(nix, configuration, nixpkgs=nixpkgs), "-A", "etc"))
 
 
 def shipped_with(interpreter: str, name: str) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from nix.evaluating import CHECKOUT, interpreter, site_packages
+from nix.evaluating import CHECKOUT, own_python, provide
+from storewarden.setup.code import NEEDED
 
 SITECUSTOMIZE = """
 import os, site
@@ -51,13 +52,13 @@ class Installed:
 
 def like_nixpkgs(place: Path) -> str:
     """An interpreter with this one's standard library, and a sitecustomize among its packages."""
-    library = place / "lib" / os.path.basename(os.path.dirname(site_packages()))
+    library = place / "lib" / f"python{own_python().version}"
     library.mkdir(parents=True)
     for name in os.listdir(os.path.dirname(os.__file__)):
         if name not in {"sitecustomize.py", "site-packages", "dist-packages", "__pycache__"}:
             (library / name).symlink_to(f"{os.path.dirname(os.__file__)}/{name}")
     (place / "bin").mkdir()
-    shutil.copy(interpreter(), place / "bin" / "python3")
+    shutil.copy(own_python().path, place / "bin" / "python3")
     for own in site.getsitepackages([str(place)]):
         Path(own).mkdir(parents=True, exist_ok=True)
         Path(own, "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="ascii")
@@ -76,16 +77,13 @@ def installed(tmp_path: Path) -> Installed:
     # What is in a .pth is run before anything of the program is.
     (poison / "poison.pth").write_text(f"import builtins; {code}", encoding="ascii")
     out = tmp_path / "out"
-    library = out / site_packages()
+    library = out / own_python().site_packages
     library.mkdir(parents=True)
     (library / "storewarden").symlink_to(f"{CHECKOUT}/src/storewarden")
-    dependencies = tmp_path / "dependencies" / site_packages()
-    dependencies.mkdir(parents=True)
-    found = next(one for one in sys.path if os.path.isdir(f"{one}/structlog"))
-    for name in ("prometheus_client", "psutil", "sdnotify", "structlog", "watchdog"):
-        (dependencies / name).symlink_to(f"{found}/{name}")
+    provide(str(tmp_path / "dependencies"), own_python(), NEEDED)
     base = like_nixpkgs(tmp_path / "python")
-    settings = {"interpreter": base, "sitePackages": site_packages(), "platform": "linux"}
+    site_packages = own_python().site_packages
+    settings = {"interpreter": base, "sitePackages": site_packages, "platform": "linux"}
     done = subprocess.run(
         ["bash", "-ec", INSTALL, "bash", str(tmp_path / "dependencies")],
         env={"PATH": "/usr/bin:/bin", "out": str(out), **settings},

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nix.evaluating import CHECKOUT, Nix, dependencies, interpreter, library, site_packages
+from nix.evaluating import CHECKOUT, Nix, library
 
 OUTPUTS = {
     "apps",
@@ -59,7 +59,8 @@ def flakes(nix: Nix, tmp_path: Path) -> tuple[str, str]:
     shutil.copytree(f"{library()}/lib", stand_in / "lib")
     shutil.copy(f"{CHECKOUT}/tests/nix/nixpkgs.nix", stand_in)
     systems = " ".join(f'"{system}"' for system in sorted(SYSTEMS))
-    text = STAND_IN % (systems, dependencies(nix.top), interpreter(), site_packages())
+    python = nix.python
+    text = STAND_IN % (systems, f"{nix.top}/dependencies", python.path, python.site_packages)
     (stand_in / "flake.nix").write_text(text, encoding="ascii")
     own = tmp_path / "storewarden"
     left_out = shutil.ignore_patterns(".*", "__pycache__", "build", "dist")
