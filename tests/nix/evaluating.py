@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-
 CHECKOUT = os.path.realpath(f"{os.path.dirname(__file__)}/../..")
 LIBRARY = os.environ.get("NIXPKGS_LIB")
 NIX_DARWIN = os.environ.get("STOREWARDEN_NIX_DARWIN")
@@ -55,7 +54,7 @@ class Nix:
         environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": f"{self.top}/home",
-            "TMPDIR": f"{self.top}/tmp",
+            "TMPDIR": f"{self.top}/scratch",
             "NIX_CONF_DIR": f"{self.top}/conf",
             "NIX_STORE_DIR": f"{self.top}/store",
             "NIX_STATE_DIR": f"{self.top}/state",
@@ -71,7 +70,7 @@ class Nix:
             timeout=280,
         )
 
-    def value(self, *words: str) -> Any:
+    def value(self, *words: str) -> Any:  # noqa: ANN401 - as of JSON
         """The value of an expression."""
         done = self.run("nix-instantiate", "--eval", "--strict", "--json", *words)
         assert done.returncode == 0, done.stderr
@@ -92,7 +91,7 @@ class Nix:
 
 def new_nix(top: str, python: Python, sources: str = CHECKOUT, enter: tuple[str, ...] = ()) -> Nix:
     """One in that directory."""
-    for name in ("home", "tmp", "conf"):
+    for name in ("home", "scratch", "conf"):
         os.makedirs(f"{top}/{name}")
     with open(f"{top}/conf/nix.conf", "w", encoding="ascii") as file:
         file.write(_NOTHING_OF_ITS_OWN)
@@ -130,7 +129,9 @@ def everything() -> list[str]:
     return [
         name
         for name in names
-        if name != "__pycache__" and "storewarden" not in name and not name.startswith("_virtualenv")
+        if name != "__pycache__"
+        and "storewarden" not in name
+        and not name.startswith("_virtualenv")
     ]
 
 

@@ -15,7 +15,16 @@ import pytest
 
 from lab.machine import Machine, booted, control, reset
 from lab.places import SUITES, missing
-from lab.service import HELPER, SOCKET, WATCHER, exposure, journal, main_process, python_version, run
+from lab.service import (
+    HELPER,
+    SOCKET,
+    WATCHER,
+    exposure,
+    journal,
+    main_process,
+    python_version,
+    run,
+)
 from lab.test_setup_mounts import ONLY_TWO, OVER_ITSELF, OWN, left, mounted
 from nix.evaluating import CHECKOUT, Nix, Python, library, new_nix, provide
 from nix.rendered import Rendered, render

@@ -76,5 +76,7 @@ def test_a_wrong_type_is_refused_by_the_name_of_the_option(nix: Nix) -> None:
 def test_a_key_of_the_users_own_needs_no_force(nix: Nix) -> None:
     own = "launchd.daemons.storewarden-helper.serviceConfig.ThrottleInterval = 5;"
     if NIX_DARWIN is None:
-        pytest.skip("STOREWARDEN_NIX_DARWIN does not name a checkout of nix-darwin, whose types decide this")
+        pytest.skip(
+            "STOREWARDEN_NIX_DARWIN does not name a checkout of nix-darwin, whose types decide this"
+        )
     assert plists(nix, own)[DAEMON]["ThrottleInterval"] == 5

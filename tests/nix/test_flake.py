@@ -127,9 +127,7 @@ def test_nix_shows_all_of_it(nix: Nix, flakes: tuple[str, str]) -> None:
     assert document["packages"]["x86_64-linux"]["default"]["name"] == "storewarden-0.1.0"
 
 
-def test_a_system_that_nixpkgs_has_given_up_is_left_out(
-    nix: Nix, flakes: tuple[str, str]
-) -> None:
+def test_a_system_that_nixpkgs_has_given_up_is_left_out(nix: Nix, flakes: tuple[str, str]) -> None:
     place = Path(flakes[1].removeprefix("path:"), "lib/systems/flake-systems.nix")
     place.write_text(place.read_text(encoding="utf-8").replace('"x86_64-darwin"', ""))
     assert shown(nix, flakes)["packages"].keys() == SYSTEMS - {"x86_64-darwin"}

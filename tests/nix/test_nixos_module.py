@@ -38,9 +38,7 @@ def test_nixos_adds_nothing_but_triggers_and_arguments(plain: Rendered) -> None:
     [trigger] = plain.lines("storewarden.service.d/overrides.conf")
     assert re.fullmatch(r"X-Reload-Triggers=\S+-storewarden\.toml", trigger)
     [options] = plain.lines("storewarden-helper.service.d/overrides.conf")
-    assert re.fullmatch(
-        r'Environment="STOREWARDEN_HELPER_OPTIONS=--nix /\S+-nix/bin/nix"', options
-    )
+    assert re.fullmatch(r'Environment="STOREWARDEN_HELPER_OPTIONS=--nix /\S+-nix/bin/nix"', options)
 
 
 def test_without_settings_only_reloads_differ(plain: Rendered) -> None:
@@ -106,7 +104,9 @@ def test_without_the_systems_nix_the_usual_places_are_asked(nix: Nix) -> None:
 
 
 def test_watcher_and_helper_hear_of_the_same_nix_and_group(nix: Nix) -> None:
-    told = 'services.storewarden.settings = { nix = "/opt/nix/bin/nix"; build-group = "builders"; };'
+    told = (
+        'services.storewarden.settings = { nix = "/opt/nix/bin/nix"; build-group = "builders"; };'
+    )
     arguments = ["--nix", "/opt/nix/bin/nix", "--build-group", "builders"]
     assert value(nix, told, "helperArguments") == arguments
     one = render(nix, told)

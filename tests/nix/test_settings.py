@@ -43,9 +43,7 @@ def documented(nix: Nix) -> dict[str, Any]:
         ("sweep-interval", '"1w"'),
     ],
 )
-def test_a_wrong_type_is_refused_by_the_name_of_the_option(
-    nix: Nix, name: str, wrong: str
-) -> None:
+def test_a_wrong_type_is_refused_by_the_name_of_the_option(nix: Nix, name: str, wrong: str) -> None:
     said = nix.refusal(*settings(nix, f"{name} = {wrong};"), "-A", "nixos.settings")
     assert f"services.storewarden.settings.{name}" in said
     assert "is not of type" in said
