@@ -52,7 +52,7 @@ class Nix:
     def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run one of Nix's programs to its end."""
         environment = {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "PATH": os.environ["PATH"],
             "HOME": f"{self.top}/home",
             "TMPDIR": f"{self.top}/scratch",
             "NIX_CONF_DIR": f"{self.top}/conf",
