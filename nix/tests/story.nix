@@ -4,37 +4,39 @@
 {
   name = "storewarden";
 
-  nodes.machine = {
-    imports = [ module ];
+  nodes.machine =
+    { lib, ... }:
+    {
+      imports = [ module ];
 
-    services.storewarden.enable = true;
+      services.storewarden.enable = true;
 
-    nix.settings = {
-      experimental-features = [
-        "nix-command"
-        "ca-derivations"
-      ];
-      sandbox = false;
-      substituters = [ ];
+      nix.settings = {
+        experimental-features = [
+          "nix-command"
+          "ca-derivations"
+        ];
+        sandbox = false;
+        substituters = lib.mkForce [ ];
+      };
+
+      users.users.alice.isNormalUser = true;
+
+      environment.etc."job.nix".source = ./job.nix;
+
+      systemd.tmpfiles.settings.signals."/var/signals".d.mode = "0755";
+
+      # From a disk of its own: else the store would be an overlay over the host's, where storewarden
+      # removes nothing.
+      virtualisation.useBootLoader = true;
+      virtualisation.useEFIBoot = true;
+      boot.loader.systemd-boot.enable = true;
+
+      # That disk is made as large as what is on it.
+      boot.growPartition = true;
+      virtualisation.diskSize = 4096;
+      virtualisation.fileSystems."/".autoResize = true;
     };
-
-    users.users.alice.isNormalUser = true;
-
-    environment.etc."job.nix".source = ./job.nix;
-
-    systemd.tmpfiles.settings.signals."/var/signals".d.mode = "0755";
-
-    # From a disk of its own: else the store would be an overlay over the host's, where storewarden
-    # removes nothing.
-    virtualisation.useBootLoader = true;
-    virtualisation.useEFIBoot = true;
-    boot.loader.systemd-boot.enable = true;
-
-    # That disk is made as large as what is on it.
-    boot.growPartition = true;
-    virtualisation.diskSize = 4096;
-    virtualisation.fileSystems."/".autoResize = true;
-  };
 
   testScript = ''
     def of(name):

@@ -49,7 +49,7 @@ class Nix:
     enter: tuple[str, ...] = ()
     """The command that runs another one where this Nix is."""
 
-    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, *words: str, seconds: int = 280) -> "subprocess.CompletedProcess[str]":
         """Run one of Nix's programs to its end."""
         environment = {
             "PATH": os.environ["PATH"],
@@ -67,7 +67,7 @@ class Nix:
             capture_output=True,
             text=True,
             check=False,
-            timeout=280,
+            timeout=seconds,
         )
 
     def value(self, *words: str) -> Any:  # noqa: ANN401 - as of JSON
@@ -82,9 +82,9 @@ class Nix:
         assert done.returncode != 0, done.stdout
         return done.stderr
 
-    def build(self, *words: str) -> str:
+    def build(self, *words: str, seconds: int = 280) -> str:
         """Build it; gives its path."""
-        done = self.run("nix-build", "--no-out-link", *words)
+        done = self.run("nix-build", "--no-out-link", *words, seconds=seconds)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
