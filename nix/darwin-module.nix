@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+# nix-darwin. The jobs are read from the property lists that setup installs elsewhere. No Mac has run
+# it yet.
+{
+  config,
+  lib,
+  ...
+}:
+
+let
+  cfg = config.services.storewarden;
+
+  user = toString config.system.primaryUser;
+
+  job = label: import ./plist.nix (builtins.readFile ../launchd/${label}.plist);
+
+  python = "${cfg.package}/libexec/storewarden/bin/python3";
+
+  # The module is called as the user is in the file: only the first of such words is one.
+  replaceFirst =
+    old: new: words:
+    if words == [ ] then
+      [ ]
+    else if lib.head words == old then
+      [ new ] ++ lib.tail words
+    else
+      [ (lib.head words) ] ++ replaceFirst old new (lib.tail words);
+
+  words =
+    one:
+    lib.pipe one.ProgramArguments [
+      (replaceFirst "/usr/bin/python3" python)
+      (replaceFirst "storewarden" user)
+    ];
+
+  helper = job "org.storewarden.helper";
+  watcher = job "org.storewarden.watch";
+
+  # A change of the user's own needs no mkForce; the label is never theirs, as nix-darwin's own default
+  # is none.
+  asDefaults = lib.mapAttrs (key: if key == "Label" then lib.id else lib.mkDefault);
+in
+{
+  imports = [ ./options.nix ];
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = config.system.primaryUser != null;
+        message = ''
+          services.storewarden watches in the session of one user, and its helper takes requests from
+          that user alone. Say who it is: system.primaryUser = "you";
+        '';
+      }
+    ];
+
+    environment.systemPackages = [ cfg.package ];
+    environment.etc."storewarden/config.toml".source = cfg.configFile;
+
+    services.storewarden.settings = {
+      socket = "/var/run/storewarden/helper.sock";
+      runtime-dir = "/Users/${user}/Library/Caches/storewarden";
+    };
+
+    launchd.daemons.storewarden-helper.serviceConfig = asDefaults (
+      helper // { ProgramArguments = words helper ++ cfg.helperArguments; }
+    );
+
+    launchd.user.agents.storewarden.serviceConfig = asDefaults (
+      watcher
+      // {
+        # With the file named, a change of it starts the watcher anew.
+        ProgramArguments = words watcher ++ [
+          "--config"
+          "${cfg.configFile}"
+        ];
+        StandardErrorPath = "/Users/${user}/Library/Logs/storewarden.log";
+      }
+    );
+  };
+}

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+# Sourced by package.nix, in the source's top directory, with: out, interpreter (the path of a
+# Python), sitePackages (as lib/python3.13/site-packages), platform (a kernel's name).
+
+# Make $1 an environment whose interpreter imports what lies in the packages $2... and the standard
+# library, and nothing else.
+#
+# It is a virtual environment's, because nixpkgs' Python runs a sitecustomize that imports from
+# wherever NIX_PYTHONPATH points, also under -I; in an environment without system site-packages that
+# file is not found.
+make_environment() {
+    local environment=$1 place module name
+    shift
+    mkdir -p "$environment/bin" "$environment/$sitePackages"
+    ln -s "$interpreter" "$environment/bin/python3"
+    printf 'home = %s\ninclude-system-site-packages = false\n' "${interpreter%/*}" \
+        >"$environment/pyvenv.cfg"
+    for place in "$@"; do
+        for module in "$place/$sitePackages"/*; do
+            name=${module##*/}
+            if [ "$name" != __pycache__ ]; then
+                ln -s "$module" "$environment/$sitePackages/$name"
+            fi
+        done
+    done
+}
+
+# The command for people runs in that environment as well: it may be root who calls it.
+install_launcher() {
+    mkdir -p "$out/bin"
+    rm -f "$out/bin/storewarden"
+    cat >"$out/bin/storewarden" <<LAUNCHER
+#!$out/libexec/storewarden/bin/python3 -I
+import sys
+
+from storewarden.cli import main
+
+sys.exit(main())
+LAUNCHER
+    chmod 0755 "$out/bin/storewarden"
+}
+
+# The units as they are shipped, but for the interpreter; drop-ins where they are not in force.
+install_units() {
+    local file
+    mkdir -p "$out/lib/systemd/system" "$out/lib/sysusers.d" "$out/share/storewarden/drop-ins"
+    cp systemd/*.service systemd/*.socket "$out/lib/systemd/system"
+    cp systemd/drop-ins/*.conf "$out/share/storewarden/drop-ins"
+    cp systemd/storewarden.sysusers "$out/lib/sysusers.d/storewarden.conf"
+    for file in "$out"/lib/systemd/system/* "$out"/share/storewarden/drop-ins/*; do
+        sed -i "s|/usr/bin/python3|$out/libexec/storewarden/bin/python3|g" "$file"
+    done
+}
+
+install_all() {
+    make_environment "$out/libexec/storewarden" "$out" "$@"
+    install_launcher
+    if [ "$platform" = linux ]; then
+        install_units
+    fi
+}

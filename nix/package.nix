@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+{
+  lib,
+  stdenv,
+  python3Packages,
+  installShellFiles,
+}:
+
+let
+  inherit (python3Packages) python requiredPythonModules;
+
+  dependencies = with python3Packages; [
+    prometheus-client
+    psutil
+    sdnotify
+    structlog
+    watchdog
+  ];
+
+  checkDependencies = with python3Packages; [
+    hypothesis
+    pytest
+    pytest-randomly
+    pytest-timeout
+  ];
+
+  places = packages: toString (lib.remove python (requiredPythonModules packages));
+in
+python3Packages.buildPythonApplication {
+  pname = "storewarden";
+  inherit ((lib.importTOML ../pyproject.toml).project) version;
+  pyproject = true;
+
+  src = lib.fileset.toSource {
+    root = ../.;
+    fileset = lib.fileset.unions [
+      (lib.fileset.maybeMissing ../completions)
+      (lib.fileset.maybeMissing ../man)
+      ../CHANGELOG.md
+      ../LICENSE
+      ../Makefile
+      ../README.md
+      ../docs
+      ../launchd
+      ../pyproject.toml
+      ../src
+      ../systemd
+      ../tests
+    ];
+  };
+
+  build-system = [ python3Packages.hatchling ];
+
+  inherit dependencies;
+
+  nativeBuildInputs = [ installShellFiles ];
+
+  # Nothing is wrapped: install.sh writes a launcher that no variable can add code to.
+  dontWrapPythonPrograms = true;
+
+  postInstall = ''
+    for page in man/*.[0-9]; do
+      if [ -e "$page" ]; then installManPage "$page"; fi
+    done
+    if [ -d completions ]; then
+      installShellCompletion --cmd storewarden \
+        --bash completions/storewarden.bash \
+        --fish completions/storewarden.fish \
+        --zsh completions/_storewarden
+    fi
+  '';
+
+  postFixup = ''
+    interpreter=${python.interpreter}
+    sitePackages=${python.sitePackages}
+    platform=${stdenv.hostPlatform.parsed.kernel.name}
+    source ${./install.sh}
+    install_all ${places dependencies}
+  '';
+
+  nativeCheckInputs = checkDependencies;
+
+  # No Mac has run the tests yet.
+  doCheck = stdenv.buildPlatform.isLinux;
+
+  # In an environment like that of the services: the tests start isolated interpreters. What wants
+  # root, or a Nix of its own, is left to the VM test.
+  checkPhase = ''
+    runHook preCheck
+    make_environment "$TMPDIR/check" "$out" ${places (dependencies ++ checkDependencies)}
+    "$TMPDIR/check/bin/python3" -m pytest -p no:cacheprovider -m "not slow" \
+      --ignore=tests/lab --ignore=tests/nix --ignore=tests/real
+    runHook postCheck
+  '';
+
+  pythonImportsCheck = [
+    "storewarden.cli"
+    "storewarden.helper"
+  ];
+
+  meta = {
+    description = "Finds what interrupted builds stranded in a Nix store, proves it dead, and removes it";
+    license = lib.licenses.mit;
+    maintainers = [ ];
+    mainProgram = "storewarden";
+    platforms = lib.platforms.linux ++ lib.platforms.darwin;
+  };
+}

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+# In the place of nixpkgs, of which only the library is here: as many of its functions as nix/ calls,
+# of the same arguments, with the system's own programs. What they make can really be built.
+#   library       a checkout of nix-community/nixpkgs.lib
+#   python        { interpreter, sitePackages } of the system
+#   dependencies  a directory in which sitePackages has all that storewarden imports
+#   shell         an absolute path of bash
+{
+  library,
+  python,
+  dependencies,
+  shell ? "/bin/bash",
+  system ? builtins.currentSystem,
+}:
+let
+  real = import (library + "/lib");
+
+  # The library's own wants Nix 2.18, as nixpkgs does; the rest of what is used of it does not.
+  lib = if builtins ? readFileType then real else real // { inherit fileset; };
+
+  fileset = {
+    maybeMissing = path: path;
+    unions = paths: paths;
+    toSource =
+      { root, fileset }:
+      builtins.path {
+        name = "source";
+        path = root;
+        filter =
+          path: _:
+          builtins.any (
+            wanted: path == toString wanted || real.hasPrefix "${toString wanted}/" path
+          ) fileset;
+      };
+  };
+
+  run =
+    name: attributes: script:
+    derivation (
+      {
+        inherit name system;
+        builder = shell;
+        # The shell itself must be the last to end: Nix kills what closes its output earlier.
+        args = [
+          "-ec"
+          "${script}\ntrue"
+        ];
+        PATH = "/usr/bin:/bin";
+      }
+      // attributes
+    );
+
+  platform = {
+    inherit system;
+    isLinux = lib.hasSuffix "linux" system;
+    canExecute = other: other.system == system;
+    parsed.kernel.name = if lib.hasSuffix "linux" system then "linux" else "darwin";
+  };
+
+  # Copies what the wheel has, and runs the package's own phases, in nixpkgs' order.
+  buildPythonApplication =
+    package:
+    (run "${package.pname}-${package.version}" { inherit (package) src; } ''
+      runHook() { :; }
+      TMPDIR=$PWD
+      cp -r "$src" source
+      chmod -R u+w source
+      cd source
+      library=$out/${python.sitePackages}
+      mkdir -p "$library"
+      cp -r src/storewarden "$library"
+      cp -r systemd launchd "$library/storewarden"
+      ${package.postInstall}
+      ${package.postFixup}
+      ${lib.optionalString (package.withChecks or false) package.checkPhase}
+    '')
+    // {
+      inherit (package) meta pname version;
+      withChecks = buildPythonApplication (package // { withChecks = true; });
+    };
+
+  of = names: lib.genAttrs names (name: "${dependencies}");
+
+  python3Packages =
+    of [
+      "hatchling"
+      "hypothesis"
+      "prometheus-client"
+      "psutil"
+      "pytest"
+      "pytest-randomly"
+      "pytest-timeout"
+      "sdnotify"
+      "structlog"
+      "watchdog"
+    ]
+    // {
+      inherit buildPythonApplication python;
+      requiredPythonModules = packages: lib.unique packages ++ [ python ];
+    };
+
+  pkgs = {
+    inherit lib python3Packages;
+    stdenv = {
+      buildPlatform = platform;
+      hostPlatform = platform;
+    };
+    callPackage =
+      path: overrides:
+      let
+        function = import path;
+      in
+      function (builtins.intersectAttrs (lib.functionArgs function) pkgs // overrides);
+    runCommandLocal = run;
+    writeShellScript =
+      name: text:
+      run name { inherit text; } ''
+        printf '#!${shell}\n%s' "$text" > "$out"
+        chmod 0755 "$out"
+      '';
+    mkShell = { inputsFrom, packages }: run "shell" { inherit inputsFrom packages; } "";
+    testers.runNixOSTest = test: run test.name { script = test.testScript; } "";
+    nix = run "nix" { } ''
+      mkdir -p "$out/bin"
+      ln -s /usr/bin/nix /usr/bin/nix-store "$out/bin"
+    '';
+    util-linux = "/usr";
+    installShellFiles = "/usr";
+    gnumake = "/usr";
+    mypy = "/usr";
+    ruff = "/usr";
+    nixfmt-tree = run "nixfmt-tree" { } "";
+    formats.toml = _: {
+      type =
+        let
+          value = lib.types.oneOf [
+            lib.types.bool
+            lib.types.int
+            lib.types.float
+            lib.types.str
+            lib.types.path
+            (lib.types.attrsOf value)
+            (lib.types.listOf value)
+          ];
+        in
+        value;
+      # JSON's strings, numbers and lists are TOML's as well.
+      generate =
+        name: settings:
+        run name {
+          text = lib.concatStrings (
+            lib.mapAttrsToList (key: value: "${key} = ${builtins.toJSON value}\n") settings
+          );
+        } ''printf %s "$text" > "$out"'';
+    };
+  };
+in
+pkgs

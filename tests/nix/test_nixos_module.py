@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""On NixOS: the units that are shipped, drop-ins that fit the machine, and refusals that help."""
+
+import re
+
+import pytest
+
+from nix.evaluating import Nix, words
+from nix.rendered import ENABLED, UNITS, Rendered, render, shipped_with
+from storewarden.setup.linux import let_in
+from storewarden.setup.shipped import all_shipped
+
+OWN_STORE = 'fileSystems."/nix/store" = { device = "tank/store"; fsType = "zfs"; };'
+
+
+def shipped_drop_ins() -> set[str]:
+    found = (re.fullmatch(r"systemd/drop-ins/(.+)", name) for name in all_shipped())
+    return {match[1] for match in found if match}
+
+
+def value(nix: Nix, settings: str, attribute: str) -> object:
+    configuration = f"{{ {ENABLED} {settings} }}"
+    return nix.value(*words(nix, configuration), "-A", f"nixos.{attribute}")
+
+
+def refusal(nix: Nix, settings: str) -> str:
+    return nix.refusal(*words(nix, f"{{ {ENABLED} {settings} }}"), "-A", "nixos")
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_is_the_one_that_is_shipped(plain: Rendered, unit: str) -> None:
+    assert plain.unit(unit) == shipped_with(plain.interpreter(), unit)
+    assert plain.interpreter().startswith("/")
+    assert plain.interpreter().endswith("/libexec/storewarden/bin/python3")
+
+
+def test_nixos_adds_nothing_but_triggers_and_arguments(plain: Rendered) -> None:
+    [trigger] = plain.lines("storewarden.service.d/overrides.conf")
+    assert re.fullmatch(r"X-Reload-Triggers=\S+-storewarden\.toml", trigger)
+    [options] = plain.lines("storewarden-helper.service.d/overrides.conf")
+    assert re.fullmatch(r'Environment="STOREWARDEN_HELPER_OPTIONS=--nix /\S+-nix/bin/nix"', options)
+
+
+def test_without_settings_only_reloads_differ(plain: Rendered) -> None:
+    name = "storewarden-notify-reload.conf"
+    assert plain.drop_ins() == {name: shipped_with("", f"drop-ins/{name}")}
+
+
+def test_every_drop_in_is_in_force_somewhere_as_it_is_shipped(nix: Nix) -> None:
+    told = 'services.storewarden.settings.metrics-listen = "127.0.0.1:9913"; services.storewarden.'
+    told += 'settings.metrics-textfile = "/var/lib/prometheus/node-exporter/storewarden.prom";'
+    seen = {}
+    for access in ("mount", "remount"):
+        one = render(nix, f'{OWN_STORE} {told} services.storewarden.storeAccess = "{access}";')
+        for name, text in one.drop_ins().items():
+            assert text == shipped_with(one.interpreter(), f"drop-ins/{name}")
+            seen[name] = text
+    # Where a group guards Nix's socket, extraGroups of the user says so on NixOS.
+    assert seen.keys() == shipped_drop_ins() - {"storewarden-nix-group.conf"}
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:9913", "127.8.9.1:1", "localhost:80", "[::1]:9913", "0.0.0.0:9913"]
+)
+def test_the_network_is_opened_as_setup_opens_it(nix: Nix, address: str) -> None:
+    one = render(nix, f'services.storewarden.settings.metrics-listen = "{address}";')
+    expected = shipped_with("", "drop-ins/storewarden-metrics.conf")
+    expected = expected.replace("IPAddressAllow=localhost", f"IPAddressAllow={let_in(address)}")
+    assert one.drop_ins()["storewarden-metrics.conf"] == expected
+
+
+def test_the_directory_of_the_text_file_is_writable(nix: Nix) -> None:
+    settings = 'services.storewarden.settings.metrics-textfile = "/srv/node.d/storewarden.prom";'
+    [line] = re.findall(
+        r"^ReadWritePaths=.*$",
+        render(nix, settings).drop_ins()["storewarden-textfile.conf"],
+        re.MULTILINE,
+    )
+    assert line == "ReadWritePaths=-/srv/node.d"
+
+
+def test_a_store_of_its_own_is_remounted_for_the_helper(nix: Nix) -> None:
+    assert value(nix, "", "storeAccess") == "bind"
+    assert value(nix, OWN_STORE, "storeAccess") == "remount"
+    said = refusal(nix, f'{OWN_STORE} services.storewarden.storeAccess = "bind";')
+    assert 'services.storewarden.storeAccess is "bind", but fileSystems has "/nix/store"' in said
+
+
+def test_a_watcher_who_may_not_ask_nix_is_refused_with_the_cure(nix: Nix) -> None:
+    said = refusal(nix, 'nix.settings.allowed-users = [ "@wheel" ];')
+    assert 'Add it: nix.settings.allowed-users = [ "storewarden" ];' in said
+    allowed = 'nix.settings.allowed-users = [ "@wheel" "storewarden" ];'
+    assert value(nix, allowed, "storeAccess") == "bind"
+
+
+def test_without_the_systems_nix_the_usual_places_are_asked(nix: Nix) -> None:
+    without = 'nix.enable = false; nix.settings.allowed-users = [ "root" ];'
+    assert value(nix, without, "helperArguments") == []
+    one = render(nix, without)
+    assert one.text("storewarden/config.toml") == ""
+    assert one.lines("storewarden-helper.service.d/overrides.conf") == [
+        'Environment="STOREWARDEN_HELPER_OPTIONS="'
+    ]
+
+
+def test_watcher_and_helper_hear_of_the_same_nix_and_group(nix: Nix) -> None:
+    told = (
+        'services.storewarden.settings = { nix = "/opt/nix/bin/nix"; build-group = "builders"; };'
+    )
+    arguments = ["--nix", "/opt/nix/bin/nix", "--build-group", "builders"]
+    assert value(nix, told, "helperArguments") == arguments
+    one = render(nix, told)
+    assert 'nix = "/opt/nix/bin/nix"\n' in one.text("storewarden/config.toml")
+    assert 'build-group = "builders"\n' in one.text("storewarden/config.toml")
+
+
+@pytest.mark.parametrize("key", ["audit-log", "runtime-dir", "socket", "state-dir", "store-dir"])
+def test_what_the_units_depend_on_cannot_be_set(nix: Nix, key: str) -> None:
+    said = refusal(nix, f'services.storewarden.settings.{key} = "/elsewhere";')
+    assert f"services.storewarden.settings.{key} cannot be set" in said
+
+
+def test_the_watchers_user_stays_the_same(nix: Nix) -> None:
+    assert value(nix, "", "users") == {
+        "groups": {"storewarden": {}},
+        "users": {
+            "storewarden": {
+                "description": "Watches the Nix store",
+                "group": "storewarden",
+                "isSystemUser": True,
+            }
+        },
+    }
+
+
+def test_units_are_wanted_by_what_their_install_sections_say(nix: Nix) -> None:
+    services = value(nix, "", "systemd.services.storewarden.wantedBy")
+    sockets = value(nix, "", "systemd.sockets.storewarden-helper.wantedBy")
+    for unit, targets in ((UNITS[0], services), (UNITS[1], sockets)):
+        assert isinstance(targets, list)
+        assert f"WantedBy={' '.join(targets)}\n" in shipped_with("", unit)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""The package, really built by its own phases."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+
+from nix.evaluating import Nix, everything, library, new_nix, own_python, provide, words
+
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+
+@pytest.fixture(scope="session")
+def package(nix: Nix) -> str:
+    return nix.build(*words(nix), "-A", "package")
+
+
+def test_the_command_tells_its_version_without_any_variable(package: str) -> None:
+    command = [f"{package}/bin/storewarden", "--version"]
+    done = subprocess.run(command, env={}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"-{done.stdout.strip().replace(' ', '-')}" in package
+
+
+def test_setup_finds_the_units_that_came_with_it(package: str, tmp_path: str) -> None:
+    command = [f"{package}/bin/storewarden", "setup", "--root", str(tmp_path)]
+    done = subprocess.run(command, env={}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert os.path.exists(f"{tmp_path}/etc/systemd/system/storewarden.service")
+
+
+def test_man_pages_and_completions_are_left_out_as_long_as_there_are_none(package: str) -> None:
+    assert set(os.listdir(package)) == {"bin", "lib", "libexec", "share"}
+    assert os.listdir(f"{package}/share") == ["storewarden"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_its_own_tests_pass_in_an_environment_like_that_of_the_services() -> None:
+    library()
+    # Nix builds as an ordinary user, so the tests that want root are skipped there as well.
+    top = tempfile.mkdtemp(prefix="storewarden-nix-")
+    try:
+        enter = NOBODY if os.geteuid() == 0 else ()
+        nix = new_nix(top, own_python(), enter=enter)
+        provide(f"{top}/dependencies", nix.python, everything())
+        if enter:
+            os.chmod(top, 0o755)  # noqa: S103 - build users enter it
+            subprocess.run(["chown", "-R", "65534:65534", top], check=True)
+        nix.build(*words(nix), "-A", "checkedPackage", seconds=1100)
+    finally:
+        subprocess.run(["chmod", "-R", "u+w", top], check=True)
+        shutil.rmtree(top)
