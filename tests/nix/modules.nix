@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The modules of nix/ in the module system of nixpkgs' library, with as many of the options of NixOS
-# and nix-darwin as they touch, of the same types; and what NixOS would make of them: a directory
-# with the units, their drop-ins, and /etc.
+# The modules of nix/ in the module system of nixpkgs' library, and what NixOS would make of them: a
+# directory with the units, their drop-ins, and /etc.
 #   configuration  a module
 #   nix-darwin     a checkout of it, whose own launchd module is then used, or null
 {
@@ -17,8 +16,6 @@
 }:
 let
   lib = import (library + "/lib");
-  inherit (lib) types;
-
   pkgs =
     system:
     import ./nixpkgs.nix {
@@ -31,86 +28,7 @@ let
         ;
     };
 
-  anything = lib.mkOption {
-    type = types.attrsOf types.anything;
-    default = { };
-  };
-
-  listOf =
-    type:
-    lib.mkOption {
-      type = types.listOf type;
-      default = [ ];
-    };
-
-  common =
-    { config, pkgs, ... }:
-    {
-      options = {
-        assertions = listOf types.unspecified;
-        environment.etc = anything;
-        environment.systemPackages = listOf types.package;
-        meta.maintainers = listOf types.unspecified;
-        nix.enable = lib.mkOption {
-          type = types.bool;
-          default = true;
-        };
-        # As on nix-darwin, where nobody may look at it without Nix.
-        nix.package = lib.mkOption {
-          type = types.package;
-          default = pkgs.nix;
-          apply = package: if config.nix.enable then package else throw "nix.package, but no nix.enable";
-        };
-        nix.settings = anything;
-      };
-    };
-
-  nixos = {
-    options = {
-      fileSystems = anything;
-      systemd.packages = listOf types.package;
-      systemd.services = lib.mkOption {
-        default = { };
-        type = types.attrsOf (
-          types.submodule {
-            freeformType = types.attrsOf types.anything;
-            options.path = listOf types.unspecified;
-          }
-        );
-      };
-      systemd.sockets = anything;
-      users = anything;
-    };
-  };
-
-  darwin = {
-    options = {
-      system.primaryUser = lib.mkOption {
-        type = types.nullOr types.str;
-        default = null;
-      };
-      system.requiresPrimaryUser = listOf types.str;
-    }
-    // (
-      if nix-darwin == null then
-        {
-          launchd = lib.mkOption {
-            default = { };
-            type = types.submodule {
-              options.daemons = anything;
-              options.user.agents = anything;
-            };
-          };
-        }
-      else
-        {
-          environment.launchAgents = anything;
-          environment.launchDaemons = anything;
-          environment.userLaunchAgents = anything;
-        }
-    );
-    imports = lib.optional (nix-darwin != null) (nix-darwin + "/modules/launchd");
-  };
+  inherit (import ./options.nix { inherit lib nix-darwin; }) common darwin nixos;
 
   evaluated =
     system: modules:
