@@ -2,13 +2,24 @@
 """The package, really built by its own phases."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+from pathlib import Path
 
 import pytest
 
-from nix.evaluating import Nix, everything, library, new_nix, own_python, provide, words
+from nix.evaluating import (
+    CHECKOUT,
+    Nix,
+    everything,
+    library,
+    new_nix,
+    own_python,
+    provide,
+    words,
+)
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
@@ -35,6 +46,15 @@ def test_setup_finds_the_units_that_came_with_it(package: str, tmp_path: str) ->
 def test_man_pages_and_completions_are_left_out_as_long_as_there_are_none(package: str) -> None:
     assert set(os.listdir(package)) == {"bin", "lib", "libexec", "share"}
     assert os.listdir(f"{package}/share") == ["storewarden"]
+
+
+def test_what_is_left_out_of_its_tests_is_there() -> None:
+    text = Path(CHECKOUT, "nix/package.nix").read_text(encoding="utf-8")
+    names = re.findall(r'^    "(tests/[^"]+)"$', text, re.MULTILINE)
+    assert "tests/real" in names
+    for place, _, name in (one.partition("::") for one in names):
+        assert os.path.exists(f"{CHECKOUT}/{place}"), place
+        assert not name or f"def {name}(" in Path(CHECKOUT, place).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
