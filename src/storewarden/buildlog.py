@@ -24,10 +24,8 @@ _MOST_NAMES = 4096
 _MOST_DOUBTFUL = 256
 """Lines that may be a failure, depending on what comes."""
 _LONGEST_SHOWN = 400
-_FAILED = signs(
-    "cannot build '…'", "builder for '…' failed…", "build of '…' failed…", "…build of '…' failed…"
-)
-_ENDS = re.compile(rb"[\r\n]+")
+_FAILED = signs("cannot build '…'", "builder for '…' failed…", "build of '…' failed…")
+_END = re.compile(rb"\r\n|\r|\n")
 _DRV = DERIVATION_SUFFIX.encode()
 
 
@@ -91,7 +89,8 @@ class BuildLog:
 
     def feed(self, chunk: bytes) -> None:
         """Read on; a chunk may end anywhere."""
-        ended = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
+        # A carriage return at the end may be half of a line end.
+        ended = max(chunk.rfind(b"\n"), chunk.rfind(b"\r", 0, -1)) + 1
         if ended:
             self._read(b"".join((*self._rest, chunk[:ended])))
             self._rest, self._rest_size = [], 0
@@ -105,7 +104,8 @@ class BuildLog:
     def reading(self) -> Reading:
         """What was told until now, the line that was not ended included."""
         if self._rest:
-            self._read(b"".join(self._rest) + b"\n")
+            self._read(b"".join(self._rest))
+            self._lines += 1
             self._rest, self._rest_size = [], 0
         self._settle()
         seen = (
@@ -118,37 +118,28 @@ class BuildLog:
     def _read(self, block: bytes) -> None:
         """Whole lines. Nearly all have no mark, and are only searched for one."""
         stripped = without_escapes(block)
-        lowered = stripped.lower()
-        if not any(mark in lowered for mark in _MARKS):
-            self._lines += block.count(b"\n") + block.count(b"\r") - block.count(b"\r\n")
-            return
-        # One line end too many at the block's end.
-        for line in _ENDS.split(stripped.rstrip(b"\r\n")):
-            self._lines += 1
-            if any(mark in (low := line.lower()) for mark in _MARKS):
-                for text in texts(line):
-                    self._look(text)
-                del low
+        if _marked(stripped):
+            for number, line in enumerate(_END.split(stripped), start=self._lines + 1):
+                if _marked(line):
+                    for text in texts(line):
+                        self._look(text, number)
+        self._lines += block.count(b"\n") + block.count(b"\r") - block.count(b"\r\n")
 
-    def _look(self, text: str) -> None:
+    def _look(self, text: str, number: int) -> None:
         line = plain(message(text))
         paths = list(islice(self._paths(text), MOST_PATHS))
         self._remember(paths)
-        if any(sign.fits(line) for sign in _FAILED):
-            for path in paths[:1]:
-                _keep(self._failed, self._store_dir.join(path.base_name))
-        for failure in CATALOGUE:
-            if failure.needs_path and not paths:
-                continue
-            if any(sign.fits(line) for sign in failure.signs):
-                about = paths[failure.about.value] if paths else None
-                self._sight(failure, about, text, self._lines)
-                return
-            if paths and any(sign.fits(line) for sign in failure.own_signs):
-                if len(self._doubtful) < _MOST_DOUBTFUL:
-                    about = paths[failure.about.value]
-                    self._doubtful.append(_Doubtful(failure, about, _cut(text), self._lines))
-                return
+        if paths and paths[0].is_derivation and any(sign.fits(line) for sign in _FAILED):
+            _keep(self._failed, self._store_dir.join(paths[0].base_name))
+        failure = _known(line) if paths else _known_anywhere(line)
+        if failure is not None:
+            about = paths[failure.about.value] if paths else None
+            self._sight(failure, about, text, number)
+        elif paths and len(self._doubtful) < _MOST_DOUBTFUL:
+            for one in CATALOGUE:
+                if any(sign.fits(line) for sign in one.own_signs):
+                    doubtful = _Doubtful(one, paths[one.about.value], _cut(text), number)
+                    self._doubtful.append(doubtful)
 
     def _paths(self, text: str) -> Iterator[StorePath]:
         for match in self._path.finditer(text):
@@ -175,6 +166,22 @@ class BuildLog:
             if any(_is_of(one.path.name, name) for name in self._names):
                 self._sight(one.failure, one.path, one.line, one.number)
         self._doubtful = []
+
+
+def _marked(block: bytes) -> bool:
+    lowered = block.lower()
+    return any(mark in lowered for mark in _MARKS)
+
+
+def _known(line: str) -> Failure | None:
+    """The first failure with a sign that the line fits."""
+    return next((one for one in CATALOGUE if any(sign.fits(line) for sign in one.signs)), None)
+
+
+def _known_anywhere(line: str) -> Failure | None:
+    """The same for a line that names no store path."""
+    known = (one for one in CATALOGUE if not one.needs_path)
+    return next((one for one in known if any(sign.fits(line) for sign in one.signs)), None)
 
 
 def _is_of(name: str, derivation: str) -> bool:

@@ -100,8 +100,7 @@ FAILURES = (
         issues=("NixOS/nix#7783", "NixOS/nix#13128", "NixOS/nix#2633", "NixOS/nix#2404"),
         versions="all",
         signs=signs(
-            "this system does not support the kernel namespaces that are required for"
-            " sandboxing…",
+            "this system does not support the kernel namespaces that are required for sandboxing…",
             "cloning builder process: operation not permitted",
             "setting up a private mount namespace: operation not permitted",
             "getting sandbox mount namespace: no such file or directory",

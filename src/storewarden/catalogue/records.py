@@ -122,10 +122,13 @@ FAILURES = (
         " keep its promises.",
         steps=(
             _BACK_UP,
-            Step("What is wrong?", "sudo sqlite3 /nix/var/nix/db/db.sqlite 'pragma"
-                 " integrity_check'"),
-            Step("If only an index is: make it anew.", "sudo sqlite3 /nix/var/nix/db/db.sqlite"
-                 " reindex"),
+            Step(
+                "What is wrong?", "sudo sqlite3 /nix/var/nix/db/db.sqlite 'pragma integrity_check'"
+            ),
+            Step(
+                "If only an index is: make it anew.",
+                "sudo sqlite3 /nix/var/nix/db/db.sqlite reindex",
+            ),
         ),
         issues=("NixOS/nix#1353", "NixOS/nix#7988", "NixOS/nix#11990"),
         versions="all",

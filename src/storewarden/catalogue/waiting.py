@@ -12,8 +12,10 @@ FAILURES = (
         tell="storewarden scan --json names the process. If none holds it, the wait is over.",
         steps=(
             Step("Who holds it?", "storewarden explain PATHS"),
-            Step("End that process, or wait. Never remove the lock file while it is held: two"
-                 " builds would then write into the same output."),
+            Step(
+                "End that process, or wait. Never remove the lock file while it is held: two"
+                " builds would then write into the same output."
+            ),
         ),
         issues=(
             "NixOS/nix#1015",
