@@ -4,7 +4,7 @@
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from storewarden.buildlog import BuildLog, Reading
@@ -46,8 +46,11 @@ def explain_log(wanted: Wanted) -> bool:
     if wanted.log is not None:
         _read_file(wanted.log, log)
         return _told(wanted, log.reading(), wanted.result)
-    with nullcontext([]) if os.isatty(0) else first_interrupt_waits() as come:
+    waits: AbstractContextManager[list[int]] = first_interrupt_waits()
+    with nullcontext([]) if os.isatty(0) else waits as come:
         trouble = _passed(log, None if wanted.json or sys.stdout is None else 1)
+    if not wanted.json:
+        wanted.aside("")  # the log may have ended within a line
     known = _told(wanted, log.reading(), wanted.result if wanted.json else wanted.aside)
     if come:
         raise KeyboardInterrupt("interrupted")

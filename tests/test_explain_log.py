@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: MIT
+"""`storewarden explain -` and `--log`: the log goes through unharmed, then comes what it tells."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from command import PROGRAM, SECONDS, run
+from quoted import Quoted, known
+from storewarden.passing import pass_on
+
+EXPLAIN = [*PROGRAM, "explain"]
+WEDGED = b"mkdir: cannot create directory '/nix/store/%s-a': Permission denied" % (b"0" * 32)
+HOSTILE = WEDGED + b"\x1b]0;owned\x07\x1b[2J \xff\xe2\x80\xae: Permission denied\n"
+
+
+def explained(log: bytes, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Run it with that log on stdin."""
+    command = [*EXPLAIN, *(words or ("-",))]
+    return subprocess.run(command, input=log, capture_output=True, timeout=SECONDS, check=False)
+
+
+def started(**streams: int) -> subprocess.Popen[bytes]:
+    """It, waiting for a log."""
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    return subprocess.Popen([*EXPLAIN, "-"], **{**pipes, **streams})
+
+
+def shown(descriptor: int) -> bytes:
+    """What comes within a few seconds."""
+    assert select.select([descriptor], [], [], 20)[0]
+    return os.read(descriptor, 65536)
+
+
+@given(st.lists(st.binary(max_size=70000), max_size=6))
+def test_any_bytes_pass_unchanged(pieces: list[bytes]) -> None:
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with open(writing, "wb", buffering=0) as pipe:
+            for piece in pieces:
+                pipe.write(piece)
+
+    fed: list[bytes] = []
+    writer = threading.Thread(target=write)
+    with tempfile.TemporaryFile() as sink:
+        writer.start()
+        assert pass_on(reading, sink.fileno(), fed.append) is None
+        writer.join()
+        os.close(reading)
+        sink.seek(0)
+        assert sink.read() == b"".join(fed) == b"".join(pieces)
+
+
+@pytest.mark.parametrize(
+    "log",
+    [b"", b"no end", bytes(range(256)) * 300, b"\r\n\r", b"x" * 1000000, HOSTILE],
+    ids=["nothing", "no line end", "binary", "line ends", "a long line", "hostile"],
+)
+def test_the_log_goes_to_stdout_and_the_rest_to_stderr(log: bytes) -> None:
+    done = explained(log)
+    assert done.stdout == log
+    assert b"known failure" in done.stderr
+
+
+def test_what_is_shown_of_a_log_cannot_write_to_the_terminal() -> None:
+    told = explained(HOSTILE).stderr.decode("ascii")
+    assert all(line.isprintable() for line in told.split("\n"))
+    assert r"\x1b]0;owned" not in told
+    assert r"\ufffd\u202e" in told
+
+
+@pytest.mark.parametrize("quoted", known()[::9], ids=str)
+def test_cause_cure_and_where_it_is_known_from_are_told(quoted: Quoted, tmp_path: Path) -> None:
+    text = quoted.text
+    (tmp_path / "log").write_text(text)
+    done = run([*EXPLAIN, "--log", f"{tmp_path}/log"])
+    assert (done.returncode, done.stderr) == (0, "")
+    for part in ("    line ", "    why: ", "    what to do:", "    see: https://github.com/"):
+        assert part in done.stdout
+    assert "1 known failure in " in done.stdout
+    assert "PATHS" not in done.stdout
+
+
+def test_a_path_in_a_command_is_quoted_for_the_shell() -> None:
+    path = f"/nix/store/{'0' * 32}-a?b=c"
+    told = explained(f"error: path '{path}' is not valid\n".encode()).stderr.decode()
+    assert f"storewarden explain '{path}'\n" in told
+
+
+def test_the_exit_code_says_whether_anything_is_known() -> None:
+    nothing = explained(b"error: builder for '/nix/store/%s-a.drv' failed;\n" % (b"0" * 32))
+    assert nothing.returncode == 1
+    assert b"no known failure in 1 line: nothing can be said about this log\n" in nothing.stderr
+    assert b"nix log /nix/store/" in nothing.stderr
+    assert explained(WEDGED).returncode == 0
+
+
+@pytest.mark.parametrize("words", [[], ["-", "-"], ["-", "--log", "x"], ["/nix/store/x"]])
+def test_what_is_to_be_explained_must_be_said_once(words: list[str]) -> None:
+    done = run([*EXPLAIN, *words])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: explain what?" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["/absent", "/"])
+def test_a_log_that_cannot_be_read_is_an_error(path: str) -> None:
+    done = run([*EXPLAIN, "--log", path])
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"error: cannot read the log {path}: " in done.stderr
+
+
+def test_a_closed_stdin_is_an_error() -> None:
+    done = run(["sh", "-c", 'exec "$@" <&-', "sh", *EXPLAIN, "-"])
+    assert done.returncode == 3
+    assert "error: cannot read the log from stdin: " in done.stderr
+
+
+def test_json_is_all_that_stdout_has() -> None:
+    done = explained(HOSTILE, "-", "--json")
+    document = json.loads(done.stdout)
+    (failure,) = document.pop("failures")
+    assert document == {"version": 1, "lines": 1, "paths": []}
+    assert done.stderr == b""
+    assert failure["name"] == "output-denied"
+    assert failure["paths"] == [f"/nix/store/{'0' * 32}-a"]
+    assert (failure["lineNumber"], failure["times"]) == (1, 1)
+    assert failure["issues"][0] == "https://github.com/NixOS/nix/issues/13703"
+    assert {"words", "command"} == failure["steps"][0].keys()
+    assert failure.keys() == {
+        *("name", "title", "cause", "tell", "steps", "versions", "issues"),
+        *("line", "lineNumber", "times", "paths"),
+    }
+
+
+def test_each_piece_passes_at_once_and_the_explanation_waits_for_the_end() -> None:
+    with started() as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        for piece in (b"building", b"...", WEDGED):
+            process.stdin.write(piece)
+            process.stdin.flush()
+            assert shown(process.stdout.fileno()) == piece
+        assert select.select([process.stderr], [], [], 0)[0] == []
+        process.stdin.close()
+        assert b"known failure" in process.stderr.read()
+
+
+def test_it_ends_with_its_reader_so_that_the_writer_learns_of_it() -> None:
+    reading, writing = os.pipe()
+    with started(stdout=writing) as process:
+        os.close(writing)
+        os.close(reading)
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write(WEDGED)
+        process.stdin.flush()
+        assert b"1 known failure" in process.stderr.read()
+        with pytest.raises(BrokenPipeError):
+            os.write(process.stdin.fileno(), b"x")
+        assert process.wait(SECONDS) == 0
+
+
+def test_after_ctrl_c_the_end_of_the_log_is_still_passed_on_and_explained() -> None:
+    with started() as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"building\n")
+        process.stdin.flush()
+        assert shown(process.stdout.fileno()) == b"building\n"
+        process.send_signal(signal.SIGINT)
+        out, told = process.communicate(WEDGED, SECONDS)
+    assert out == WEDGED
+    assert b"1 known failure in 2 lines" in told
+    assert process.returncode == 130
+
+
+def test_a_second_ctrl_c_ends_it_at_once() -> None:
+    with started() as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdin.write(b"building\n")
+        process.stdin.flush()
+        assert shown(process.stdout.fileno())
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            select.select([], [], [], 0.2)
+        assert b"interrupted" in process.stderr.read()
+    assert process.returncode == 130
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_under_stdout_does_not_stop_the_build() -> None:
+    with open("/dev/full", "wb") as full, started(stdout=full.fileno()) as process:
+        _, told = process.communicate(b"x" * 1000000 + b"\n" + WEDGED, SECONDS)
+    assert process.returncode == 5
+    assert b"could not be passed on whole: no space left on device" in told
+    assert b"1 known failure" in told
+
+
+@pytest.mark.slow
+def test_a_long_log_takes_no_more_memory_than_a_short_one() -> None:
+    with started(stdout=subprocess.DEVNULL) as process:
+        assert process.stdin
+        for _ in range(300):
+            process.stdin.write(b"gcc -O2 -c foo.c -o foo.o\n" * 20000 + b"x" * 500000)
+        process.stdin.close()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 1
+    kib = used.ru_maxrss // (1024 if os.uname().sysname == "Darwin" else 1)
+    assert kib < 100 * 1024
