@@ -29,10 +29,10 @@ def explained(log: bytes, *words: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, input=log, capture_output=True, timeout=SECONDS, check=False)
 
 
-def started(**streams: int) -> subprocess.Popen[bytes]:
+def started(stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
     """It, waiting for a log."""
-    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
-    return subprocess.Popen([*EXPLAIN, "-"], **{**pipes, **streams})
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*EXPLAIN, "-"], stdin=pipe, stdout=stdout, stderr=pipe)
 
 
 def shown(descriptor: int) -> bytes:
@@ -47,8 +47,7 @@ def test_any_bytes_pass_unchanged(pieces: list[bytes]) -> None:
 
     def write() -> None:
         with open(writing, "wb", buffering=0) as pipe:
-            for piece in pieces:
-                pipe.write(piece)
+            pipe.writelines(pieces)
 
     fed: list[bytes] = []
     writer = threading.Thread(target=write)
@@ -166,9 +165,9 @@ def test_it_ends_with_its_reader_so_that_the_writer_learns_of_it() -> None:
         process.stdin.write(WEDGED)
         process.stdin.flush()
         assert b"1 known failure" in process.stderr.read()
+        assert process.wait(SECONDS) == 0
         with pytest.raises(BrokenPipeError):
             os.write(process.stdin.fileno(), b"x")
-        assert process.wait(SECONDS) == 0
 
 
 def test_after_ctrl_c_the_end_of_the_log_is_still_passed_on_and_explained() -> None:

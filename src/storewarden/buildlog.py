@@ -118,17 +118,25 @@ class BuildLog:
     def _read(self, block: bytes) -> None:
         """Whole lines. Nearly all have no mark, and are only searched for one."""
         stripped = without_escapes(block)
-        if _marked(stripped):
+        lowered = stripped.lower()
+        if _DRV in lowered or _telling(lowered):
             for number, line in enumerate(_END.split(stripped), start=self._lines + 1):
-                if _marked(line):
-                    for text in texts(line):
-                        self._look(text, number)
+                self._read_line(line, number)
         self._lines += block.count(b"\n") + block.count(b"\r") - block.count(b"\r\n")
 
-    def _look(self, text: str, number: int) -> None:
+    def _read_line(self, line: bytes, number: int) -> None:
+        lowered = line.lower()
+        telling = _telling(lowered)
+        if not telling and _DRV not in lowered:
+            return
+        for text in texts(line):
+            paths = list(islice(self._paths(text), MOST_PATHS))
+            self._remember(paths)
+            if telling:
+                self._look(text, paths, number)
+
+    def _look(self, text: str, paths: list[StorePath], number: int) -> None:
         line = plain(message(text))
-        paths = list(islice(self._paths(text), MOST_PATHS))
-        self._remember(paths)
         if paths and paths[0].is_derivation and any(sign.fits(line) for sign in _FAILED):
             _keep(self._failed, self._store_dir.join(paths[0].base_name))
         failure = _known(line) if paths else _known_anywhere(line)
@@ -168,8 +176,8 @@ class BuildLog:
         self._doubtful = []
 
 
-def _marked(block: bytes) -> bool:
-    lowered = block.lower()
+def _telling(lowered: bytes) -> bool:
+    """Whether it has the mark of any sign."""
     return any(mark in lowered for mark in _MARKS)
 
 
@@ -204,4 +212,4 @@ def _all_signs() -> Iterator[Sign]:
         yield from (*failure.signs, *failure.own_signs)
 
 
-_MARKS: tuple[bytes, ...] = tuple({sign.mark for sign in _all_signs()} | {_DRV})
+_MARKS: tuple[bytes, ...] = tuple({sign.mark for sign in _all_signs()})
