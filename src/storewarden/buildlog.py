@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from storewarden.catalogue import CATALOGUE
-from storewarden.failures import Failure, Sign, plain, signs
+from storewarden.catalogue import CATALOGUE, MARKS, known, known_without_path
+from storewarden.failures import Failure, plain, signs
 from storewarden.logline import message, texts, without_escapes
 from storewarden.store.paths import DERIVATION_SUFFIX, NIX32, StoreDir, StorePath
 
@@ -25,6 +25,7 @@ _MOST_DOUBTFUL = 256
 """Lines that may be a failure, depending on what comes."""
 _LONGEST_SHOWN = 400
 _FAILED = signs("cannot build '…'", "builder for '…' failed…", "build of '…' failed…")
+_MARKS = tuple(MARKS.union(sign.mark for sign in _FAILED))
 _END = re.compile(rb"\r\n|\r|\n")
 _DRV = DERIVATION_SUFFIX.encode()
 
@@ -139,7 +140,7 @@ class BuildLog:
         line = plain(message(text))
         if paths and paths[0].is_derivation and any(sign.fits(line) for sign in _FAILED):
             _keep(self._failed, self._store_dir.join(paths[0].base_name))
-        failure = _known(line) if paths else _known_anywhere(line)
+        failure = known(line) if paths else known_without_path(line)
         if failure is not None:
             about = paths[failure.about.value] if paths else None
             self._sight(failure, about, text, number)
@@ -181,17 +182,6 @@ def _telling(lowered: bytes) -> bool:
     return any(mark in lowered for mark in _MARKS)
 
 
-def _known(line: str) -> Failure | None:
-    """The first failure with a sign that the line fits."""
-    return next((one for one in CATALOGUE if any(sign.fits(line) for sign in one.signs)), None)
-
-
-def _known_anywhere(line: str) -> Failure | None:
-    """The same for a line that names no store path."""
-    known = (one for one in CATALOGUE if not one.needs_path)
-    return next((one for one in known if any(sign.fits(line) for sign in one.signs)), None)
-
-
 def _is_of(name: str, derivation: str) -> bool:
     """Whether an output of that name belongs to a derivation of that name."""
     return name == derivation or name.startswith(f"{derivation}-")
@@ -204,12 +194,3 @@ def _keep(places: dict[str, None], path: str) -> None:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
-
-
-def _all_signs() -> Iterator[Sign]:
-    yield from _FAILED
-    for failure in CATALOGUE:
-        yield from (*failure.signs, *failure.own_signs)
-
-
-_MARKS: tuple[bytes, ...] = tuple({sign.mark for sign in _all_signs()})
