@@ -14,7 +14,8 @@ _DEFAULT = Config()
 _EXIT_CODES = """\
 exit codes:
   0    all is well (also when something alive was kept)
-  1    --exit-code and something was found; or the audit log is damaged
+  1    --exit-code and something was found; or the audit log is damaged; or (explain) no known
+       failure is in the log
   2    wrong use
   3    the store, its database, Nix, or the service's status cannot be read or asked; nothing
        was removed
@@ -68,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     check.set_defaults(command="check-config")
     _add_setup(commands)
     _add_status(commands)
+    _add_explain(commands)
     demo = commands.add_parser(
         "demo", help="show all of it on a throwaway store; needs no Nix", allow_abbrev=False
     )
@@ -133,6 +135,28 @@ def _add_status(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--config", metavar="FILE", help=f"the service's ({DEFAULT_CONFIG}, if there is one)"
     )
     status.set_defaults(command="status")
+
+
+def _add_explain(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="why a build failed, from what it printed",
+        description="Finds known failures in what a build printed, and says what to do about them"
+        " (docs/explain.md). What comes on stdin is passed through to stdout as it is; the"
+        " explanation follows on stderr, or with --log on stdout. It needs no privilege.",
+        epilog="examples:\n  nix build 2>&1 | storewarden explain -\n"
+        "  nix log /nix/store/...-hello.drv | storewarden explain -\n"
+        "  storewarden explain --log build.log --json\n\n" + _EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    explain.add_argument("path", nargs="*", metavar="-", help="read a log from stdin")
+    explain.add_argument("--log", metavar="FILE", help="read a log from this file")
+    explain.add_argument(
+        "--json", action="store_true", help="one JSON object, and nothing else (docs/json.md)"
+    )
+    explain.add_argument("--store-dir", type=_store_dir, default=_DEFAULT.store_dir, metavar="D")
+    explain.set_defaults(command="explain")
 
 
 def _add_audit(commands: "argparse._SubParsersAction[_Parser]") -> None:

@@ -63,6 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
         "watch": _watch,
         "setup": _setup,
         "status": _status,
+        "explain": _explain,
         "demo": _demo,
     }
     return commands[arguments.command](arguments)
@@ -229,6 +230,23 @@ def _status(arguments: argparse.Namespace) -> int:
     return NOT_ALL if said and (said.stuck_count or said.problems) else OK
 
 
+def _explain(arguments: argparse.Namespace) -> int:
+    from storewarden.explain_log import Wanted, explain_log  # noqa: PLC0415 - seldom wanted
+
+    if (arguments.path == ["-"]) == (arguments.log is not None):
+        raise ConfigError("explain what? say - for a log on stdin, or --log FILE")
+    wanted = Wanted(arguments.log, arguments.store_dir, arguments.json, _print, _aside, _lost)
+    known = explain_log(wanted)
+    if _unshown:
+        return NOT_ALL
+    return OK if known else FOUND
+
+
+def _lost(reason: str) -> None:
+    _error(reason)
+    _unshown.append(reason)
+
+
 def _print(line: str) -> None:
     try:
         print(line, flush=True)  # noqa: T201 - results go to stdout
@@ -246,9 +264,13 @@ def _silence(stream: TextIO) -> None:
 
 
 def _note(text: str) -> None:
+    _aside(f"storewarden: {report.shown(text)}")
+
+
+def _aside(line: str) -> None:
     if sys.stderr is not None:  # print() would take stdout instead
         try:
-            print(f"storewarden: {report.shown(text)}", file=sys.stderr, flush=True)  # noqa: T201
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - what is not a result
         except OSError:
             _silence(sys.stderr)
 
