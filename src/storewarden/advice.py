@@ -26,7 +26,7 @@ _GENERATION = re.compile(r"(.*/profiles/.+)-([0-9]+)-link")
 
 def advice(story: Story) -> tuple[Advice, ...]:
     """What may be done about that entry, the most fitting first."""
-    return tuple(_advice(story))
+    return tuple(dict.fromkeys(_advice(story)))
 
 
 def _advice(story: Story) -> Iterator[Advice]:
@@ -56,15 +56,16 @@ def _valid(story: Story) -> Iterator[Advice]:
     if roots is None or users is None:
         return
     for line in roots.lines:
-        yield from _root(line.partition(" -> ")[0])
+        yield from _root(line.partition(" -> ")[0], path)
     if users.lines:
         yield Advice(
             "to delete it together with all that refers to it, as far as no root keeps that",
             f"nix-store --query --referrers-closure {path} | xargs nix-store --delete",
         )
-    elif not roots.lines and not roots.problem:
+    elif not roots.problem and not users.problem:
+        when = "once no root is left, to delete it" if roots.lines else "to delete it"
         yield Advice(
-            "to delete it now (without sudo, whose SUDO_COMMAND would itself keep the path)",
+            f"{when} (without sudo, whose SUDO_COMMAND would itself keep it)",
             f"nix-store --delete {path}",
         )
     yield Advice("to check that its files are whole", f"nix-store --verify-path {path}")
@@ -73,13 +74,15 @@ def _valid(story: Story) -> Iterator[Advice]:
     )
 
 
-def _root(link: str) -> Iterator[Advice]:
+def _root(link: str, path: str) -> Iterator[Advice]:
     words = link.split("/")
     if link.startswith("{temp:"):
         pid = link.removeprefix("{temp:").removesuffix("}")
         yield Advice(f"a temp root: it goes when process {pid} ends", f"ps -fp {pid}")
     elif link.startswith("/proc/") and words[2].isdigit():
         yield Advice(f"process {words[2]} uses it: it is free when that ends", f"ps -fp {words[2]}")
+    elif link == "{censored}":
+        yield Advice("a process uses it that only root can see", f"sudo storewarden explain {path}")
     elif link.startswith("/"):
         if found := _GENERATION.fullmatch(link):
             profile, number = shlex.quote(found[1]), found[2]
@@ -136,12 +139,14 @@ def _held(story: Story) -> Iterator[Advice]:
     """Whoever keeps it alive: wait, or end that process. Only said, never done."""
     locks = (*story.locks, *([story.user_lock] if story.user_lock else []))
     holders = [one for lock in locks for one in lock.holders]
-    alive = {one.pid: one for one in (*holders, *story.users)}
-    if alive:
-        yield Advice("a build is at work: wait for it, or stop it where it was started")
-    for one in alive.values():
-        whose = f" ({one.command})" if one.command else ""
-        yield Advice(f"to end process {one.pid}{whose} and what it does", f"sudo kill {one.pid}")
+    if holders:
+        yield Advice("a build or copy is at work: wait for it, or stop it where it was started")
+    for one in holders or story.users:
+        if one.client is not None and one.client_command is not None:
+            text = f"to end process {one.client}, for which process {one.pid} works"
+            yield Advice(text, f"kill {one.client}")
+        else:
+            yield Advice(f"to end process {one.pid} and what it does", f"sudo kill {one.pid}")
 
 
 def _reported(story: Story, kind: EntryKind) -> Iterator[Advice]:

@@ -9,6 +9,7 @@ from storewarden.processes import Running
 from storewarden.report import age_text, shown
 
 WIDTH = 80
+_LONG = 36
 
 
 def row(label: str, text: str, indent: str = "    ") -> Iterator[str]:
@@ -30,11 +31,19 @@ def since(seconds: float, now: float) -> str:
 
 
 def who_text(one: Running) -> str:
-    """`process 12 (nix-daemon 7: it works for process 7), root`, as far as it is known."""
+    """`process 12 (nix-daemon 7), root, for process 7 (nix-build)`, as far as it is known."""
     if one.command is None:
         return f"process {one.pid}, which has ended or cannot be seen"
-    works = "" if one.client is None else f": it works for process {one.client}"
-    return f"process {one.pid} ({one.command}{works})" + (f", {one.user}" if one.user else "")
+    words = [f"process {one.pid} ({_short(one.command)})"]
+    words += [one.user] if one.user else []
+    if one.client is not None:
+        asked = f" ({_short(one.client_command)})" if one.client_command else ", which has ended"
+        words.append(f"for process {one.client}{asked}")
+    return ", ".join(words)
+
+
+def _short(command: str) -> str:
+    return command if len(command) <= _LONG else f"{command[:_LONG]}..."
 
 
 def process_text(one: Running, now: float) -> str:
@@ -57,4 +66,5 @@ def process_json(one: Running) -> dict[str, object]:
         "user": one.user,
         "began": one.began,
         "client": one.client,
+        "clientCommand": one.client_command,
     }

@@ -24,6 +24,8 @@ class Running:
     """Unix time."""
     client: int | None = None
     """Of a worker of nix-daemon: the pid of the process that it works for."""
+    client_command: str | None = None
+    """None also if that process has ended."""
 
 
 def processes_of(uids: Collection[int]) -> list[int] | None:
@@ -65,12 +67,14 @@ def running(pid: int) -> Running:
         process = psutil.Process(pid)
         command = command_of(pid)
         worker = _WORKER.match(command or "")
+        client = int(worker[1]) if worker else None
         return Running(
             pid,
             command,
             user=process.username(),
             began=process.create_time(),
-            client=int(worker[1]) if worker else None,
+            client=client,
+            client_command=None if client is None else command_of(client),
         )
     except (psutil.Error, OSError):
         return Running(pid)

@@ -50,7 +50,8 @@ def story_lines(story: Story, advised: tuple[Advice, ...]) -> Iterator[str]:
     yield from _processes(story)
     yield from row("collector", _collector(story))
     yield from _answer("referrers", story.referrers)
-    yield from _answer("roots", story.roots)
+    # Of a root on itself the link alone, else also what it is on that needs this.
+    yield from _answer("roots", story.roots, f" -> {story.path}")
     for text in would(story):
         yield from row("storewarden", text)
     for one in advised:
@@ -61,6 +62,8 @@ def story_lines(story: Story, advised: tuple[Advice, ...]) -> Iterator[str]:
 
 def _state(story: Story) -> str:
     text = _STATES[story.what]
+    if story.finding is not None and story.finding.kind is EntryKind.LOCK:
+        return "there, as lock files of builds and copies are: never valid"
     if story.registered and story.registered.time:
         text += f" since {moment(story.registered.time, story.now)}"
     if story.what is What.UNKNOWN or (story.valid.known is not Known.YES and story.valid.detail):
@@ -113,7 +116,7 @@ def lock_text(lock: LockFile, now: float) -> str:
     for one in lock.blocked:
         text += f"; {process_text(one, now)} waits for it"
     for one in lock.rooted or ():
-        text += f"; {process_text(one, now)} wants it too, by its temp root"
+        text += f"; {who_text(one)}, has a temp root on it too and may wait"
     return text
 
 
@@ -158,14 +161,14 @@ def _collector(story: Story) -> str:
     return f"AT WORK: {'; '.join(process_text(one, story.now) for one in lock.holders)}"
 
 
-def _answer(label: str, answer: Answer | None) -> Iterator[str]:
+def _answer(label: str, answer: Answer | None, without: str = "") -> Iterator[str]:
     if answer is None:
         return
     if answer.problem:
         yield from row(label, f"unknown: {answer.problem}")
         return
     for line in answer.lines[:MOST]:
-        yield from row(label, line)
+        yield from row(label, line.removesuffix(without))
     if not answer.lines:
         yield from row(label, "none")
     elif len(answer.lines) > MOST:

@@ -87,7 +87,7 @@ def tell(around: Around, nix: Nix, pointed: Pointed) -> Story:
     store, name = around.store, pointed.base_name
     path, entry = store.store_dir.join(name), _look(around, name)
     derivers = derivers_of(around, name)
-    uses = uses_of(path, None if entry is None else (entry.device, entry.inode))
+    uses, users = _users(path, entry)
     wanted = [p for p in (StorePath.maybe(name), *(d.derivation for d in derivers)) if p]
     rooted = around.rooted(wanted)
     user_lock = entry and state_lock(around, store.build_users.user_lock(entry.uid))
@@ -112,11 +112,19 @@ def tell(around: Around, nix: Nix, pointed: Pointed) -> Story:
         collector=state_lock(around, "gc.lock"),
         rooted=None if rooted is None else tuple(map(running, rooted)),
         uses=uses,
-        users=tuple(running(use.pid) for use in uses.seen),
+        users=users,
         roots=roots(nix, path) if asked else None,
         referrers=referrers(nix, path) if asked else None,
         notes=swept.notes,
     )
+
+
+def _users(path: str, entry: Entry | None) -> tuple[Uses, tuple[Running, ...]]:
+    """Who uses it, without those that have ended meanwhile."""
+    uses = uses_of(path, None if entry is None else (entry.device, entry.inode))
+    alive = [(use, one) for use in uses.seen if (one := running(use.pid)).command is not None]
+    seen = tuple(use for use, _ in alive)
+    return Uses(seen, uses.unseen), tuple(one for _, one in alive)
 
 
 def _look(around: Around, name: str) -> Entry | None:
