@@ -15,8 +15,10 @@ from typing import TextIO
 from storewarden import auditlog, report, report_status
 from storewarden.arguments import parser
 from storewarden.config import Config, ConfigError, configured, load_config
+from storewarden.explain import explain, locks
 from storewarden.findings import Sweep
 from storewarden.opening import open_remover, open_store, removes_here
+from storewarden.pointing import NotInStoreError
 from storewarden.repair import HelperUnavailableError, repair, requests_for
 from storewarden.scan import sweep
 from storewarden.status import AlreadyRunningError, is_held, read_status
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return _run(arguments) or (NOT_ALL if _unshown else OK)
-    except ConfigError as cause:
+    except (ConfigError, NotInStoreError) as cause:
         _error(str(cause))
         return WRONG_USE
     except StorewardenError as cause:
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     commands = {
         "scan": _scan,
+        "explain": _explain,
+        "locks": _locks,
         "audit show": _audit_show,
         "audit verify": _audit_verify,
         "check-config": _check_config,
@@ -158,6 +162,20 @@ def _exit_code(arguments: argparse.Namespace, found: Sweep, outcomes: list[Outco
     if any(outcome.status in bad or outcome.unproved for outcome in outcomes):
         return NOT_ALL
     return FOUND if arguments.exit_code and found.findings else OK
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    config = _config(arguments)
+    silent = explain(config, arguments.paths, _print, _note, as_json=arguments.json)
+    if silent:
+        _error(f"Nix could not be asked: {silent}")
+    return UNREADABLE if silent else OK
+
+
+def _locks(arguments: argparse.Namespace) -> int:
+    config = _config(arguments)
+    locks(config, _print, _note, everything=arguments.all, as_json=arguments.json)
+    return OK
 
 
 def _audit_show(arguments: argparse.Namespace) -> int:
