@@ -71,7 +71,6 @@ def parser() -> argparse.ArgumentParser:
     check.set_defaults(command="check-config")
     _add_setup(commands)
     _add_status(commands)
-    _add_explain(commands)
     demo = commands.add_parser(
         "demo", help="show all of it on a throwaway store; needs no Nix", allow_abbrev=False
     )
@@ -132,18 +131,23 @@ def _add_store(command: _Parser) -> None:
 def _add_explain(commands: "argparse._SubParsersAction[_Parser]") -> None:
     explain = commands.add_parser(
         "explain",
-        help="all that can be learned of a path, and what to do about it",
-        description="Says of each path whether it is valid, whose it is, who holds and uses it,"
-        " what storewarden would do, and what you can do. It needs no privilege, takes no lock,"
-        " and changes nothing (docs/explain.md).",
+        help="why a path is as it is, or why a build failed, and what to do about it",
+        description="Of each path: is it valid, whose is it, who holds and uses it, what would\n"
+        "storewarden do, what can you do. Of a build's log, on stdin (-) or in a file: the\n"
+        "known failures in it, cause and cure. What comes on stdin is passed through to\n"
+        "stdout as it is; its explanation follows on stderr. It needs no privilege, takes\n"
+        "no lock, and changes nothing (docs/explain.md).",
         epilog="examples:\n  storewarden explain ./result\n"
-        "  storewarden explain /nix/store/...-hello.drv\n\n" + _EXIT_CODES,
+        "  storewarden explain /nix/store/...-hello.drv\n"
+        "  nix build 2>&1 | storewarden explain -\n"
+        "  storewarden explain --log build.log --json\n\n" + _EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     explain.add_argument(
-        "paths", nargs="+", metavar="PATH", help="a store path, base name, lock file, or link"
+        "paths", nargs="*", metavar="PATH", help="a store path, base name, lock file, or link; or -"
     )
+    explain.add_argument("--log", metavar="FILE", help="explain the log in this file")
     explain.add_argument("--json", action="store_true", help="one JSON object (docs/json.md)")
     _add_store(explain)
     explain.set_defaults(command="explain")
@@ -179,28 +183,6 @@ def _add_status(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--config", metavar="FILE", help=f"the service's ({DEFAULT_CONFIG}, if there is one)"
     )
     status.set_defaults(command="status")
-
-
-def _add_explain(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    explain = commands.add_parser(
-        "explain",
-        help="why a build failed, from what it printed",
-        description="Finds known failures in what a build printed, and says what to do about them"
-        " (docs/explain.md). What comes on stdin is passed through to stdout as it is; the"
-        " explanation follows on stderr, or with --log on stdout. It needs no privilege.",
-        epilog="examples:\n  nix build 2>&1 | storewarden explain -\n"
-        "  nix log /nix/store/...-hello.drv | storewarden explain -\n"
-        "  storewarden explain --log build.log --json\n\n" + _EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    explain.add_argument("path", nargs="*", metavar="-", help="read a log from stdin")
-    explain.add_argument("--log", metavar="FILE", help="read a log from this file")
-    explain.add_argument(
-        "--json", action="store_true", help="one JSON object, and nothing else (docs/json.md)"
-    )
-    explain.add_argument("--store-dir", type=_store_dir, default=_DEFAULT.store_dir, metavar="D")
-    explain.set_defaults(command="explain")
 
 
 def _add_audit(commands: "argparse._SubParsersAction[_Parser]") -> None:

@@ -67,7 +67,6 @@ def _run(arguments: argparse.Namespace) -> int:
         "watch": _watch,
         "setup": _setup,
         "status": _status,
-        "explain": _explain,
         "demo": _demo,
     }
     return commands[arguments.command](arguments)
@@ -165,11 +164,27 @@ def _exit_code(arguments: argparse.Namespace, found: Sweep, outcomes: list[Outco
 
 
 def _explain(arguments: argparse.Namespace) -> int:
+    if arguments.log is not None or arguments.paths == ["-"]:
+        return _explain_log(arguments)
+    if not arguments.paths or "-" in arguments.paths:
+        raise ConfigError("explain what? say PATH..., or - alone for a log on stdin, or --log FILE")
     config = _config(arguments)
     silent = explain(config, arguments.paths, _print, _note, as_json=arguments.json)
     if silent:
         _error(f"Nix could not be asked: {silent}")
     return UNREADABLE if silent else OK
+
+
+def _explain_log(arguments: argparse.Namespace) -> int:
+    from storewarden.explain_log import Wanted, explain_log  # noqa: PLC0415 - seldom wanted
+
+    if arguments.log is not None and arguments.paths:
+        raise ConfigError("explain paths, or a log; not both at once")
+    wanted = Wanted(arguments.log, arguments.store_dir, arguments.json, _print, _aside, _lost)
+    known = explain_log(wanted)
+    if _unshown:
+        return NOT_ALL
+    return OK if known else FOUND
 
 
 def _locks(arguments: argparse.Namespace) -> int:
@@ -246,18 +261,6 @@ def _status(arguments: argparse.Namespace) -> int:
     if not running:
         return UNAVAILABLE
     return NOT_ALL if said and (said.stuck_count or said.problems) else OK
-
-
-def _explain(arguments: argparse.Namespace) -> int:
-    from storewarden.explain_log import Wanted, explain_log  # noqa: PLC0415 - seldom wanted
-
-    if (arguments.path == ["-"]) == (arguments.log is not None):
-        raise ConfigError("explain what? say - for a log on stdin, or --log FILE")
-    wanted = Wanted(arguments.log, arguments.store_dir, arguments.json, _print, _aside, _lost)
-    known = explain_log(wanted)
-    if _unshown:
-        return NOT_ALL
-    return OK if known else FOUND
 
 
 def _lost(reason: str) -> None:
