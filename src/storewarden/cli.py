@@ -31,6 +31,7 @@ from storewarden.store.wire import Outcome, RemoveRequest, Status
 OK, FOUND, WRONG_USE, UNREADABLE, UNAVAILABLE, NOT_ALL = 0, 1, 2, 3, 4, 5
 BUG, INTERRUPTED = 70, 130
 _UNAVAILABLE = (HelperUnavailableError, AuditUnavailableError, AlreadyRunningError)
+_WHAT = "explain what? say PATH..., or - alone for a log on stdin, or --log FILE"
 
 _unshown: list[str] = []
 """What could not be written to stdout, a full disk there; told by the exit code."""
@@ -167,7 +168,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     if arguments.log is not None or arguments.paths == ["-"]:
         return _explain_log(arguments)
     if not arguments.paths or "-" in arguments.paths:
-        raise ConfigError("explain what? say PATH..., or - alone for a log on stdin, or --log FILE")
+        raise ConfigError(_WHAT)
     config = _config(arguments)
     silent = explain(config, arguments.paths, _print, _note, as_json=arguments.json)
     if silent:
@@ -179,7 +180,7 @@ def _explain_log(arguments: argparse.Namespace) -> int:
     from storewarden.explain_log import Wanted, explain_log  # noqa: PLC0415 - seldom wanted
 
     if arguments.log is not None and arguments.paths:
-        raise ConfigError("explain paths, or a log; not both at once")
+        raise ConfigError(_WHAT)
     wanted = Wanted(arguments.log, arguments.store_dir, arguments.json, _print, _aside, _lost)
     known = explain_log(wanted)
     if _unshown:
