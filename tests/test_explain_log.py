@@ -65,7 +65,7 @@ def test_the_exit_code_says_whether_anything_is_known() -> None:
     assert explained(WEDGED).returncode == 0
 
 
-@pytest.mark.parametrize("words", [[], ["-", "-"], ["-", "--log", "x"], ["/nix/store/x"]])
+@pytest.mark.parametrize("words", [[], ["-", "-"], ["-", "--log", "x"], ["-", "/nix/store/x"]])
 def test_what_is_to_be_explained_must_be_said_once(words: list[str]) -> None:
     done = run([*EXPLAIN, *words])
     assert (done.returncode, done.stdout) == (2, "")
