@@ -45,7 +45,6 @@ REFUSED = [
     ["scan", "extra"],
     ["Scan"],
     ["sca"],
-    ["explain"],
     ["explain", "--js", "x"],
     ["locks", "extra"],
     ["locks", "--al"],
