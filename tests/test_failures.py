@@ -2,6 +2,7 @@
 """The catalogue of known failures: its form, and how a line is held against a sign."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -98,3 +99,10 @@ def test_parts_stand_in_order_and_do_not_overlap(sign: str, line: str, fits: boo
 @pytest.mark.parametrize("quoted", ["'x'", '"x"', "`x'", "\u2018x\u2019", "\u201cx\u201d"])
 def test_every_nix_quotes_in_its_own_way(quoted: str) -> None:
     assert plain(f"Path {quoted} is not valid. ") == "path 'x' is not valid"
+
+
+@EVERY
+def test_the_page_lists_every_failure_as_the_catalogue_has_it(failure: Failure) -> None:
+    page = Path(__file__).parent.parent.joinpath("docs/explain.md").read_text(encoding="utf-8")
+    issues = ", ".join(f"[{issue}]({issue_url(issue)})" for issue in failure.issues)
+    assert f"\n| `{failure.name}` | {failure.title} | {issues} | {failure.versions} |\n" in page

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from storewarden.catalogue import CATALOGUE, MARKS, known, known_without_path
-from storewarden.failures import Failure, plain, signs
+from storewarden.failures import About, Failure, plain, signs
 from storewarden.logline import message, texts, without_escapes
 from storewarden.store.paths import DERIVATION_SUFFIX, NIX32, StoreDir, StorePath
 
@@ -26,6 +26,7 @@ _MOST_DOUBTFUL = 256
 _LONGEST_SHOWN = 400
 _FAILED = signs("cannot build '…'", "builder for '…' failed…", "build of '…' failed…")
 _MARKS = tuple(MARKS.union(sign.mark for sign in _FAILED))
+_ABSOLUTE = re.compile(r"[\s\"'`\u2018\u201c]/")
 _END = re.compile(rb"\r\n|\r|\n")
 _DRV = DERIVATION_SUFFIX.encode()
 
@@ -141,10 +142,13 @@ class BuildLog:
         if paths and paths[0].is_derivation and any(sign.fits(line) for sign in _FAILED):
             _keep(self._failed, self._store_dir.join(paths[0].base_name))
         failure = known(line) if paths else known_without_path(line)
+        last = not paths or _ends_about(text, paths[-1])
         if failure is not None:
+            if failure.about is About.LAST and not last:
+                return
             about = paths[failure.about.value] if paths else None
             self._sight(failure, about, text, number)
-        elif paths and len(self._doubtful) < _MOST_DOUBTFUL:
+        elif paths and last and len(self._doubtful) < _MOST_DOUBTFUL:
             for one in CATALOGUE:
                 if any(sign.fits(line) for sign in one.own_signs):
                     doubtful = _Doubtful(one, paths[one.about.value], _cut(text), number)
@@ -180,6 +184,11 @@ class BuildLog:
 def _telling(lowered: bytes) -> bool:
     """Whether it has the mark of any sign."""
     return any(mark in lowered for mark in _MARKS)
+
+
+def _ends_about(text: str, path: StorePath) -> bool:
+    """Whether no other file is named after that path: then it is what the end speaks of."""
+    return _ABSOLUTE.search(text.rpartition(path.base_name)[2]) is None
 
 
 def _is_of(name: str, derivation: str) -> bool:
