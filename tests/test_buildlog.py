@@ -132,13 +132,13 @@ def test_a_hostile_log_costs_neither_time_nor_memory(chunk: bytes) -> None:
     reader = BuildLog(STORE)
     reader.feed(chunk * 8)
     tracemalloc.start()
-    begun = time.monotonic()
+    begun = time.process_time()
     for _ in range(24):
         reader.feed(chunk)
-    spent, peak = time.monotonic() - begun, tracemalloc.get_traced_memory()[1]
+    spent, peak = time.process_time() - begun, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # Seen: at most 3 s, tracing and a busy machine included; what is quadratic takes minutes.
-    assert spent < 30
+    # Seen: at most 3 s, tracing included; what is quadratic takes minutes.
+    assert spent < 60
     assert peak < 128 * LONGEST_LINE
 
 
