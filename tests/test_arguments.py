@@ -45,6 +45,9 @@ REFUSED = [
     ["scan", "extra"],
     ["Scan"],
     ["sca"],
+    ["explain", "--js", "x"],
+    ["locks", "extra"],
+    ["locks", "--al"],
     ["audit"],
     ["audit", "sho"],
     ["audit", "show", "--js"],
@@ -90,5 +93,5 @@ def test_help_names_what_there_is(words: list[str], capsys: pytest.CaptureFixtur
 
 
 def test_the_command_is_in_the_words_that_were_parsed() -> None:
-    for words in ("scan", "demo", "audit show", "audit verify"):
+    for words in ("scan", "demo", "locks", "audit show", "audit verify"):
         assert parser().parse_args(words.split()).command == words

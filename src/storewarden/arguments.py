@@ -14,7 +14,8 @@ _DEFAULT = Config()
 _EXIT_CODES = """\
 exit codes:
   0    all is well (also when something alive was kept)
-  1    --exit-code and something was found; or the audit log is damaged
+  1    --exit-code and something was found; or the audit log is damaged; or (explain) no known
+       failure is in the log
   2    wrong use
   3    the store, its database, Nix, or the service's status cannot be read or asked; nothing
        was removed
@@ -47,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     tree.add_argument("--version", action="version", version=f"storewarden {__version__}")
     commands = tree.add_subparsers(required=True, metavar="COMMAND")
     _add_scan(commands)
+    _add_explain(commands)
+    _add_locks(commands)
     _add_audit(commands)
     service = commands.add_parser(
         "watch",
@@ -91,13 +94,6 @@ def _add_scan(commands: "argparse._SubParsersAction[_Parser]") -> None:
     add("-y", "--yes", action="store_true", help="remove without asking")
     add("--json", action="store_true", help="one JSON object on stdout (docs/json.md)")
     add(
-        "--min-age",
-        type=_seconds,
-        default=_DEFAULT.min_age,
-        metavar="D",
-        help="0, 30s, 5m, 2h, 1d (2s)",
-    )
-    add(
         "--kind",
         action="append",
         metavar="K",
@@ -105,6 +101,22 @@ def _add_scan(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help=f"only this kind, may be repeated: {', '.join(EntryKind)}",
     )
     add("--exit-code", action="store_true", help="exit with 1 if anything is found")
+    _add_store(scan)
+    add("--socket", default=_DEFAULT.socket, metavar="PATH", help="where the helper listens")
+    add("--audit-log", default=_DEFAULT.audit_log, metavar="PATH")
+    scan.set_defaults(command="scan")
+
+
+def _add_store(command: _Parser) -> None:
+    """Which store is meant, and how it is judged."""
+    add = command.add_argument
+    add(
+        "--min-age",
+        type=_seconds,
+        default=_DEFAULT.min_age,
+        metavar="D",
+        help="0, 30s, 5m, 2h, 1d (2s)",
+    )
     add("--store-dir", type=_store_dir, default=_DEFAULT.store_dir, metavar="D")
     add("--state-dir", type=_directory, default=_DEFAULT.state_dir, metavar="D")
     add("--nix", metavar="PATH", help="the nix program to ask")
@@ -114,9 +126,47 @@ def _add_scan(commands: "argparse._SubParsersAction[_Parser]") -> None:
         metavar="G",
         help="Nix's build-users-group (nixbld)",
     )
-    add("--socket", default=_DEFAULT.socket, metavar="PATH", help="where the helper listens")
-    add("--audit-log", default=_DEFAULT.audit_log, metavar="PATH")
-    scan.set_defaults(command="scan")
+
+
+def _add_explain(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="why a path is as it is, or why a build failed, and what to do about it",
+        description="Of each path: is it valid, whose is it, who holds and uses it, what would\n"
+        "storewarden do, what can you do. Of a build's log, on stdin (-) or in a file: the\n"
+        "known failures in it, cause and cure. What comes on stdin is passed through to\n"
+        "stdout as it is; its explanation follows on stderr. It needs no privilege, takes\n"
+        "no lock, and changes nothing (docs/explain.md).",
+        epilog="examples:\n  storewarden explain ./result\n"
+        "  storewarden explain /nix/store/...-hello.drv\n"
+        "  nix build 2>&1 | storewarden explain -\n"
+        "  storewarden explain --log build.log --json\n\n" + _EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    explain.add_argument(
+        "paths", nargs="*", metavar="PATH", help="a store path, base name, lock file, or link; or -"
+    )
+    explain.add_argument("--log", metavar="FILE", help="explain the log in this file")
+    explain.add_argument("--json", action="store_true", help="one JSON object (docs/json.md)")
+    _add_store(explain)
+    explain.set_defaults(command="explain")
+
+
+def _add_locks(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    locks = commands.add_parser(
+        "locks",
+        help="who holds which of Nix's locks, and who waits",
+        description="Lists lock files, held ones first. It takes no lock and needs no privilege;"
+        " who waits for one only root can see.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    locks.add_argument("--all", action="store_true", help="also those that always lie there, free")
+    locks.add_argument("--json", action="store_true", help="one JSON object (docs/json.md)")
+    _add_store(locks)
+    locks.set_defaults(command="locks")
 
 
 def _add_status(commands: "argparse._SubParsersAction[_Parser]") -> None:

@@ -15,8 +15,10 @@ from typing import TextIO
 from storewarden import auditlog, report, report_status
 from storewarden.arguments import parser
 from storewarden.config import Config, ConfigError, configured, load_config
+from storewarden.explain import explain, locks
 from storewarden.findings import Sweep
 from storewarden.opening import open_remover, open_store, removes_here
+from storewarden.pointing import NotInStoreError
 from storewarden.repair import HelperUnavailableError, repair, requests_for
 from storewarden.scan import sweep
 from storewarden.status import AlreadyRunningError, is_held, read_status
@@ -29,6 +31,7 @@ from storewarden.store.wire import Outcome, RemoveRequest, Status
 OK, FOUND, WRONG_USE, UNREADABLE, UNAVAILABLE, NOT_ALL = 0, 1, 2, 3, 4, 5
 BUG, INTERRUPTED = 70, 130
 _UNAVAILABLE = (HelperUnavailableError, AuditUnavailableError, AlreadyRunningError)
+_WHAT = "explain what? say PATH..., or - alone for a log on stdin, or --log FILE"
 
 _unshown: list[str] = []
 """What could not be written to stdout, a full disk there; told by the exit code."""
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return _run(arguments) or (NOT_ALL if _unshown else OK)
-    except ConfigError as cause:
+    except (ConfigError, NotInStoreError) as cause:
         _error(str(cause))
         return WRONG_USE
     except StorewardenError as cause:
@@ -57,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     commands = {
         "scan": _scan,
+        "explain": _explain,
+        "locks": _locks,
         "audit show": _audit_show,
         "audit verify": _audit_verify,
         "check-config": _check_config,
@@ -159,6 +164,36 @@ def _exit_code(arguments: argparse.Namespace, found: Sweep, outcomes: list[Outco
     return FOUND if arguments.exit_code and found.findings else OK
 
 
+def _explain(arguments: argparse.Namespace) -> int:
+    if arguments.log is not None or arguments.paths == ["-"]:
+        return _explain_log(arguments)
+    if not arguments.paths or "-" in arguments.paths:
+        raise ConfigError(_WHAT)
+    config = _config(arguments)
+    silent = explain(config, arguments.paths, _print, _note, as_json=arguments.json)
+    if silent:
+        _error(f"Nix could not be asked: {silent}")
+    return UNREADABLE if silent else OK
+
+
+def _explain_log(arguments: argparse.Namespace) -> int:
+    from storewarden.explain_log import Wanted, explain_log  # noqa: PLC0415 - seldom wanted
+
+    if arguments.log is not None and arguments.paths:
+        raise ConfigError(_WHAT)
+    wanted = Wanted(arguments.log, arguments.store_dir, arguments.json, _print, _aside, _lost)
+    known = explain_log(wanted)
+    if _unshown:
+        return NOT_ALL
+    return OK if known else FOUND
+
+
+def _locks(arguments: argparse.Namespace) -> int:
+    config = _config(arguments)
+    locks(config, _print, _note, everything=arguments.all, as_json=arguments.json)
+    return OK
+
+
 def _audit_show(arguments: argparse.Namespace) -> int:
     records = list(auditlog.read_records(arguments.audit_log))
     if arguments.json:
@@ -229,6 +264,11 @@ def _status(arguments: argparse.Namespace) -> int:
     return NOT_ALL if said and (said.stuck_count or said.problems) else OK
 
 
+def _lost(reason: str) -> None:
+    _error(reason)
+    _unshown.append(reason)
+
+
 def _print(line: str) -> None:
     try:
         print(line, flush=True)  # noqa: T201 - results go to stdout
@@ -246,9 +286,13 @@ def _silence(stream: TextIO) -> None:
 
 
 def _note(text: str) -> None:
+    _aside(f"storewarden: {report.shown(text)}")
+
+
+def _aside(line: str) -> None:
     if sys.stderr is not None:  # print() would take stdout instead
         try:
-            print(f"storewarden: {report.shown(text)}", file=sys.stderr, flush=True)  # noqa: T201
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - what is not a result
         except OSError:
             _silence(sys.stderr)
 

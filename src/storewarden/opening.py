@@ -23,8 +23,7 @@ def open_store(config: Config) -> Store:
     apart = functools.cache(lambda: _apart(config.state_dir))
     # Root's witness has the last word, so it is the one that needs no third party's code.
     processes_of = host.processes_of if root else processes.processes_of
-    wanted = config.nix or (None if root else shutil.which("nix"))
-    nix = Nix(find_nix(wanted), config.store_dir, config.state_dir)
+    nix = open_nix(config)
     allocated = (host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT)
     return Store(
         store_dir=config.store_dir,
@@ -37,6 +36,12 @@ def open_store(config: Config) -> Store:
         hidden_uid=host.hidden_uid(),
         apart=apart,
     )
+
+
+def open_nix(config: Config) -> Nix:
+    """The Nix to ask. Root runs none but the configured one, or one of the usual places."""
+    wanted = config.nix or (None if os.geteuid() == 0 else shutil.which("nix"))
+    return Nix(find_nix(wanted), config.store_dir, config.state_dir)
 
 
 def _apart(state_dir: str) -> bool:

@@ -2,11 +2,30 @@
 """What an ordinary user can see of processes. The only file that knows psutil."""
 
 import os
+import re
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import psutil
 
 _LONG = 72
+_WORKER = re.compile(r"(?:\S*/)?nix-daemon ([0-9]+)")
+"""nix-daemon.cc puts the pid of its client into a worker's first argument (2.3 to 2.34)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process as far as it is to be seen; None for what is not."""
+
+    pid: int
+    command: str | None = None
+    user: str | None = None
+    began: float | None = None
+    """Unix time."""
+    client: int | None = None
+    """Of a worker of nix-daemon: the pid of the process that it works for."""
+    client_command: str | None = None
+    """None also if that process has ended."""
 
 
 def processes_of(uids: Collection[int]) -> list[int] | None:
@@ -40,6 +59,25 @@ def command_of(pid: int) -> str | None:
         return None
     text = " ".join(words).strip().encode("unicode_escape").decode("ascii")
     return text if len(text) <= _LONG else f"{text[:_LONG]}..."
+
+
+def running(pid: int) -> Running:
+    """What is to be seen of that process; of one that has ended, its number."""
+    try:
+        process = psutil.Process(pid)
+        command = command_of(pid)
+        worker = _WORKER.match(command or "")
+        client = int(worker[1]) if worker else None
+        return Running(
+            pid,
+            command,
+            user=process.username(),
+            began=process.create_time(),
+            client=client,
+            client_command=None if client is None else command_of(client),
+        )
+    except (psutil.Error, OSError):
+        return Running(pid)
 
 
 def began(pid: int) -> float | None:

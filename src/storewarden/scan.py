@@ -128,7 +128,7 @@ def _finding(scene: _Scene, entry: Entry, kind: EntryKind, covers: Fact) -> Find
     if nix.known is Known.YES:
         return None
     if kind is EntryKind.LOCK:
-        deriver = _locked_by(scene.store_fd, entry.base_name)
+        deriver = locked_by(scene.store_fd, entry.base_name)
     else:
         deriver = scene.derivers.get(path) if path else None
     locks = scene.sight.locks(entry, kind, deriver)
@@ -143,7 +143,7 @@ def _finding(scene: _Scene, entry: Entry, kind: EntryKind, covers: Fact) -> Find
         kind=kind,
         judgement=judge(kind, facts),
         entry=entry,
-        owner_name=None if entry.uid == scene.sight.store.hidden_uid else _user_name(entry.uid),
+        owner_name=None if entry.uid == scene.sight.store.hidden_uid else user_name(entry.uid),
         age=scene.sight.now - entry.ctime,
         deriver=deriver,
         locks=locks,
@@ -152,7 +152,7 @@ def _finding(scene: _Scene, entry: Entry, kind: EntryKind, covers: Fact) -> Find
     )
 
 
-def _locked_by(store_fd: int, base_name: str) -> Deriver | None:
+def locked_by(store_fd: int, base_name: str) -> Deriver | None:
     """The derivation and output that a lock file is called after; one whose `.drv` is there."""
     readings = [
         Deriver(reading.locked, reading.output)
@@ -172,7 +172,8 @@ def _missing(store: Store, name: str) -> Finding:
     return Finding(name, EntryKind.MISSING, Judgement(Verdict.KEEP, reasons))
 
 
-def _user_name(uid: int) -> str | None:
+def user_name(uid: int) -> str | None:
+    """The name of that user, or None for a uid without one."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -4,7 +4,7 @@
 import os
 import stat
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -41,8 +41,8 @@ class Sight:
     """By inode, the pid that holds its flock."""
     running: Mapping[int, list[int] | None]
     """By uid, the pids that run as it."""
-    roots: Mapping[str, str] | None
-    """By hash part of a temp root, the pid that holds it."""
+    roots: Mapping[str, list[str]] | None
+    """By hash part of a temp root, the pids that hold it."""
     mounts: list[tuple[str, str]] | None
 
     def locks(self, entry: Entry, kind: EntryKind, deriver: Deriver | None) -> tuple[Lock, ...]:
@@ -140,7 +140,7 @@ class Sight:
             return UNKNOWN
         for wanted in (path, deriver.derivation) if deriver else (path,):
             if wanted.hash_part in self.roots:
-                return Fact(Known.YES, f"process {self.roots[wanted.hash_part]}")
+                return Fact(Known.YES, f"process {self.roots[wanted.hash_part][-1]}")
         return NO
 
     def _inside(self, entry: Entry) -> Fact:
@@ -180,7 +180,7 @@ def look_around(store: Store, store_fd: int, uids: Collection[int]) -> Sight:
             for uid in uids
             if uid not in {0, store.hidden_uid}
         },
-        roots=_temp_roots(store, holders),
+        roots=temp_roots(store.state_dir, holders),
         mounts=host.mounts(),
     )
 
@@ -196,13 +196,15 @@ def _shared(entry: Entry, deriver: Deriver | None) -> Fact:
     return NO
 
 
-def _temp_roots(store: Store, holders: Mapping[int, int] | None) -> dict[str, str] | None:
-    """Hash parts of live temp roots; live files are those whose lock is held. Root can read them.
+def temp_roots(state_dir: str, holders: Container[int] | None) -> dict[str, list[str]] | None:
+    """By hash part of a live temp root, the pids that hold it; None if one cannot be read.
+
+    `holders` has the inodes of all files whose lock is held: those are live. Root can read them.
 
     No lock is tried here: a sweep must not make a builder wait.
     """
-    directory = f"{store.state_dir}/temproots"
-    roots: dict[str, str] = {}
+    directory = f"{state_dir}/temproots"
+    roots: dict[str, list[str]] = {}
     try:
         names = os.listdir(directory)
         if names and holders is None:
@@ -213,7 +215,7 @@ def _temp_roots(store: Store, holders: Mapping[int, int] | None) -> dict[str, st
                     for text in file.read().split(b"\0"):
                         path = StorePath.maybe(os.fsdecode(text).rpartition("/")[2])
                         if path is not None:
-                            roots[path.hash_part] = name
+                            roots.setdefault(path.hash_part, []).append(name)
     except FileNotFoundError:
         return roots  # nobody ever had one
     except OSError:

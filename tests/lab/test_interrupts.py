@@ -8,7 +8,12 @@ from lab.machine import Machine
 from real.builds import Interrupt, builder_lives, retry, start_build
 from real.recipes import Recipe
 from real.rig import Rig, picture, unregistered
-from real.story import assert_audit_log_tells, assert_builds_exactly_its_own_files, assert_names_it
+from real.story import (
+    assert_audit_log_tells,
+    assert_builds_exactly_its_own_files,
+    assert_its_log_tells,
+    assert_names_it,
+)
 from real.warden import finding, scan, statuses
 
 WAYS = [*Interrupt, *Outage]
@@ -29,6 +34,7 @@ def test_what_an_interrupted_build_stranded_is_named_removed_and_builds_again(
     wedged = retry(rig, build.recipe, not_uid=build.uid)
     assert wedged.returncode != 0
     assert "Permission denied" in wedged.stderr
+    assert_its_log_tells(wedged.stderr, build)
 
     before = picture(rig.store)
     report = scan(rig, "--dry-run", user=rig.user)

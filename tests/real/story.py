@@ -7,6 +7,8 @@ from real.builds import Build, retry
 from real.namespace import read
 from real.rig import Rig, valid_paths
 from real.warden import Report, finding, records, warden
+from storewarden.buildlog import BuildLog
+from storewarden.store.paths import StoreDir
 
 
 def assert_names_it(rig: Rig, report: Report, build: Build) -> None:
@@ -25,6 +27,15 @@ def assert_names_it(rig: Rig, report: Report, build: Build) -> None:
         assert (found["deriver"], found["output"]) == (build.drv, output)
         assert 0 <= found["ageSeconds"] < 60
         assert found["verdict"] in {"candidate", "removable"}, found["reasons"]
+
+
+def assert_its_log_tells(log: str, build: Build) -> None:
+    """What the wedged build printed is known for what it is, and which output it is about."""
+    reader = BuildLog(StoreDir("/nix/store"))
+    reader.feed(log.encode())
+    told = {seen.failure.name: seen.paths for seen in reader.reading().seen}
+    assert "output-denied" in told, log
+    assert set(told["output-denied"]) <= set(build.outputs.values())
 
 
 def assert_builds_exactly_its_own_files(rig: Rig, build: Build) -> None:

@@ -7,7 +7,12 @@ from real.builds import Interrupt, builder_lives, let_finish, retry, start_build
 from real.namespace import wait_until
 from real.recipes import Recipe
 from real.rig import Rig, picture, unregistered
-from real.story import assert_audit_log_tells, assert_builds_exactly_its_own_files, assert_names_it
+from real.story import (
+    assert_audit_log_tells,
+    assert_builds_exactly_its_own_files,
+    assert_its_log_tells,
+    assert_names_it,
+)
 from real.warden import AT_ONCE, finding, scan, statuses, warden
 
 CASES = [
@@ -27,6 +32,7 @@ def test_what_an_interrupted_build_stranded_is_named_removed_and_builds_again(
     wedged = retry(rig, build.recipe, not_uid=build.uid)
     assert wedged.returncode != 0
     assert "Permission denied" in wedged.stderr
+    assert_its_log_tells(wedged.stderr, build)
 
     before = picture(rig.store)
     report = scan(rig, "--dry-run", user="nobody")

@@ -25,7 +25,7 @@ def chroot_locks(store_fd: int, base_name: str, store_dir: StoreDir) -> tuple[st
     if derivation is None or not derivation.is_derivation:
         return None
     try:
-        outputs = _outputs(store_fd, derivation)
+        outputs = outputs_of(store_fd, derivation)
         locks = {output_lock(derivation, output) for output, _ in outputs}
         locks |= {path_lock(store_dir.parse(path)) for _, path in outputs if path}
     except (OSError, ValueError, BadStorePathError):
@@ -34,7 +34,11 @@ def chroot_locks(store_fd: int, base_name: str, store_dir: StoreDir) -> tuple[st
     return tuple(sorted(locks)) if locks and all(map(parse_lock_name, locks)) else None
 
 
-def _outputs(store_fd: int, derivation: StorePath) -> list[tuple[str, str]]:
+def outputs_of(store_fd: int, derivation: StorePath) -> list[tuple[str, str]]:
+    """Name and full path (empty for a floating output) of each output, from the `.drv` file.
+
+    `OSError` or `ValueError` where it is not there, or not to be believed.
+    """
     found = look(store_fd, derivation.base_name)
     if found is None or not stat.S_ISREG(found.mode) or found.uid != os.fstat(store_fd).st_uid:
         raise ValueError("no derivation of the store owner's")

@@ -64,6 +64,10 @@ def find_nix(wanted: str | None, places: Sequence[str] = NIX_PLACES) -> str:
     return next((place for place in places if os.access(place, os.X_OK)), places[0])
 
 
+class HungError(Exception):
+    """Nix did not answer in time."""
+
+
 def ask(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
     """For each path whether Nix has it as valid; unknown, with the reason, where it did not say.
 
@@ -74,26 +78,22 @@ def ask(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
     for start in range(0, len(paths), BATCH):
         try:
             answers |= _ask_batch(nix, paths[start : start + BATCH])
-        except _HungError as hung:
+        except HungError as hung:
             # One wait is enough: what hangs now would hang for every batch to come.
             return answers | _unknown(paths[start:], str(hung))
     return answers
 
 
-class _HungError(Exception):
-    """Nix did not answer in time."""
-
-
 def _ask_batch(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
     full = [nix.store_dir.join(path.base_name) for path in paths]
-    answered = _run(nix, [nix.program, *_EVALUATES_NOTHING, "path-info", "--json", *full])
+    answered = run(nix, [nix.program, *_EVALUATES_NOTHING, "path-info", "--json", *full])
     known: dict[StorePath, Known] = {}
     if isinstance(answered, bytes):
         known = parse_path_info(answered, nix.store_dir)
         if all(path in known for path in paths):
             return {path: Fact(known[path]) for path in paths}
     beside = os.path.join(os.path.dirname(nix.program), "nix-store")
-    answered = _run(nix, [beside, "--check-validity", "--print-invalid", *full])
+    answered = run(nix, [beside, "--check-validity", "--print-invalid", *full])
     if not isinstance(answered, bytes):
         return _unknown(paths, answered)
     invalid = set(answered.decode("ascii", "replace").splitlines())
@@ -160,8 +160,8 @@ def _unknown(paths: Sequence[StorePath], reason: str) -> dict[StorePath, Fact]:
     return {path: Fact(Known.UNKNOWN, reason) for path in paths}
 
 
-def _run(nix: Nix, command: Sequence[str]) -> bytes | str:
-    """What the command printed, or why it has no answer; `_HungError` after the timeout."""
+def run(nix: Nix, command: Sequence[str]) -> bytes | str:
+    """What the command printed, or why it has no answer; `HungError` after the timeout."""
     name = os.path.basename(command[0])
     try:
         process = subprocess.Popen(
@@ -181,7 +181,7 @@ def _run(nix: Nix, command: Sequence[str]) -> bytes | str:
             out, err = process.communicate(timeout=nix.timeout)
         except subprocess.TimeoutExpired:
             _kill(process)
-            raise _HungError(
+            raise HungError(
                 f"{name} did not answer within {nix.timeout:.0f} s: is nix-daemon hung?"
             ) from None
         finally:

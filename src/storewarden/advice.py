@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""What the user can do about an entry, with the exact command. Pure; nothing of it is ever run."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from storewarden.findings import Finding
+from storewarden.store.entries import EntryKind
+from storewarden.store.verdict import PROOF, Claim, Verdict
+from storewarden.story import Story, What
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A command, and what it is for; the command may be empty where waiting is all."""
+
+    purpose: str
+    command: str = ""
+
+
+_ASK_AGAIN = Advice("does nix-daemon run? then ask again", "storewarden scan --dry-run")
+_GENERATION = re.compile(r"(.*/profiles/.+)-([0-9]+)-link")
+
+
+def advice(story: Story) -> tuple[Advice, ...]:
+    """What may be done about that entry, the most fitting first."""
+    return tuple(dict.fromkeys(_advice(story)))
+
+
+def _advice(story: Story) -> Iterator[Advice]:
+    match story.what:
+        case What.VALID:
+            yield from _valid(story)
+        case What.MISSING:
+            yield from _missing(story)
+        case What.ABSENT:
+            yield from _absent(story)
+        case What.SHARED_FILE:
+            yield Advice("Nix drops it once no path uses it any more", "nix-store --gc")
+        case What.LEFTOVER:
+            yield Advice("to finish that removal", "sudo storewarden scan --yes")
+        case What.UNREGISTERED if story.finding is not None:
+            if story.finding.kind in PROOF:
+                yield from _debris(story, story.finding)
+            else:
+                yield from _reported(story, story.finding.kind)
+        case _:
+            yield _ASK_AGAIN
+
+
+def _valid(story: Story) -> Iterator[Advice]:
+    path = shlex.quote(story.path)
+    roots, users = story.roots, story.referrers
+    if roots is None or users is None:
+        return
+    for line in roots.lines:
+        yield from _root(line.partition(" -> ")[0], path)
+    if users.lines:
+        yield Advice(
+            "to delete it together with all that refers to it, as far as no root keeps that",
+            f"nix-store --query --referrers-closure {path} | xargs nix-store --delete",
+        )
+    elif not roots.problem and not users.problem:
+        when = "once no root is left, to delete it" if roots.lines else "to delete it"
+        yield Advice(
+            f"{when} (without sudo, whose SUDO_COMMAND would itself keep it)",
+            f"nix-store --delete {path}",
+        )
+    yield Advice("to check that its files are whole", f"nix-store --verify-path {path}")
+    yield Advice(
+        "to fetch or build it again if they are not", f"sudo nix-store --repair-path {path}"
+    )
+
+
+def _root(link: str, path: str) -> Iterator[Advice]:
+    words = link.split("/")
+    if link.startswith("{temp:"):
+        pid = link.removeprefix("{temp:").removesuffix("}")
+        yield Advice(f"a temp root: it goes when process {pid} ends", f"ps -fp {pid}")
+    elif link.startswith("/proc/") and words[2].isdigit():
+        yield Advice(f"process {words[2]} uses it: it is free when that ends", f"ps -fp {words[2]}")
+    elif link == "{censored}":
+        yield Advice("a process uses it that only root can see", f"sudo storewarden explain {path}")
+    elif link.startswith("/"):
+        if found := _GENERATION.fullmatch(link):
+            profile, number = shlex.quote(found[1]), found[2]
+            yield Advice(
+                f"to drop that generation, unless it is the one in use ({number})",
+                f"nix-env --profile {profile} --delete-generations {number}",
+            )
+            return
+        yield Advice("to drop that root", f"rm {shlex.quote(link)}")
+
+
+def _missing(story: Story) -> Iterator[Advice]:
+    path = shlex.quote(story.path)
+    yield Advice("to fetch or build it again", f"sudo nix-store --repair-path {path}")
+    yield Advice(
+        "to do so for all that is missing or damaged",
+        "sudo nix-store --verify --check-contents --repair",
+    )
+
+
+def _absent(story: Story) -> Iterator[Advice]:
+    if any(lock.holders for lock in story.locks):
+        yield from _held(story)
+    for deriver in story.derivers:
+        drv = shlex.quote(_beside(story, deriver.derivation.base_name))
+        yield Advice(
+            f"to build the derivation that it is of ({deriver.output})",
+            f"nix-store --realise {drv}",
+        )
+    if not story.derivers:
+        yield Advice("to fetch it, if a substituter has it", f"nix-store --realise {story.path}")
+
+
+def _debris(story: Story, finding: Finding) -> Iterator[Advice]:
+    if finding.judgement.verdict is not Verdict.KEEP:
+        kind = " --kind chroot" if finding.kind is EntryKind.CHROOT else ""
+        yield Advice("to prove it dead and remove it", f"sudo storewarden scan{kind} --yes")
+        return
+    claims = finding.judgement.claims
+    if Claim.TOO_YOUNG in claims:
+        yield Advice(
+            "look again in a few seconds", f"storewarden explain {shlex.quote(story.path)}"
+        )
+    if Claim.COLLECTOR in claims:
+        yield Advice("wait for the garbage collector to end")
+    if Claim.COVERS in claims:
+        yield Advice("it goes together with what it covers", "sudo storewarden scan --yes")
+    yield from _held(story)
+    if not claims:
+        yield _ASK_AGAIN
+
+
+def _held(story: Story) -> Iterator[Advice]:
+    """Whoever keeps it alive: wait, or end that process. Only said, never done."""
+    locks = (*story.locks, *([story.user_lock] if story.user_lock else []))
+    holders = [one for lock in locks for one in lock.holders]
+    if holders:
+        yield Advice("a build or copy is at work: wait for it, or stop it where it was started")
+    for one in holders or story.users:
+        if one.client is not None and one.client_command is not None:
+            text = f"to end process {one.client}, for which process {one.pid} works"
+            yield Advice(text, f"kill {one.client}")
+        else:
+            yield Advice(f"to end process {one.pid} and what it does", f"sudo kill {one.pid}")
+
+
+def _reported(story: Story, kind: EntryKind) -> Iterator[Advice]:
+    path = shlex.quote(story.path)
+    match kind:
+        case EntryKind.OUTPUT_OF_ROOT:
+            yield Advice(
+                "to have Nix delete it, if nobody is at work on it", f"nix-store --delete {path}"
+            )
+        case EntryKind.TEMPORARY:
+            yield Advice("Nix's collector removes it, with all other garbage", "nix-store --gc")
+        case EntryKind.CHECK:
+            first = shlex.quote(story.path.removesuffix(".check"))
+            yield Advice("to see what differed between the builds", f"diff -r {first} {path}")
+            yield Advice("to delete it then", f"nix-store --delete {path}")
+        case EntryKind.OLD:
+            kept = shlex.quote(story.path.rpartition(".old-")[0])
+            yield Advice("is what it was replaced by whole?", f"nix-store --verify-path {kept}")
+            yield Advice("if so, to delete it", f"nix-store --delete {path}")
+        case _:
+            yield Advice("look at it: whose it is cannot be told here", f"ls -lad {path}")
+
+
+def _beside(story: Story, base_name: str) -> str:
+    return f"{story.path.rpartition('/')[0]}/{base_name}"

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""Words in columns that fit 80, and processes and moments as people read them."""
+
+import textwrap
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from storewarden.processes import Running
+from storewarden.report import age_text, shown
+
+WIDTH = 80
+_LONG = 36
+
+
+def row(label: str, text: str, indent: str = "    ") -> Iterator[str]:
+    """`label` and `text` beside it, on as many lines as it takes; a long path stays whole."""
+    first = f"{indent}{label:<12}"
+    yield from textwrap.wrap(
+        shown(text),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def since(seconds: float, now: float) -> str:
+    """How long ago that Unix time is."""
+    return age_text(max(0.0, now - seconds))
+
+
+def who_text(one: Running) -> str:
+    """`process 12 (nix-daemon 7), root, for process 7 (nix-build)`, as far as it is known."""
+    if one.command is None:
+        return f"process {one.pid}, which has ended or cannot be seen"
+    words = [f"process {one.pid} ({_short(one.command)})"]
+    words += [one.user] if one.user else []
+    if one.client is not None:
+        asked = f" ({_short(one.client_command)})" if one.client_command else ", which has ended"
+        words.append(f"for process {one.client}{asked}")
+    return ", ".join(words)
+
+
+def _short(command: str) -> str:
+    return command if len(command) <= _LONG else f"{command[:_LONG]}..."
+
+
+def process_text(one: Running, now: float) -> str:
+    """The same, and for how long it has been running."""
+    running = "" if one.began is None else f", running for {since(one.began, now)}"
+    return who_text(one) + running
+
+
+def moment(seconds: float, now: float) -> str:
+    """A Unix time, and how long ago that is."""
+    day = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{day} ({since(seconds, now)} ago)"
+
+
+def process_json(one: Running) -> dict[str, object]:
+    """The same as a JSON object."""
+    return {
+        "pid": one.pid,
+        "command": one.command,
+        "user": one.user,
+        "began": one.began,
+        "client": one.client,
+        "clientCommand": one.client_command,
+    }

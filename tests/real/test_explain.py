@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""What is said of live builds, debris and valid paths of a real Nix, by root and by others."""
+
+import os
+from pathlib import PurePath
+
+from real import namespace as ns
+from real.builds import Build, let_finish, start_build, stranded
+from real.explaining import commands, explained, explained_as_text, listed, pids
+from real.recipes import Recipe, arguments
+from real.rig import Rig, picture, unregistered
+from real.warden import scan
+
+
+def test_a_live_build_is_told_with_its_lock_its_worker_its_client_and_its_builder(
+    rig: Rig,
+) -> None:
+    build = start_build(rig, Recipe("live"))
+    output, derivation, lock = explained(rig, build.outputs["out"], build.drv, build.locks["out"])
+    assert (output["state"], output["kind"], output["verdict"]) == (
+        "unregistered",
+        "output",
+        "keep",
+    )
+    assert output["outputOf"] == [{"deriver": build.drv, "output": "out"}]
+    assert output["owner"]["name"] == rig.build_users[build.uid]
+    assert build.builder in pids(output["processes"])
+    assert pids(output["tempRoots"]) == {build.worker}
+    assert output["userLock"]["path"].endswith(f"/userpool/{build.uid}")
+    for told in (output, derivation, lock):
+        [held] = told["locks"]
+        assert (held["path"], held["held"]) == (build.locks["out"], "yes")
+        [holder] = held["holders"]
+        assert (holder["pid"], holder["client"]) == (build.worker, build.client.pid)
+        assert holder["user"] == "root"
+        assert "nix-daemon" in holder["command"]
+        assert "nix-build" in holder["clientCommand"]
+    assert f"kill {build.client.pid}" in commands(output)
+    assert derivation["outputs"] == [
+        {"name": "out", "path": build.outputs["out"], "scratch": True, "there": True}
+    ]
+    assert (lock["kind"], lock["verdict"]) == ("lock", "keep")
+
+
+def test_an_ordinary_user_is_told_who_holds_a_lock_and_that_root_sees_more(rig: Rig) -> None:
+    build = start_build(rig, Recipe("live", "ia"))
+    [told] = explained(rig, build.outputs["out"], user="nobody")
+    [held] = told["locks"]
+    assert pids(held["holders"]) == {build.worker}
+    assert (told["tempRoots"], held["wantedBy"]) == (None, None)
+    assert told["processesUnseen"] > 0
+    text = explained_as_text(rig, build.outputs["out"], user="nobody")
+    assert f"sudo storewarden explain {build.outputs['out']}" in text
+    assert "temp roots  cannot be read by this user" in text
+
+
+def test_debris_is_told_to_go_by_the_very_rule_of_a_scan(rig: Rig) -> None:
+    build = stranded(rig, "dead")
+    findings = {one["path"]: one for one in scan(rig)["findings"]}
+    before = picture(rig.store)
+    told = {one["path"]: one for one in explained(rig, *build.entries)}
+    assert picture(rig.store) == before, "to explain changed the store"
+    assert set(told) == set(findings) == build.entries
+    for path, one in told.items():
+        assert (one["verdict"], one["kind"]) == (findings[path]["verdict"], findings[path]["kind"])
+        assert one["would"] == ["remove it: nothing claims it any more"]
+        assert commands(one) == ["sudo storewarden scan --yes"]
+        assert one["outputOf"] == [{"deriver": build.drv, "output": "out"}]
+    scan(rig, "--yes")
+    assert unregistered(rig) == set()
+    for one in explained(rig, *build.entries):
+        assert (one["state"], one["valid"], one["locks"]) == ("absent", "no", [])
+        assert commands(one)[0] == f"nix-store --realise {build.drv}", "it tells who wants it"
+
+
+def test_a_valid_path_is_told_with_its_root_its_referrer_and_the_process_in_it(rig: Rig) -> None:
+    path, _ = _finished(rig, "kept")
+    link = f"{rig.base}/scratch/result"
+    _ok(rig, "nix-store", "--add-root", link, "--indirect", "--realise", path)
+    referrer = _added(rig, "referrer", f"{path}\n")
+    worker = ns.start(
+        rig.namespace, ["sh", "-c", f"cd {path} && exec sleep 300"], log=f"{rig.base}/logs/sleep"
+    )
+    ns.wait_until(lambda: bool(explained(rig, path)[0]["processes"]), "a process in it")
+
+    [told] = explained(rig, f"{link}/result")
+    assert (told["path"], told["inside"], told["state"]) == (path, "result", "valid")
+    assert told["links"] == [f"{link} -> {path}"]
+    assert f"{link} -> {path}" in told["roots"]
+    assert f"/proc/{worker.pid}/cwd -> {path}" in told["roots"]
+    assert told["referrers"] == [referrer]
+    assert told["verdict"] is None
+    assert told["would"] == ["leave it alone: it never touches a valid path"]
+    [process] = told["processes"]
+    assert (process["pid"], process["command"]) == (worker.pid, "sleep 300")
+    assert process["ways"][0] == "works in it"
+    assert f"rm {link}" in commands(told)
+    assert any("--referrers-closure" in command for command in commands(told))
+
+
+def test_the_command_that_is_told_for_an_unused_path_deletes_it(rig: Rig) -> None:
+    path = _added(rig, "unused", "text\n")
+    [told] = explained(rig, path)
+    assert (told["roots"], told["referrers"]) == ([], [])
+    _ok(rig, *commands(told)[0].split())
+    [told] = explained(rig, path)
+    assert (told["state"], told["kind"]) == ("absent", None)
+
+
+def test_a_path_that_only_a_temp_root_keeps_is_told_with_its_process(rig: Rig) -> None:
+    build = start_build(rig, Recipe("rooting"))
+    [told] = explained(rig, build.drv)
+    assert (told["state"], pids(told["tempRoots"])) == ("valid", {build.worker})
+    assert told["roots"] == [f"{{temp:{build.worker}}} -> {build.drv}"]
+    assert f"ps -fp {build.worker}" in commands(told)
+
+
+def test_the_sudo_that_explains_a_path_is_not_told_as_what_keeps_it(rig: Rig) -> None:
+    path = _added(rig, "unused", "text\n")
+    command = ["env", f"SUDO_COMMAND=explain {path}", rig.python, "-m", "storewarden"]
+    done = ns.run(rig.namespace, [*command, "explain", path])
+    assert done.returncode == 0, done.stderr
+    assert "roots       none" in done.stdout
+
+
+def test_what_is_registered_and_not_there_is_told_to_be_missing(rig: Rig) -> None:
+    path = _added(rig, "gone", "text\n")
+    os.unlink(rig.outside(path))
+    [told] = explained(rig, path)
+    assert (told["state"], told["valid"], told["kind"]) == ("missing", "yes", None)
+    assert f"sudo nix-store --repair-path {path}" in commands(told)
+
+
+def test_waiting_for_lock_on_has_an_answer(rig: Rig) -> None:
+    dead = stranded(rig, "dead")
+    first = start_build(rig, Recipe("wanted"))
+    second = _waiting(rig, first)
+    locks = listed(rig)
+    held = locks[first.locks["out"]]
+    assert (held["held"], held["deriver"], held["output"]) == ("yes", first.drv, "out")
+    assert pids(held["holders"]) == {first.worker}
+    assert [one["client"] for one in held["wantedBy"]] == [second.pid]
+    stale = locks[dead.locks["out"]]
+    assert (stale["held"], stale["holders"], stale["wantedBy"]) == ("no", [], [])
+    assert next(iter(locks)) == first.locks["out"], "held ones come first"
+    user = locks[f"/nix/var/nix/userpool/{first.uid}"]
+    assert pids(user["holders"]) == {first.worker}
+
+    seen = listed(rig, user="nobody")[first.locks["out"]]
+    assert (pids(seen["holders"]), seen["wantedBy"]) == ({first.worker}, None)
+    let_finish(rig, first.recipe)
+    assert second.process.wait(30) == 0, ns.read(f"{rig.base}/logs/second")
+
+
+def test_with_all_the_locks_that_lie_there_free_are_listed_too(rig: Rig) -> None:
+    stranded(rig, "dead")
+    few, every = listed(rig), listed(rig, "--all")
+    assert set(few) < set(every)
+    assert every["/nix/var/nix/gc.lock"]["held"] == "no"
+    assert {PurePath(path).parent.name for path in every} >= {"userpool", "db", "store"}
+
+
+def test_a_collector_at_work_is_told(rig: Rig) -> None:
+    path = _added(rig, "some", "text\n")
+    with ns.flocked(rig.namespace, "/nix/var/nix/gc.lock"):
+        [told] = explained(rig, path)
+        assert (told["collector"]["held"], told["collector"]["shared"]) == ("yes", False)
+        assert "collector   AT WORK" in explained_as_text(rig, path)
+    assert "collector   not at work" in explained_as_text(rig, path)
+
+
+def _finished(rig: Rig, name: str) -> tuple[str, Build]:
+    build = start_build(rig, Recipe(name))
+    let_finish(rig, build.recipe)
+    assert build.client.process.wait(30) == 0, ns.read(build.log)
+    return ns.read(build.log).split()[-1], build
+
+
+def _added(rig: Rig, name: str, text: str) -> str:
+    """A text in the store, which refers to the paths in it."""
+    done = ns.run(
+        rig.namespace,
+        ["nix-instantiate", "--eval", "--read-write-mode", "--expr", _to_file(name, text)],
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().strip('"')
+
+
+def _to_file(name: str, text: str) -> str:
+    path = text.strip()
+    content = f"${{builtins.storePath {path}}}" if path.startswith("/nix/store/") else path
+    return f'builtins.toFile "{name}" "{content}"'
+
+
+def _waiting(rig: Rig, first: Build) -> ns.Child:
+    """Another user's build of the same, which says that it waits."""
+    log = f"{rig.base}/logs/second"
+    command = ["nix-build", "--no-out-link", *arguments(rig, first.recipe)]
+    second = ns.start(rig.namespace, command, log=log, user="daemon")
+    ns.wait_until(lambda: "waiting for lock on" in ns.read(log), "the second build to wait")
+    return second
+
+
+def _ok(rig: Rig, *command: str) -> None:
+    done = ns.run(rig.namespace, command)
+    assert done.returncode == 0, done.stderr
