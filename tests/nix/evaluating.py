@@ -54,7 +54,7 @@ class Nix:
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": f"{self.top}/home",
-            "TMPDIR": f"{self.top}/scratch",
+            "TMPDIR": f"{self.top}/t",
             "NIX_CONF_DIR": f"{self.top}/conf",
             "NIX_STORE_DIR": f"{self.top}/store",
             "NIX_STATE_DIR": f"{self.top}/state",
@@ -91,7 +91,7 @@ class Nix:
 
 def new_nix(top: str, python: Python, sources: str = CHECKOUT, enter: tuple[str, ...] = ()) -> Nix:
     """One in that directory."""
-    for name in ("home", "scratch", "conf"):
+    for name in ("home", "t", "conf"):
         os.makedirs(f"{top}/{name}")
     with open(f"{top}/conf/nix.conf", "w", encoding="ascii") as file:
         file.write(_NOTHING_OF_ITS_OWN)

@@ -62,7 +62,8 @@ def test_what_is_left_out_of_its_tests_is_there() -> None:
 def test_its_own_tests_pass_in_an_environment_like_that_of_the_services() -> None:
     library()
     # Nix builds as an ordinary user, so the tests that want root are skipped there as well.
-    top = tempfile.mkdtemp(prefix="storewarden-nix-")
+    # The tests listen on sockets, whose names have at most 107 bytes.
+    top = tempfile.mkdtemp(prefix="sw-")
     try:
         enter = NOBODY if os.geteuid() == 0 else ()
         nix = new_nix(top, own_python(), enter=enter)
