@@ -12,7 +12,7 @@ from itertools import islice
 
 from storewarden.catalogue import CATALOGUE, MARKS, known, known_without_path
 from storewarden.failures import About, Failure, plain, signs
-from storewarden.logline import message, texts, without_escapes
+from storewarden.logline import ends_about, message, texts, without_escapes
 from storewarden.store.paths import DERIVATION_SUFFIX, NIX32, StoreDir, StorePath
 
 LONGEST_LINE = 256 * 1024
@@ -26,7 +26,6 @@ _MOST_DOUBTFUL = 256
 _LONGEST_SHOWN = 400
 _FAILED = signs("cannot build '…'", "builder for '…' failed…", "build of '…' failed…")
 _MARKS = tuple(MARKS.union(sign.mark for sign in _FAILED))
-_ABSOLUTE = re.compile(r"[\s\"'`\u2018\u201c]/")
 _END = re.compile(rb"\r\n|\r|\n")
 _DRV = DERIVATION_SUFFIX.encode()
 
@@ -142,7 +141,7 @@ class BuildLog:
         if paths and paths[0].is_derivation and any(sign.fits(line) for sign in _FAILED):
             _keep(self._failed, self._store_dir.join(paths[0].base_name))
         failure = known(line) if paths else known_without_path(line)
-        last = not paths or _ends_about(text, paths[-1])
+        last = not paths or ends_about(text, paths[-1].base_name)
         if failure is not None:
             if failure.about is About.LAST and not last:
                 return
@@ -184,11 +183,6 @@ class BuildLog:
 def _telling(lowered: bytes) -> bool:
     """Whether it has the mark of any sign."""
     return any(mark in lowered for mark in _MARKS)
-
-
-def _ends_about(text: str, path: StorePath) -> bool:
-    """Whether no other file is named after that path: then it is what the end speaks of."""
-    return _ABSOLUTE.search(text.rpartition(path.base_name)[2]) is None
 
 
 def _is_of(name: str, derivation: str) -> bool:

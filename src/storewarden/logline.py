@@ -28,6 +28,7 @@ _DRESS = re.compile(
     r"|[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [\w.-]{1,64} [\w.-]{1,64}\[[0-9]{1,10}\]:",
     re.ASCII | re.IGNORECASE,
 )
+_ABSOLUTE = re.compile(r"[\s\"'`\u2018\u201c]/")
 _LAYERS = 16
 _JSON = b"@nix {"
 
@@ -57,6 +58,11 @@ def message(text: str) -> str:
             break
         at = match.end()
     return text[at:]
+
+
+def ends_about(text: str, name: str) -> bool:
+    """Whether no other file stands after that name: then it is what the line's end speaks of."""
+    return _ABSOLUTE.search(text.rpartition(name)[2]) is None
 
 
 def _carried(document: bytes) -> list[str] | None:
