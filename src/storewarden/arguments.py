@@ -140,7 +140,7 @@ def _add_explain(commands: "argparse._SubParsersAction[_Parser]") -> None:
         allow_abbrev=False,
     )
     explain.add_argument(
-        "paths", nargs="+", metavar="PATH", help="a store path, base name, lock file, or link"
+        "path", nargs="+", metavar="PATH", help="a store path, base name, lock file, or link"
     )
     explain.add_argument("--json", action="store_true", help="one JSON object (docs/json.md)")
     _add_store(explain)

@@ -165,7 +165,7 @@ def _exit_code(arguments: argparse.Namespace, found: Sweep, outcomes: list[Outco
 
 def _explain(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
-    silent = explain(config, arguments.paths, _print, _note, as_json=arguments.json)
+    silent = explain(config, arguments.path, _print, _note, as_json=arguments.json)
     if silent:
         _error(f"Nix could not be asked: {silent}")
     return UNREADABLE if silent else OK
