@@ -15,7 +15,6 @@ from typing import TextIO
 from storewarden import auditlog, report, report_status
 from storewarden.arguments import parser
 from storewarden.config import Config, ConfigError, configured, load_config
-from storewarden.explain import explain, locks
 from storewarden.findings import Sweep
 from storewarden.opening import open_remover, open_store, removes_here
 from storewarden.pointing import NotInStoreError
@@ -164,6 +163,8 @@ def _exit_code(arguments: argparse.Namespace, found: Sweep, outcomes: list[Outco
 
 
 def _explain(arguments: argparse.Namespace) -> int:
+    from storewarden.explain import explain  # noqa: PLC0415 - seldom wanted
+
     config = _config(arguments)
     silent = explain(config, arguments.path, _print, _note, as_json=arguments.json)
     if silent:
@@ -172,6 +173,8 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _locks(arguments: argparse.Namespace) -> int:
+    from storewarden.explain import locks  # noqa: PLC0415 - seldom wanted
+
     config = _config(arguments)
     locks(config, _print, _note, everything=arguments.all, as_json=arguments.json)
     return OK
