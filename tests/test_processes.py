@@ -2,12 +2,14 @@
 """What an ordinary user sees of real processes."""
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
-from storewarden.processes import command_of, processes_of
+from storewarden.processes import Running, _older, command_of, processes_of, running
 from sweeps import building_as
 
 
@@ -56,3 +58,34 @@ def test_what_is_not_there_has_no_command() -> None:
     with subprocess.Popen(["true"]) as child:
         pass
     assert command_of(child.pid) is None
+
+
+def test_a_process_is_told_with_its_user_and_since_when_it_runs() -> None:
+    with subprocess.Popen(["sleep", "300"]) as child:
+        try:
+            seen = running(child.pid)
+        finally:
+            child.kill()
+    assert (seen.pid, seen.command, seen.client) == (child.pid, "sleep 300", None)
+    assert seen.user is not None
+    assert seen.began is not None
+    assert abs(time.time() - seen.began) < 60
+    assert running(child.pid) == Running(child.pid), "of one that has ended only its number"
+
+
+def test_a_worker_of_nix_daemon_names_the_process_that_it_works_for() -> None:
+    with subprocess.Popen(["sleep", "300"]) as client:
+        # It sleeps as many seconds as the client's number is.
+        words = ["nix-daemon", str(client.pid)]
+        with subprocess.Popen(words, executable=shutil.which("sleep")) as worker:
+            try:
+                seen = running(worker.pid)
+            finally:
+                worker.kill()
+                client.kill()
+    assert (seen.client, seen.client_command) == (client.pid, "sleep 300")
+
+
+def test_a_process_that_began_after_the_worker_is_not_its_client() -> None:
+    assert _older(os.getpid(), time.time()) == command_of(os.getpid())
+    assert _older(os.getpid(), 1000.0) is None

@@ -155,6 +155,10 @@ def test_where_neither_nix_nor_the_database_says_it_is_unknown(
     assert story.what is What.UNKNOWN
     assert "nix-daemon is away" in text(story)
     assert "storewarden remove" not in text(story)
+    with around(store) as seen:
+        absent = place.invent("never").base_name
+        story = tell(seen, nix_of(place, nix), Pointed("x", absent))
+    assert "not there; whether it is registered is not known" in text(story)
 
 
 def test_a_derivation_has_its_outputs_and_their_scratch_paths(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from storewarden.findings import Finding
 from storewarden.store.entries import EntryKind
+from storewarden.store.paths import StorePath, parse_lock_name
 from storewarden.store.verdict import PROOF, Claim, Verdict
 from storewarden.story import Story, What
 
@@ -106,6 +107,9 @@ def _missing(story: Story) -> Iterator[Advice]:
 def _absent(story: Story) -> Iterator[Advice]:
     if any(lock.holders for lock in story.locks):
         yield from _held(story)
+    name = StorePath.maybe(story.pointed.base_name)
+    if name is None or parse_lock_name(name.base_name):
+        return  # nothing that could be built or fetched
     for deriver in story.derivers:
         drv = shlex.quote(_beside(story, deriver.derivation.base_name))
         yield Advice(

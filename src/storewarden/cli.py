@@ -15,7 +15,6 @@ from typing import TextIO
 from storewarden import auditlog, report, report_status
 from storewarden.arguments import parser
 from storewarden.config import Config, ConfigError, configured, load_config
-from storewarden.explain import explain, locks
 from storewarden.findings import Sweep
 from storewarden.opening import open_remover, open_store, removes_here
 from storewarden.pointing import NotInStoreError
@@ -165,6 +164,8 @@ def _exit_code(arguments: argparse.Namespace, found: Sweep, outcomes: list[Outco
 
 
 def _explain(arguments: argparse.Namespace) -> int:
+    from storewarden.explain import explain  # noqa: PLC0415 - seldom wanted
+
     if arguments.log is not None or arguments.paths == ["-"]:
         return _explain_log(arguments)
     if not arguments.paths or "-" in arguments.paths:
@@ -189,6 +190,8 @@ def _explain_log(arguments: argparse.Namespace) -> int:
 
 
 def _locks(arguments: argparse.Namespace) -> int:
+    from storewarden.explain import locks  # noqa: PLC0415 - seldom wanted
+
     config = _config(arguments)
     locks(config, _print, _note, everything=arguments.all, as_json=arguments.json)
     return OK

@@ -5,8 +5,10 @@ import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from storewarden.locks import LockFile
 from storewarden.processes import Running
 from storewarden.report import age_text, shown
+from storewarden.store.verdict import Known
 
 WIDTH = 80
 _LONG = 36
@@ -37,7 +39,11 @@ def who_text(one: Running) -> str:
     words = [f"process {one.pid} ({_short(one.command)})"]
     words += [one.user] if one.user else []
     if one.client is not None:
-        asked = f" ({_short(one.client_command)})" if one.client_command else ", which has ended"
+        asked = (
+            f" ({_short(one.client_command)})"
+            if one.client_command
+            else ", not to be seen any more"
+        )
         words.append(f"for process {one.client}{asked}")
     return ", ".join(words)
 
@@ -56,6 +62,31 @@ def moment(seconds: float, now: float) -> str:
     """A Unix time, and how long ago that is."""
     day = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return f"{day} ({since(seconds, now)} ago)"
+
+
+def lock_text(lock: LockFile, now: float) -> str:
+    """Whether it is held and by whom, and who waits."""
+    match lock.held:
+        case Known.UNKNOWN:
+            text = "whether it is held cannot be seen here"
+        case Known.NO:
+            text = "nobody is seen to hold it"
+            if lock.changed is not None:
+                text += f"; last changed {since(lock.changed, now)} ago"
+        case Known.YES:
+            text = "; ".join(_held(one, now) for one in lock.holders)
+    for one in lock.blocked:
+        text += f"; {process_text(one, now)} waits for it"
+    for one in lock.rooted or ():
+        text += f"; {who_text(one)}, has a temp root on it too and may wait"
+    return text
+
+
+def _held(one: Running, now: float) -> str:
+    """Nothing tells when a lock was taken; but not before its process began."""
+    if one.began is None:
+        return f"held by {who_text(one)}"
+    return f"held for at most {since(one.began, now)} by {who_text(one)}"
 
 
 def process_json(one: Running) -> dict[str, object]:

@@ -92,7 +92,9 @@ class Around:
         if self.roots is None:
             return None
         pids = [pid for path in paths for pid in self.roots.get(path.hash_part, ())]
-        return tuple(dict.fromkeys(int(pid) for pid in pids if pid.isdigit()))
+        if not all(map(str.isdigit, pids)):
+            return None  # no Nix up to 2.34 names its file otherwise
+        return tuple(dict.fromkeys(map(int, pids)))
 
 
 def look_at_locks(store: Store, store_fd: int) -> Around:

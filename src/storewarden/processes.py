@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import psutil
 
 _LONG = 72
-_WORKER = re.compile(r"(?:\S*/)?nix-daemon ([0-9]+)")
-"""nix-daemon.cc puts the pid of its client into a worker's first argument (2.3 to 2.34)."""
+_WORKER = re.compile(r"(?:\S*/)?nix-daemon ([1-9][0-9]*)")
+"""nix-daemon.cc puts the pid of its client into a worker's first argument (2.3 to 2.36)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Running:
     client: int | None = None
     """Of a worker of nix-daemon: the pid of the process that it works for."""
     client_command: str | None = None
-    """None also if that process has ended."""
+    """None also if that process has ended, and its number is free or another's."""
 
 
 def processes_of(uids: Collection[int]) -> list[int] | None:
@@ -74,10 +74,16 @@ def running(pid: int) -> Running:
             user=process.username(),
             began=process.create_time(),
             client=client,
-            client_command=None if client is None else command_of(client),
+            client_command=None if client is None else _older(client, process.create_time()),
         )
     except (psutil.Error, OSError):
         return Running(pid)
+
+
+def _older(pid: int, than: float) -> str | None:
+    """The command of that process, if it began before that moment."""
+    began_then = began(pid)
+    return command_of(pid) if began_then is not None and began_then <= than else None
 
 
 def began(pid: int) -> float | None:

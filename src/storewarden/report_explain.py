@@ -5,10 +5,8 @@ import stat
 from collections.abc import Iterator
 
 from storewarden.advice import Advice
-from storewarden.columns import moment, process_text, row, since, who_text
+from storewarden.columns import lock_text, moment, process_text, row, since
 from storewarden.kept import Answer
-from storewarden.locks import LockFile
-from storewarden.processes import Running
 from storewarden.report import shown, size_text
 from storewarden.store.entries import EntryKind
 from storewarden.store.verdict import PROOF, Known, Verdict
@@ -62,6 +60,8 @@ def story_lines(story: Story, advised: tuple[Advice, ...]) -> Iterator[str]:
 
 def _state(story: Story) -> str:
     text = _STATES[story.what]
+    if story.what is What.ABSENT and story.valid.known is Known.UNKNOWN:
+        text = "not there; whether it is registered is not known"
     if story.finding is not None and story.finding.kind is EntryKind.LOCK:
         return "there, as lock files of builds and copies are: never valid"
     if story.registered and story.registered.time:
@@ -100,31 +100,6 @@ def _origin(story: Story) -> Iterator[str]:
         how = "scratch path of its builds: " if output.scratch else ""
         there = "is there" if output.there else "is not there"
         yield from row("output", f"{output.name}: {how}{output.path.rpartition('/')[2]}, {there}")
-
-
-def lock_text(lock: LockFile, now: float) -> str:
-    """Whether it is held and by whom, and who waits."""
-    match lock.held:
-        case Known.UNKNOWN:
-            text = "whether it is held cannot be seen here"
-        case Known.NO:
-            text = "nobody is seen to hold it"
-            if lock.changed is not None:
-                text += f"; last changed {since(lock.changed, now)} ago"
-        case Known.YES:
-            text = "; ".join(_held(one, now) for one in lock.holders)
-    for one in lock.blocked:
-        text += f"; {process_text(one, now)} waits for it"
-    for one in lock.rooted or ():
-        text += f"; {who_text(one)}, has a temp root on it too and may wait"
-    return text
-
-
-def _held(one: Running, now: float) -> str:
-    """Nothing tells when a lock was taken; but not before its process began."""
-    if one.began is None:
-        return f"held by {who_text(one)}"
-    return f"held for at most {since(one.began, now)} by {who_text(one)}"
 
 
 def _temp_roots(story: Story) -> str:

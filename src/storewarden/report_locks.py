@@ -3,10 +3,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from storewarden.columns import row
+from storewarden.columns import lock_text, row
 from storewarden.locks import LockFile, Role
 from storewarden.report import shown
-from storewarden.report_explain import lock_text
 from storewarden.store.verdict import Known
 
 _ROLES = {

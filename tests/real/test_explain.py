@@ -70,7 +70,9 @@ def test_debris_is_told_to_go_by_the_very_rule_of_a_scan(rig: Rig) -> None:
     assert unregistered(rig) == set()
     for one in explained(rig, *build.entries):
         assert (one["state"], one["valid"], one["locks"]) == ("absent", "no", [])
-        assert commands(one)[0] == f"nix-store --realise {build.drv}", "it tells who wants it"
+    [gone] = explained(rig, build.outputs["out"])
+    assert gone["outputOf"] == [{"deriver": build.drv, "output": "out"}]
+    assert commands(gone) == [f"nix-store --realise {build.drv}"], "it tells who wants it"
 
 
 def test_a_valid_path_is_told_with_its_root_its_referrer_and_the_process_in_it(rig: Rig) -> None:
@@ -78,6 +80,7 @@ def test_a_valid_path_is_told_with_its_root_its_referrer_and_the_process_in_it(r
     link = f"{rig.base}/scratch/result"
     _ok(rig, "nix-store", "--add-root", link, "--indirect", "--realise", path)
     referrer = _added(rig, "referrer", f"{path}\n")
+    _ok(rig, "nix-store", "--add-root", f"{link}-2", "--indirect", "--realise", referrer)
     worker = ns.start(
         rig.namespace, ["sh", "-c", f"cd {path} && exec sleep 300"], log=f"{rig.base}/logs/sleep"
     )
@@ -89,6 +92,7 @@ def test_a_valid_path_is_told_with_its_root_its_referrer_and_the_process_in_it(r
     assert f"{link} -> {path}" in told["roots"]
     assert f"/proc/{worker.pid}/cwd -> {path}" in told["roots"]
     assert told["referrers"] == [referrer]
+    assert f"{link}-2 -> {referrer}" in told["roots"]
     assert told["verdict"] is None
     assert told["would"] == ["leave it alone: it never touches a valid path"]
     [process] = told["processes"]
@@ -96,6 +100,19 @@ def test_a_valid_path_is_told_with_its_root_its_referrer_and_the_process_in_it(r
     assert process["ways"][0] == "works in it"
     assert f"rm {link}" in commands(told)
     assert any("--referrers-closure" in command for command in commands(told))
+
+
+def test_a_process_that_runs_from_a_path_is_told_to_keep_it(rig: Rig) -> None:
+    added = ns.run(rig.namespace, ["nix-store", "--add", os.path.realpath("/bin/sleep")])
+    path = added.stdout.strip()
+    child = ns.start(rig.namespace, [path, "300"], log=f"{rig.base}/logs/sleep")
+    ns.wait_until(lambda: bool(explained(rig, path)[0]["processes"]), "the program to run")
+    [told] = explained(rig, path)
+    [process] = told["processes"]
+    assert process["pid"] == child.pid
+    assert "runs a program from it" in process["ways"]
+    assert f"/proc/{child.pid}/exe -> {path}" in told["roots"]
+    assert f"ps -fp {child.pid}" in commands(told)
 
 
 def test_the_command_that_is_told_for_an_unused_path_deletes_it(rig: Rig) -> None:
@@ -148,8 +165,6 @@ def test_waiting_for_lock_on_has_an_answer(rig: Rig) -> None:
 
     seen = listed(rig, user="nobody")[first.locks["out"]]
     assert (pids(seen["holders"]), seen["wantedBy"]) == ({first.worker}, None)
-    let_finish(rig, first.recipe)
-    assert second.process.wait(30) == 0, ns.read(f"{rig.base}/logs/second")
 
 
 def test_with_all_the_locks_that_lie_there_free_are_listed_too(rig: Rig) -> None:
