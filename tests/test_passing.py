@@ -129,4 +129,5 @@ def test_a_long_log_takes_no_more_memory_than_a_short_one() -> None:
         process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 1
     kib = used.ru_maxrss // (1024 if os.uname().sysname == "Darwin" else 1)
-    assert kib < 100 * 1024
+    # The log has 306 MB. What the tests' own process had when it forked is counted too.
+    assert kib < 250 * 1024
