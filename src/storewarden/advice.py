@@ -22,6 +22,7 @@ class Advice:
 
 
 _ASK_AGAIN = Advice("does nix-daemon run? then ask again", "storewarden scan --dry-run")
+_GC = "not while a content-addressed build runs: it takes the output of that as well"
 _GENERATION = re.compile(r"(.*/profiles/.+)-([0-9]+)-link")
 
 
@@ -39,7 +40,7 @@ def _advice(story: Story) -> Iterator[Advice]:
         case What.ABSENT:
             yield from _absent(story)
         case What.SHARED_FILE:
-            yield Advice("Nix drops it once no path uses it any more", "nix-store --gc")
+            yield Advice(f"Nix drops it once no path uses it any more; {_GC}", "nix-store --gc")
         case What.LEFTOVER:
             yield Advice("to finish that removal", "sudo storewarden scan --yes")
         case What.UNREGISTERED if story.finding is not None:
@@ -161,7 +162,9 @@ def _reported(story: Story, kind: EntryKind) -> Iterator[Advice]:
                 "to have Nix delete it, if nobody is at work on it", f"nix-store --delete {path}"
             )
         case EntryKind.TEMPORARY:
-            yield Advice("Nix's collector removes it, with all other garbage", "nix-store --gc")
+            yield Advice(
+                f"Nix's collector removes it, with all that nothing needs; {_GC}", "nix-store --gc"
+            )
         case EntryKind.CHECK:
             first = shlex.quote(story.path.removesuffix(".check"))
             yield Advice("to see what differed between the builds", f"diff -r {first} {path}")

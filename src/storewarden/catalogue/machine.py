@@ -15,7 +15,11 @@ FAILURES = (
             Step("Blocks.", "df -h /nix /nix/var/nix /tmp ~"),
             Step("Inodes.", "df -i /nix /nix/var/nix /tmp ~"),
             Step("What interrupted builds left.", "storewarden scan --dry-run"),
-            Step("Everything that nothing needs.", "nix-collect-garbage"),
+            Step(
+                "Everything that nothing needs; not while a content-addressed build runs, whose"
+                " output it would take as well.",
+                "nix-collect-garbage",
+            ),
         ),
         issues=("NixOS/nix#12597", "NixOS/nix#564", "NixOS/nixpkgs#74524", "NixOS/nix#16283"),
         versions="all",
