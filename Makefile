@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do "$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 PY := .venv/bin/python
 
-.PHONY: demo test lint lab bench clean
+.PHONY: demo test lint completions lab bench picture clean
 
 .venv/.ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "storewarden needs Python 3.11 or newer with venv (on Debian: apt-get install python3-venv); or set PYTHON=" >&2; exit 1; }
@@ -17,7 +17,7 @@ demo: .venv/.ready
 	@$(PY) -m storewarden demo
 
 test: lint
-	$(PY) -m pytest -n 3
+	$(PY) -m pytest -n 4 --dist worksteal
 
 lint: .venv/.ready
 	$(PY) -m ruff check --quiet
@@ -25,6 +25,10 @@ lint: .venv/.ready
 	$(PY) -m mypy --no-error-summary --platform linux
 	$(PY) -m mypy --no-error-summary --platform darwin --exclude host/linux.py src
 	.venv/bin/lint-imports --no-logo
+
+# Writes what bash, zsh and fish complete anew, from the argparse tree.
+completions: .venv/.ready
+	$(PY) completions/generate.py
 
 # The lab: Debian roots with Nix 2.8, 2.26 and 2.34, booted with systemd (as root on Debian; the
 # roots take about two minutes to make, once, and some 330 MB each). Nothing in it is skipped but
@@ -37,6 +41,10 @@ bench: .venv/.ready
 	$(PY) benchmarks/sweep.py
 	$(PY) benchmarks/purge.py
 	$(PY) benchmarks/idle.py 60
+
+# The picture in the README: what a terminal shows of a real wedge (as root on Linux, with Nix).
+picture: .venv/.ready
+	PYTHONPATH=tests $(PY) -m real.picture docs/picture/scan.svg
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`python -m storewarden` as a user runs it, over a throwaway store and a stand-in for Nix."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from json_documents import checked
 from stand_in import write_answering_nix
 from storewarden.store.paths import StorePath, output_lock
 from storewarden.throwaway import ThrowawayStore
@@ -80,10 +80,9 @@ def run(command: list[str], **variables: str) -> subprocess.CompletedProcess[str
 
 
 def report(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401 - JSON
-    """The one JSON object that it printed."""
-    document = json.loads(done.stdout)
-    assert document["version"] == 1
-    return document
+    """The one JSON object that it printed, which is as its schema says."""
+    words: list[str] = done.args
+    return checked(done.stdout, *words[words.index("storewarden") + 1 :])
 
 
 def strand_lock(place: ThrowawayStore, name: str) -> str:

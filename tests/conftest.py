@@ -1,22 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""Cuts every test off from the machine's own Nix, and gives a throwaway store."""
+"""Cuts every test off from the machine's own Nix and signals, and gives a throwaway store."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from storewarden.throwaway import ThrowawayStore
+from sweeps import own_place
 
 for name in [name for name in os.environ if name.startswith("NIX_")]:
     del os.environ[name]
+
+# `nohup` and a shell's `&` have them ignored, and whatever is started here would inherit that, in
+# Nix's builders, too: no test of a signal could tell anything then.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        to = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, to)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[ThrowawayStore]:
     """An empty throwaway store with some valid paths, so that its database is believed."""
-    throwaway = ThrowawayStore.create(str(tmp_path))
+    throwaway = own_place(str(tmp_path))
     for number in range(3):
         throwaway.add_valid(f"valid-{number}")
     yield throwaway

@@ -5,13 +5,16 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from json_documents import checked
 from stand_in import write_answering_nix, write_program
-from storewarden.locks import Around, look_at_locks
-from storewarden.pointing import point
+from storewarden.explain.advice import advice
+from storewarden.explain.locks import Around, look_at_locks
+from storewarden.explain.pointing import point
+from storewarden.explain.story import Story, tell
+from storewarden.report.story_json import stories_json
 from storewarden.store.entries import open_directory
 from storewarden.store.store import Store
 from storewarden.store.validity import Nix
-from storewarden.story import Story, tell
 from storewarden.throwaway import ThrowawayStore
 
 
@@ -46,4 +49,7 @@ def around(place: ThrowawayStore | Store) -> Iterator[Around]:
 def story_of(place: ThrowawayStore, nix: str, asked: str) -> Story:
     """The story of the entry that is asked for."""
     with around(place) as seen:
-        return tell(seen, nix_of(place, nix), point(asked, place.store_dir))
+        story = tell(seen, nix_of(place, nix), point(asked, place.store_dir))
+        told = [(story, advice(story))]
+        checked(stories_json(told, seen.store, story.notes), "explain")
+        return story

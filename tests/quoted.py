@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from storewarden.buildlog import BuildLog, Reading
+from storewarden.explain.buildlog import BuildLog, Reading
 from storewarden.store.paths import StoreDir
 
 STORE = StoreDir("/nix/store")

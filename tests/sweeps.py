@@ -23,6 +23,7 @@ needs_lock_table = pytest.mark.skipif(
 )
 BEST = Verdict.REMOVABLE if SEES_LOCKS else Verdict.CANDIDATE
 """The verdict on what nothing claims."""
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 _HOLD = """
 import fcntl, os, sys
@@ -31,6 +32,23 @@ fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 print("held", flush=True)
 sys.stdin.read()
 """
+
+
+def own_place(directory: str) -> ThrowawayStore:
+    """An empty throwaway store of whose build user no test that runs beside this one has a process.
+
+    As root that is another slot, with a free one after it, for each worker of pytest-xdist.
+    """
+    place = ThrowawayStore.create(directory)
+    if os.geteuid() == 0:
+        place.builder += 2 * host.PER_SLOT * (1 + _WORKER)
+    return place
+
+
+def user_lock(place: ThrowawayStore) -> str:
+    """The lock that Nix holds while that store's build user builds; below the state directory."""
+    slot = place.as_store().build_users.slot(place.builder)
+    return f"userpool/{place.builder}" if slot is None else f"userpool2/slot-{slot}"
 
 
 def found(swept: Sweep) -> dict[str, Finding]:

@@ -40,7 +40,7 @@ def test_it_removes_what_is_dead_and_keeps_what_is_alive(said: str) -> None:
 
 def test_it_shows_a_record_that_holds(said: str) -> None:
     records = len(re.findall(r"^ +\d+  \S+Z  (?:intent|result) ", said, re.MULTILINE))
-    assert f"{records} records in 1 file(s), all in order" in said
+    assert f"{records} records in 1 file, all in order" in said
 
 
 def test_it_is_safe_to_run_twice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

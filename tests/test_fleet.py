@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from programs import FLEET, promtool
-from storewarden.metrics import exposition
-from test_metrics import BUSY
+from service.test_metrics import BUSY
+from storewarden.service.metrics import exposition
 
 
 def text_of(name: str) -> str:

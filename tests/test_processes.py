@@ -6,10 +6,19 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
-from storewarden.processes import Running, _older, command_of, processes_of, running
+from storewarden.processes import (
+    Running,
+    _older,
+    command_of,
+    oldest_daemon,
+    processes_of,
+    running,
+)
 from sweeps import building_as
 
 
@@ -63,6 +72,8 @@ def test_what_is_not_there_has_no_command() -> None:
 def test_a_process_is_told_with_its_user_and_since_when_it_runs() -> None:
     with subprocess.Popen(["sleep", "300"]) as child:
         try:
+            while not psutil.Process(child.pid).cmdline():
+                time.sleep(0.01)  # the kernel has not given it its words yet
             seen = running(child.pid)
         finally:
             child.kill()
@@ -79,6 +90,8 @@ def test_a_worker_of_nix_daemon_names_the_process_that_it_works_for() -> None:
         words = ["nix-daemon", str(client.pid)]
         with subprocess.Popen(words, executable=shutil.which("sleep")) as worker:
             try:
+                while not psutil.Process(worker.pid).cmdline():
+                    time.sleep(0.01)
                 seen = running(worker.pid)
             finally:
                 worker.kill()
@@ -89,3 +102,16 @@ def test_a_worker_of_nix_daemon_names_the_process_that_it_works_for() -> None:
 def test_a_process_that_began_after_the_worker_is_not_its_client() -> None:
     assert _older(os.getpid(), time.time()) == command_of(os.getpid())
     assert _older(os.getpid(), 1000.0) is None
+
+
+def test_the_daemon_is_known_by_its_name_and_not_taken_for_its_workers(tmp_path: Path) -> None:
+    program = shutil.copy(shutil.which("sleep") or "sleep", tmp_path / "nix-daemon")
+    with subprocess.Popen(["nix-daemon", "infinity"], executable=program) as daemon:
+        began = psutil.Process(daemon.pid).create_time()
+        assert (oldest_daemon() or began + 1) <= began  # the machine may run an older one
+        daemon.kill()
+        os.waitid(os.P_PID, daemon.pid, os.WEXITED | os.WNOWAIT)
+        assert oldest_daemon() != began, "a zombie is none"
+    with subprocess.Popen(["nix-daemon", "60"], executable=program) as worker:
+        assert oldest_daemon() != psutil.Process(worker.pid).create_time()
+        worker.kill()

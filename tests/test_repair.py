@@ -195,8 +195,10 @@ def test_without_a_helper_the_way_without_it_is_named(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(f"{tmp_path}/gone.sock")
     for name in ("absent.sock", "gone.sock", "file", "x" * 200):
-        with pytest.raises(HelperUnavailableError, match="sudo storewarden scan --yes"):
+        with pytest.raises(HelperUnavailableError, match=r"sudo storewarden scan --yes$"):
             list(remove_through(f"{tmp_path}/{name}")([request()]))
+        with pytest.raises(HelperUnavailableError, match=r"any sandbox: by hand$"):
+            list(remove_through(f"{tmp_path}/{name}", by_hand="by hand")([request()]))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may connect to every socket")

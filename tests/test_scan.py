@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from storewarden.copyable import ThisStore, repair_path
 from storewarden.scan import sweep
 from storewarden.store.derivers import Deriver
 from storewarden.store.entries import PRIVATE_PREFIX, EntryKind
@@ -112,8 +113,9 @@ def test_what_is_missing_on_disk_is_found_with_what_to_do(place: ThrowawayStore)
     missing = look_at(place)[path.base_name]
     assert (missing.kind, missing.entry) == (EntryKind.MISSING, None)
     assert missing.judgement.verdict is Verdict.KEEP
-    repair = f"nix-store --repair-path {place.path(path.base_name)}"
-    assert any(reason.endswith(repair) for reason in missing.judgement.reasons)
+    this = ThisStore(place.store_dir.path, place.state_dir)
+    repair = this.command(repair_path(place.path(path.base_name)))
+    assert f"to fetch or build it again: {repair}" in missing.judgement.reasons
 
 
 @pytest.mark.parametrize("name", STRANGE)

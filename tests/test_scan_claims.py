@@ -12,7 +12,7 @@ from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.store.store import Store
 from storewarden.store.verdict import Known, Verdict
 from storewarden.throwaway import ThrowawayStore
-from sweeps import BEST, building_as, holding, look_at, needs_lock_table
+from sweeps import BEST, building_as, holding, look_at, needs_lock_table, user_lock
 
 
 @pytest.fixture
@@ -88,9 +88,7 @@ def test_a_lock_that_covers_a_kept_output_is_kept_with_it(
 @needs_lock_table
 @pytest.mark.usefixtures("derivation")
 def test_a_held_user_lock_keeps_what_that_user_left(place: ThrowawayStore) -> None:
-    users = place.as_store().build_users
-    own = place.builder in users.uids
-    name = f"userpool/{place.builder}" if own else f"userpool2/slot-{users.slot(place.builder)}"
+    name = user_lock(place)
     with holding(f"{place.state_dir}/{name}") as pid:
         assert_kept(place, f"{name} by process {pid}")
     with holding(f"{place.state_dir}/userpool/4321"):

@@ -14,7 +14,7 @@ from storewarden.store.entries import Entry, EntryKind, look, open_directory
 from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.store.verdict import Claim, Fact, Known
 from storewarden.throwaway import ThrowawayStore
-from sweeps import holding, needs_lock_table
+from sweeps import holding, needs_lock_table, user_lock
 
 Seen = tuple[Entry, Deriver]
 
@@ -61,7 +61,7 @@ def test_what_cannot_be_seen_is_unknown_for_every_claim_that_rests_on_it(
     place: ThrowawayStore, store_fd: int, stranded: Seen
 ) -> None:
     entry, _ = stranded
-    for name in ("gc.lock", f"userpool/{entry.uid}", _user_lock(place)):
+    for name in ("gc.lock", f"userpool/{entry.uid}", user_lock(place)):
         with open(f"{place.state_dir}/{name}", "wb"):
             pass
     blind = replace(
@@ -85,12 +85,6 @@ def test_a_uid_that_was_not_looked_for_is_unknown(
     entry, deriver = stranded
     other = replace(entry, uid=entry.uid + 1)
     assert facts(around(place, store_fd), (other, deriver))[Claim.PROCESS] is Known.UNKNOWN
-
-
-def _user_lock(place: ThrowawayStore) -> str:
-    users = place.as_store().build_users
-    slot = users.slot(place.builder)
-    return f"userpool/{place.builder}" if slot is None else f"userpool2/slot-{slot}"
 
 
 @needs_lock_table
@@ -149,6 +143,7 @@ def test_the_age_counts_from_the_last_change_and_a_future_one_is_too_young(
         Claim.TOO_YOUNG
     ]
     assert fact.known is known
+    assert ("sudo touch -h" in fact.detail) == (since < 0)
 
 
 def test_what_others_may_write_to_is_shared_unless_its_derivation_is_known(

@@ -80,7 +80,7 @@ def _lines(path: str) -> Iterator[tuple[str, bytes]]:
                     yield f"{name} line {number}", line
         except OSError as cause:
             reason = os.strerror(cause.errno or 0).lower()
-            advice = "; try: sudo storewarden audit …" if os.geteuid() else ""
+            advice = "; try: sudo storewarden audit show" if os.geteuid() else ""
             raise AuditUnavailableError(
                 f"cannot read the audit log {name}: {reason}{advice}"
             ) from cause

@@ -4,25 +4,33 @@
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from storewarden import auditlog, report
+from storewarden import auditlog
 from storewarden.helper import engine
 from storewarden.repair import repair, requests_for
+from storewarden.report.audit import record_line, verification_lines
+from storewarden.report.sweep import outcome_line, sweep_lines
 from storewarden.scan import sweep
 from storewarden.store.paths import StorePath, output_lock
 from storewarden.store.wire import Status
+from storewarden.style import PLAIN, Mark, Style
 from storewarden.throwaway import ThrowawayStore
 
+_INTRODUCTION = (
+    "A throwaway store in {}: real directories, a real database, and one lock that is really held."
+    " There is no Nix here, so its database is asked in its place."
+)
 Say = Callable[[str], None]
 
 
-def demo(say: Say) -> int:
+def demo(say: Say, style: Style = PLAIN) -> int:
     """Show find, prove, remove and record, in a store that is gone afterwards; 0 if all held."""
     with tempfile.TemporaryDirectory(prefix="storewarden-demo-") as directory:
         place = ThrowawayStore.create(directory)
         try:
             alive = _fill(place)
-            return _show(place, alive, f"{directory}/log/audit.jsonl", say)
+            return _show(place, alive, f"{directory}/log/audit.jsonl", _Stage(say, style))
         finally:
             place.close()
 
@@ -48,15 +56,27 @@ def _fill(place: ThrowawayStore) -> StorePath:
     return alive
 
 
-def _show(place: ThrowawayStore, alive: StorePath, log: str, say: Say) -> int:
-    store = place.as_store()
-    say(f"A throwaway store in {place.store_dir.path}: real directories, a real database, and one")
-    say("lock that is really held. There is no Nix here, so its database is asked in its place.\n")
-    say("$ storewarden scan --dry-run")
-    found = sweep(store)
-    for line in report.sweep_lines(found, store):
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Where it is shown, and how."""
+
+    say: Say
+    style: Style
+
+    def command(self, words: str) -> None:
+        """A command as it would be typed."""
+        self.say(f"\n$ {self.style.mark(Mark.NAME, words)}")
+
+
+def _show(place: ThrowawayStore, alive: StorePath, log: str, stage: _Stage) -> int:
+    store, say, style = place.as_store(), stage.say, stage.style
+    for line in style.wrapped("", _INTRODUCTION.format(place.store_dir.path), ""):
         say(line)
-    say("\n$ sudo storewarden scan --yes")
+    stage.command("storewarden scan --dry-run")
+    found = sweep(store)
+    for line in sweep_lines(found, store, style=style):
+        say(line)
+    stage.command("sudo storewarden scan --yes")
     requester = engine.Requester(os.getuid(), os.getpid(), "by the demo")
     outcomes = list(
         repair(
@@ -66,13 +86,13 @@ def _show(place: ThrowawayStore, alive: StorePath, log: str, say: Say) -> int:
         )
     )
     for outcome in outcomes:
-        say(report.outcome_line(outcome, store.store_dir))
-    say("\n$ storewarden audit show")
+        say(outcome_line(outcome, store.store_dir, style))
+    stage.command("storewarden audit show")
     for record in auditlog.read_records(log):
-        say(report.record_line(record))
-    say("\n$ storewarden audit verify")
+        say(record_line(record, style))
+    stage.command("storewarden audit verify")
     verified = auditlog.verify(log)
-    for line in report.verification_lines(verified):
+    for line in verification_lines(verified, style):
         say(line)
     left = sweep(store).findings
     # Where no lock can be seen (no /proc/locks, as under gVisor) a sweep doubts what is alive.

@@ -4,11 +4,13 @@
 import os
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
 
 _LONG = 72
+_DAEMON = "nix-daemon"
 _WORKER = re.compile(r"(?:\S*/)?nix-daemon ([1-9][0-9]*)")
 """nix-daemon.cc puts the pid of its client into a worker's first argument (2.3 to 2.36)."""
 
@@ -48,6 +50,16 @@ def processes_of(uids: Collection[int]) -> list[int] | None:
                 found.append(process.pid)
     except (psutil.Error, OSError):
         return None
+    return found
+
+
+def children_of_this_process(uids: Collection[int]) -> list[int]:
+    """Pids of our own children, and theirs, that run as one of those uids now."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if child.uids().effective in uids:
+                found.append(child.pid)
     return found
 
 
@@ -94,6 +106,25 @@ def began(pid: int) -> float | None:
         return float("inf")
     except (psutil.Error, OSError):
         return None
+
+
+def oldest_daemon() -> float | None:
+    """When the longest-running nix-daemon began (Unix time); None if none is seen.
+
+    Not its workers, which live on where it is restarted, nor one that has ended.
+    """
+    times = []
+    try:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.name() != _DAEMON or process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                command = command_of(process.pid)
+                if command is not None and _WORKER.match(command) is None:
+                    times.append(process.create_time())
+    except OSError:
+        return None
+    return min(times, default=None)
 
 
 def _visible(pid: int) -> bool:

@@ -5,9 +5,10 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+from storewarden.copyable import REMOVE
 from storewarden.findings import Finding
 from storewarden.store.entries import EntryKind
-from storewarden.store.errors import BadMessageError, StoreUnreadableError, StorewardenError
+from storewarden.store.errors import BadMessageError, StoreUnreadableError, UnavailableError
 from storewarden.store.verdict import REMOVED_BY_DEFAULT, Verdict
 from storewarden.store.wire import (
     MAX_REPLY,
@@ -25,7 +26,7 @@ _REPLY_SECONDS = 600.0
 """Between two lines of a reply: a large tree takes its time to purge."""
 
 
-class HelperUnavailableError(StorewardenError):
+class HelperUnavailableError(UnavailableError):
     """The helper cannot be reached, or does not take requests from this user."""
 
 
@@ -57,8 +58,10 @@ def repair(
         yield from remove(batch)
 
 
-def remove_through(socket_path: str, waiting: Callable[[], None] = lambda: None) -> Remove:
-    """The `Remove` that asks the helper which listens there.
+def remove_through(
+    socket_path: str, waiting: Callable[[], None] = lambda: None, by_hand: str = REMOVE
+) -> Remove:
+    """The `Remove` that asks the helper which listens there; `by_hand` is what removes without it.
 
     `waiting` is called about every second while the helper works; what it raises goes through,
     and the helper ends by itself what it has begun.
@@ -75,7 +78,7 @@ def remove_through(socket_path: str, waiting: Callable[[], None] = lambda: None)
                 reason = (cause.strerror or str(cause)).lower()
                 raise HelperUnavailableError(
                     f"the helper at {socket_path} cannot be reached: {reason};"
-                    " to remove without it, outside of any sandbox: sudo storewarden scan --yes"
+                    f" to remove without it, outside of any sandbox: {by_hand}"
                 ) from cause
 
     return remove

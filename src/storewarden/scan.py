@@ -10,6 +10,7 @@ import pwd
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from storewarden.copyable import ThisStore, repair_path
 from storewarden.findings import Finding, Sweep
 from storewarden.limits import limits
 from storewarden.sight import Sight, look_around
@@ -165,10 +166,8 @@ def locked_by(store_fd: int, base_name: str) -> Deriver | None:
 
 def _missing(store: Store, name: str) -> Finding:
     path = store.store_dir.join(name)
-    reasons = (
-        REPORT_ONLY[EntryKind.MISSING],
-        f"to fetch or build it again: sudo nix-store --repair-path {path}",
-    )
+    repair = ThisStore(store.store_dir.path, store.state_dir).command(repair_path(path))
+    reasons = (REPORT_ONLY[EntryKind.MISSING], f"to fetch or build it again: {repair}")
     return Finding(name, EntryKind.MISSING, Judgement(Verdict.KEEP, reasons))
 
 

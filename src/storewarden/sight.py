@@ -2,6 +2,7 @@
 """What an ordinary user can see of the claims on entries, looked at once for a sweep."""
 
 import os
+import shlex
 import stat
 import time
 from collections.abc import Collection, Container, Mapping
@@ -156,7 +157,13 @@ class Sight:
         age = self.now - entry.ctime
         if age >= self.store.min_age:
             return NO
-        return Fact(Known.YES, f"{max(0.0, age):.0f} s ago, {self.store.min_age:.0f} s are wanted")
+        wanted = f"{self.store.min_age:.0f} s are wanted"
+        if age >= 0:
+            return Fact(Known.YES, f"{age:.0f} s ago, {wanted}")
+        place = shlex.quote(self.store.store_dir.join(entry.base_name))
+        cure = f"if the clock is right now: sudo touch -h {place}"
+        year = time.gmtime(entry.ctime).tm_year
+        return Fact(Known.YES, f"by the clock in {year}, in the future; {cure}")
 
     def _mount(self, entry: Entry) -> Fact:
         if self.mounts is None:

@@ -9,14 +9,13 @@ import fcntl
 import hashlib
 import os
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Self
 
-import psutil
-
 from storewarden import host
+from storewarden.processes import children_of_this_process
 from storewarden.store.database import connect, registered
 from storewarden.store.entries import BuildUsers
 from storewarden.store.errors import StoreUnreadableError
@@ -162,12 +161,3 @@ class ThrowawayStore:
             for name in names:
                 os.lchown(f"{directory}/{name}", self.builder, self.builder)
             os.lchown(directory, self.builder, self.builder)
-
-
-def children_of_this_process(uids: Collection[int]) -> list[int] | None:
-    """Pids of our own children with those uids: nobody else can build in a throwaway store."""
-    return [
-        child.pid
-        for child in psutil.Process().children(recursive=True)
-        if child.uids().effective in uids
-    ]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from json_documents import checked_records
 from storewarden import auditlog
 from storewarden.helper.engine import Requester, remove
 from storewarden.store.entries import classify, entry_of
@@ -84,13 +85,20 @@ def at(step: str, act: Callable[[], object]) -> Callable[[str], None]:
 
 def records(place: ThrowawayStore, *actions: str) -> list[auditlog.Record]:
     """The whole audit records with one of these actions (all, if none is named)."""
-    found = auditlog.read_records(log_of(place))
+    found = list(auditlog.read_records(log_of(place)))
+    checked_records([record for record in found if record["action"] != "note"])  # a test's own
     return [record for record in found if not actions or record["action"] in actions]
 
 
 def audit_is_whole(place: ThrowawayStore) -> bool:
-    """Whether the chain holds and every intent has its result."""
-    verified = auditlog.verify(log_of(place))
+    """Whether the chain of its log holds and every intent has its result."""
+    return log_is_whole(log_of(place))
+
+
+def log_is_whole(path: str) -> bool:
+    """Whether the chain in that audit log holds and every intent has its result."""
+    verified = auditlog.verify(path)
+    checked_records(list(auditlog.read_records(path)))
     return not verified.problem and not verified.open_intents
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from json_documents import checked_records
 from storewarden.auditlog import read_records, verify
 from storewarden.helper.audit import AuditLog
 from storewarden.helper.auditfile import open_log
@@ -72,7 +73,9 @@ def test_a_torn_record_whose_newline_was_mended_before_another_crash(path: str) 
     content = whole_log(path)
     write(path, content[:-10] + b"\n")
     assert load(path).seq == 3
-    assert [record["action"] for record in read_records(path)][-1] == "recovered"
+    last = list(read_records(path))[-1]
+    assert last["action"] == "recovered"
+    checked_records([last])
     assert verify(path).problem == ""
 
 

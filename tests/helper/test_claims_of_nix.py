@@ -82,8 +82,6 @@ def test_a_symbolic_link_as_the_collectors_lock_is_unknown(
     ("uid", "name"),
     [
         (30001, "userpool/30001"),
-        (30002, "userpool/30002"),
-        (host.FIRST_ALLOCATED - 1, f"userpool/{host.FIRST_ALLOCATED - 1}"),
         (host.FIRST_ALLOCATED, "userpool2/slot-0"),
         (host.FIRST_ALLOCATED + 7, f"userpool/{host.FIRST_ALLOCATED + 7}"),
         (host.FIRST_ALLOCATED + host.PER_SLOT - 1, "userpool2/slot-0"),
@@ -91,10 +89,6 @@ def test_a_symbolic_link_as_the_collectors_lock_is_unknown(
         (
             host.FIRST_ALLOCATED + host.ALLOCATED - 1,
             f"userpool2/slot-{host.ALLOCATED // host.PER_SLOT - 1}",
-        ),
-        (
-            host.FIRST_ALLOCATED + host.ALLOCATED,
-            f"userpool/{host.FIRST_ALLOCATED + host.ALLOCATED}",
         ),
     ],
 )
@@ -108,6 +102,21 @@ def test_a_build_users_lock_is_the_one_that_nix_takes(
     assert not can_be_locked(path, fcntl.LOCK_SH)
     locks.close()
     assert can_be_locked(path)
+
+
+@pytest.mark.parametrize(
+    "uid", [30002, host.FIRST_ALLOCATED - 1, host.FIRST_ALLOCATED + host.ALLOCATED]
+)
+def test_a_user_who_builds_no_more_has_a_lock_unless_nix_may_have_allocated_it(
+    uid: int, place: ThrowawayStore, locks: ExitStack
+) -> None:
+    said = hold_user(locks, place.state_dir, uid, USERS)
+    assert said == Fact(
+        Known.UNKNOWN, f"uid {uid} may be one that Nix allocates, by another start-id"
+    )
+    os.rmdir(f"{place.state_dir}/userpool2")
+    assert hold_user(locks, place.state_dir, uid, USERS) == NO
+    assert not can_be_locked(f"{place.state_dir}/userpool/{uid}")
 
 
 def test_the_lock_of_another_build_user_does_not_matter(

@@ -21,6 +21,7 @@ from helper.child import traced
 from helper.trees import left_private, spread
 from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.throwaway import ThrowawayStore
+from sweeps import user_lock
 
 
 @pytest.fixture
@@ -84,9 +85,8 @@ def test_the_log_tells_who_asked_and_what_was_proved(
 def test_all_of_nixs_locks_are_held_while_it_is_taken_and_none_while_it_is_purged(
     place: ThrowawayStore, derivation: StorePath, scratch: StorePath
 ) -> None:
-    user = "userpool2/slot-0" if os.geteuid() == 0 else f"userpool/{place.builder}"
     locks = [place.path(path_lock(scratch)), place.path(output_lock(derivation, "out"))]
-    locks += [f"{place.state_dir}/{user}", f"{place.state_dir}/gc.lock"]
+    locks += [f"{place.state_dir}/{user_lock(place)}", f"{place.state_dir}/gc.lock"]
     seen: dict[str, list[bool]] = {}
 
     def look(step: str) -> None:

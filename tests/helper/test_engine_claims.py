@@ -16,6 +16,7 @@ from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.store.store import Store
 from storewarden.store.wire import Outcome
 from storewarden.throwaway import ThrowawayStore
+from sweeps import user_lock
 
 
 @pytest.fixture
@@ -71,6 +72,22 @@ def test_the_held_lock_of_a_derivation_that_is_gone_keeps_it(place: ThrowawaySto
         assert "is held" in claimed(place, path)
 
 
+@needs_root
+@pytest.mark.parametrize("which", ["its own", "its derivation's"])
+def test_a_lock_file_that_its_owner_could_exchange_keeps_it(
+    which: str, place: ThrowawayStore
+) -> None:
+    derivation = place.add_derivation("x")
+    path = place.strand(derivation)
+    lock = path_lock(path) if which == "its own" else output_lock(derivation, "out")
+    if which == "its own":
+        place.add_lock(lock)
+    os.chown(place.path(lock), place.builder, -1)
+    outcome = kept(place, path, alone(place))
+    assert f"({lock} is not an empty lock file of Nix's)" in outcome.reasons[0]
+    assert outcome.unproved
+
+
 def test_the_lock_of_another_output_does_not_keep_it(place: ThrowawayStore) -> None:
     derivation = place.add_derivation("x")
     path = place.strand(derivation)
@@ -80,7 +97,7 @@ def test_the_lock_of_another_output_does_not_keep_it(place: ThrowawayStore) -> N
 
 
 def test_its_build_users_lock_held_keeps_it(place: ThrowawayStore, scratch: StorePath) -> None:
-    name = "userpool2/slot-0" if os.geteuid() == 0 else f"userpool/{place.builder}"
+    name = user_lock(place)
     with held_by_another(f"{place.state_dir}/{name}"):
         assert f"({name} is held)" in claimed(place, scratch)
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from helper.bench import at, audit_is_whole, names, picture, records, run
+from helper.bench import at, audit_is_whole, held_by_another, names, picture, records, run
+from helper.child import needs_root
 from helper.trees import left_private, write
 from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.throwaway import ThrowawayStore
@@ -105,7 +106,44 @@ def test_what_cannot_be_put_back_is_overwritten_by_nothing(
     assert set(os.listdir(place.path(f"{private}/{scratch.base_name}"))) == before
     with open(place.path(scratch.base_name), encoding="utf-8") as file:
         assert file.read() == "the new one"
-    assert records(place, "result")[0]["status"] == "failed"
+    assert records(place, "result") == []
+    assert [one.status for one in run(place)] == ["removed"], "what is valid is there again"
+    assert audit_is_whole(place)
+
+
+@needs_root
+def test_what_nobody_looked_at_and_cannot_be_put_back_waits_for_its_name_to_be_free(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    path = place.path(scratch.base_name)
+
+    def exchange() -> None:
+        os.rename(path, f"{place.state_dir}/away")
+        os.mkdir(path)
+        write(f"{path}/never looked at")
+        os.chown(path, place.builder + 1, -1)
+
+    def meanwhile(step: str) -> None:
+        if step == "intended":
+            exchange()
+        elif step == "taken":
+            os.mkdir(path)
+
+    run(place, scratch.base_name, checkpoint=meanwhile)
+    for _ in range(2):
+        (outcome,) = run(place)
+        assert (outcome.status, "it may be wanted, but stays" in outcome.reasons[0]) == (
+            "failed",
+            True,
+        )
+    os.rmdir(path)
+    with held_by_another(place.path(path_lock(scratch))):
+        (outcome,) = run(place)
+        assert (outcome.status, "is held" in outcome.reasons[0]) == ("failed", True)
+    (outcome,) = run(place)
+    assert (outcome.status, os.listdir(path)) == ("kept", ["never looked at"])
+    assert not left_private(place)
+    assert audit_is_whole(place)
 
 
 def test_what_changed_while_it_was_looked_at_stays(

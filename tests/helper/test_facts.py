@@ -121,7 +121,9 @@ def test_any_difference_to_what_was_seen_is_a_change(
     member: str, place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
 ) -> None:
     other = replace(entry, **{member: getattr(entry, member) - 1})
-    assert against(proof_of(place.as_store(), store_fd, seen, other)) is Claim.CHANGED
+    users = replace(place.as_store().build_users, uids=frozenset({entry.uid, entry.uid - 1}))
+    store = replace(place.as_store(), build_users=users)
+    assert against(proof_of(store, store_fd, seen, other)) is Claim.CHANGED
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,8 @@ def test_it_is_asked_for_the_processes_of_all_uids_of_a_slot(
         questions.append(uids)
         return [4711]
 
-    store = replace(place.as_store(), processes_of=answer)
+    users = replace(place.as_store().build_users, uids=frozenset({30001}))
+    store = replace(place.as_store(), processes_of=answer, build_users=users)
     proof = proof_of(store, store_fd, seen, replace(entry, uid=uid))
     assert against(proof) is Claim.PROCESS
     assert proof.facts[Claim.PROCESS] == Fact(Known.YES, "process 4711")

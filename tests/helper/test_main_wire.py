@@ -14,6 +14,7 @@ from helper.bench import log_of, names, request
 from helper.serving import CLIENT, Helper, line_for, serving, stale_lock
 from storewarden.store.wire import MAX_REQUEST
 from storewarden.throwaway import ThrowawayStore
+from sweeps import own_place
 
 NAME = f"{'0' * 32}-x.lock"
 ENTRY = {"name": NAME, "kind": "lock", "device": 1, "inode": 1}
@@ -73,7 +74,7 @@ def served() -> Iterator[tuple[ThrowawayStore, Helper]]:
     """One helper for all bad requests, as in life."""
     with tempfile.TemporaryDirectory(prefix="sw-") as directory:
         os.chmod(directory, 0o711)  # noqa: S103 - clients are other users
-        place = ThrowawayStore.create(directory)
+        place = own_place(directory)
         place.add_valid("valid")
         os.mkdir(f"{directory}/log", 0o700)
         with serving(place) as helper:

@@ -11,6 +11,7 @@ from helper.child import in_child, kill_self_after, killed, mount, needs_root, t
 from helper.trees import dig, left_private, spread, take_and_purge, taken, write
 from storewarden.helper.private import old_private
 from storewarden.helper.removal import Purged, purge
+from storewarden.helper.resume import purged_outcome
 from storewarden.store.entries import open_directory
 from storewarden.throwaway import ThrowawayStore
 
@@ -130,6 +131,23 @@ def _die_again(place: ThrowawayStore) -> None:
     go_on_purging(place)
 
 
+def test_a_purge_that_takes_too_long_leaves_the_rest_to_the_next_run(
+    place: ThrowawayStore,
+) -> None:
+    spread(f"{place.path(NAME)}/wide", 20, 10)
+    with taken(place, NAME) as private:
+        late = purge(private, seconds=0.0)
+    told = purged_outcome(NAME, late)
+    assert (told.status, told.reasons) == (
+        "partial",
+        ("it takes long, the next run goes on with it",),
+    )
+    purged = go_on_purging(place)
+    assert purged_outcome(NAME, purged).status == "removed"
+    assert late.files + purged.files == 200
+    assert not left_private(place)
+
+
 @needs_root
 def test_a_mount_inside_is_not_crossed(place: ThrowawayStore) -> None:
     victim = f"{place.state_dir}/victim"
@@ -160,6 +178,25 @@ def test_a_mount_inside_is_not_crossed(place: ThrowawayStore) -> None:
     # The mounts were that process's own: without them the rest can go.
     assert go_on_purging(place).failures == 0
     assert sorted(os.listdir(victim)) == ["0", "1"]
+    assert not left_private(place)
+
+
+@needs_root
+def test_all_but_what_cannot_go_goes_however_deep_it_lies(place: ThrowawayStore) -> None:
+    os.makedirs(f"{place.path(NAME)}/0-mount")
+    deep = f"{place.path(NAME)}/" + "d/" * 40
+    os.makedirs(deep)
+    write(f"{deep}/file")
+
+    def beside_a_mount() -> list[int]:
+        take_own_mounts()
+        mount("-t", "tmpfs", "none", f"{place.path(NAME)}/0-mount")
+        purged = take_and_purge(place, NAME)
+        return [purged.files, purged.directories, purged.failures]
+
+    # What is left is the mount and the directory that it is in.
+    assert in_child(beside_a_mount) == [1, 40, 2]
+    assert go_on_purging(place).directories == 2
     assert not left_private(place)
 
 

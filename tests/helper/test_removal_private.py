@@ -9,7 +9,7 @@ from helper.bench import held_by_another, picture
 from helper.child import needs_root
 from helper.trees import left_private, take_and_purge, taken, write
 from storewarden.helper.private import new_private, old_private
-from storewarden.helper.removal import put_back, remove_from_store
+from storewarden.helper.removal import purge, put_back, remove_from_store
 from storewarden.store.entries import PRIVATE_PREFIX, open_directory
 from storewarden.throwaway import ThrowawayStore
 
@@ -38,6 +38,19 @@ def test_a_private_directory_is_nobody_elses(place: ThrowawayStore, store_fd: in
         assert (found.st_mode & 0o7777, found.st_uid) == (0o700, os.geteuid())
         with old_private(store_fd, private.name) as second:
             assert second is None
+    assert not left_private(place)
+
+
+def test_a_store_that_hands_down_its_group_hinders_nothing(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    os.chmod(place.store_dir.path, 0o3775)  # noqa: S103 - so, but for one bit, is Nix's own
+    write(place.path(NAME))
+    with taken(place, NAME) as private:
+        assert os.stat(place.path(private.name)).st_mode & 0o7777 == 0o2700
+    with old_private(store_fd, private.name) as again:
+        assert again is not None
+        assert purge(again).files == 1
     assert not left_private(place)
 
 

@@ -14,12 +14,18 @@ from real.rig import Rig, nix_version
 
 _SPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
 # systemd refuses to run where /sys/fs/cgroup is the old hierarchy (from version 258 on), so it is
-# mounted anew, for this container alone. A control group of its own lets several run at once.
+# mounted anew, for this container alone. A control group of its own lets several run at once, and
+# tells what is left of tests that were killed: that ends first. (Not by cgroup.kill: after it, what
+# systemd starts from a group that stays in one that is new is killed at once, on Linux 6.18.)
 _BOOT = r"""
 if [ "$(stat -fc %T /sys/fs/cgroup)" != cgroup2fs ]; then
     umount -R -l /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
 fi
+while grep -qs 'populated 1' "/sys/fs/cgroup/$1/cgroup.events"; do
+    find "/sys/fs/cgroup/$1" -name cgroup.procs -exec cat {} + | xargs -r kill -KILL || true
+    sleep 0.1
+done
 mkdir -p "/sys/fs/cgroup/$1"
 echo $$ > "/sys/fs/cgroup/$1/cgroup.procs"
 exec systemd-nspawn --quiet --boot --register=no --keep-unit --machine="$1" --directory="$2" \
@@ -32,7 +38,7 @@ def boot(suite: str, base: str) -> Rig:
     """Boot that root with `base` bound into it; returns when systemd has come up."""
     where = root(suite)
     words = [_group(suite), where, base, CHECKOUT]
-    # The container dies with nspawn, and that with us: nothing outlives the tests.
+    # nspawn dies with us. Its container does not when we are killed: the next boot ends it.
     private = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=private"]
     with open(f"{base}.console", "wb") as console:
         nspawn = subprocess.Popen(

@@ -13,14 +13,15 @@ OF_A_LOCK = STEPS[:3]
 # argv: audit log, step, what to do there, path.
 _PROGRAM = """
 import os, signal, sys
-from storewarden import arguments, cli, opening
+from storewarden import cli, opening
+from storewarden.commands.options import config_of
 from storewarden.helper import engine
 from storewarden.repair import requests_for
 from storewarden.scan import sweep
 
 log, wanted, how, path = sys.argv[1:]
-asked = arguments.parser().parse_args(["scan", "--yes", "--min-age", "0", "--audit-log", log])
-store = opening.open_store(cli._config(asked))
+asked = cli.parser().parse_args(["scan", "--yes", "--min-age", "0", "--audit-log", log])
+store = opening.open_store(config_of(asked))
 found = [f for f in sweep(store).findings if store.store_dir.join(f.base_name) == path]
 
 def checkpoint(step):
@@ -53,5 +54,6 @@ def stopped_at(rig: Rig, step: str, path: str) -> Iterator[None]:
 
 
 def _words(rig: Rig, step: str, how: str, path: str) -> list[str]:
-    path_of = ["env", f"PYTHONPATH={rig.namespace.sources}", "PYTHONDONTWRITEBYTECODE=1"]
-    return [*path_of, rig.python, "-c", _PROGRAM, audit_log(rig), step, how, path]
+    ours = ns.environment(rig.namespace, "root")
+    path_of = [f"{name}={ours[name]}" for name in ("PYTHONPATH", "PYTHONPYCACHEPREFIX")]
+    return ["env", *path_of, rig.python, "-c", _PROGRAM, audit_log(rig), step, how, path]

@@ -8,6 +8,7 @@ looks at the store is the same there as here.
 import contextlib
 import fcntl
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ def power_cut(machine: Machine) -> Rig:
 def reset(machine: Machine) -> Rig:
     """An empty store, none of the processes of before, and a daemon that answers."""
     rig = machine.rig
+    # Killed first: nix-daemon does not end by SIGTERM when that comes just before it waits for the
+    # next client (`daemonLoop` asks before `accept`, not during it: src/nix/unix/daemon.cc, 2.26).
+    ns.kill(rig.namespace, SIGKILL, *_ours(rig))
     control(rig, "stop", "nix-daemon.socket", "nix-daemon.service")
     ns.kill(rig.namespace, SIGKILL, *_ours(rig))
     ns.reap(rig.namespace)
@@ -93,11 +97,12 @@ def start_nix(rig: Rig) -> None:
 def control(rig: Rig, *words: str) -> str:
     """`systemctl WORDS`, which must succeed."""
     done = ns.run(rig.namespace, ["systemctl", *words])
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, (words, done.returncode, done.stdout, done.stderr)
     return done.stdout
 
 
 def _furnish(base: str) -> None:
+    shutil.rmtree(f"{base}/pycache", ignore_errors=True)  # of what was tested here before
     os.chmod(base, 0o755)  # noqa: S103 - ordinary users run things in it
     for place in (*PLACES, "source/src", "source/tests"):
         os.makedirs(f"{base}/{place}", exist_ok=True)

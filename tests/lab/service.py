@@ -44,7 +44,7 @@ def run(rig: Rig, words: list[str], user: str = "root") -> Done:
     """Run it as a person would: with none of the tests' own settings for Python."""
     return ns.run(
         rig.namespace,
-        ["env", "-u", "PYTHONPATH", "-u", "PYTHONDONTWRITEBYTECODE", *words],
+        ["env", "-u", "PYTHONPATH", "-u", "PYTHONPYCACHEPREFIX", *words],
         user=user,
         seconds=120,
     )

@@ -53,6 +53,7 @@ def test_a_removal_racing_the_next_build_of_the_same_derivation_a_hundred_times(
     # Real races: each side was first now and then.
     assert any(race.won for race in races), races
     assert any(race.lost for race in races), races
+    assert warden(rig, "audit", "verify").returncode == 0
     log = records(rig)
     intents = {one["seq"] for one in log if one["action"] == "intent"}
     assert intents == {one["op"] for one in log if one["action"] == "result"}
@@ -117,4 +118,3 @@ def repair_and_build(rig: Rig, names: list[str], script: str) -> None:
     words = jobs.build_words(rig, names, script)
     done = ns.run(rig.namespace, words, user=rig.user)
     assert done.returncode == 0, done.stderr
-    assert warden(rig, "audit", "verify").returncode == 0

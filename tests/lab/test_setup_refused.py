@@ -68,12 +68,8 @@ def test_nobody_but_the_watchers_user_reaches_the_helper(rig: Rig, python: str) 
 def test_killed_in_the_middle_the_next_run_completes_it(rig: Rig, python: str) -> None:
     log = f"{rig.base}/logs/setup"
     words = ["env", "-u", "PYTHONPATH", python, "-m", "storewarden", "setup"]
-    steps = [
-        "write   /etc/storewarden/config.toml",
-        "run     systemd-sysusers",
-        "run     systemctl e",
-    ]
-    for step in (*steps, "run     systemctl restart"):
+    steps = ["write   /etc/storewarden/config.toml", "run     systemd-sysusers"]
+    for step in (*steps, "run     systemctl e", "run     systemctl restart"):
         child = ns.start(rig.namespace, words, log=log)
         ns.wait_until(lambda step=step: step in ns.read(log), step)  # type: ignore[misc]
         ns.kill(rig.namespace, SIGKILL, child.pid)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Nix set up in other ways: users allocated at need, and stores of a single user."""
 
-import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from signal import SIGINT
 
 import pytest
 
+from json_documents import checked
 from lab import jobs
 from lab.machine import Machine, control, start_nix
 from real import namespace as ns
@@ -92,7 +92,7 @@ def assert_reported_and_left_alone(
 ) -> None:
     before = picture(store)
     done = run_scan(rig, words, user)
-    report = json.loads(done.stdout)
+    report = checked(done.stdout, "scan")
     found = finding(report, out)
     assert found["verdict"] == "keep"
     assert found["reasons"]

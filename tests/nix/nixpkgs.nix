@@ -57,6 +57,8 @@ let
     parsed.kernel.name = if lib.hasSuffix "linux" system then "linux" else "darwin";
   };
 
+  inherit ((lib.importTOML ../../pyproject.toml).tool.hatch.build.targets) wheel;
+
   # Copies what the wheel has, and runs the package's own phases, in nixpkgs' order.
   buildPythonApplication =
     package:
@@ -70,7 +72,9 @@ let
       mkdir -p "$library"
       cp -r src/storewarden "$library"
       cp -r systemd launchd "$library/storewarden"
-      ${package.postInstall}
+      ${lib.concatStrings (
+        lib.mapAttrsToList (from: to: "install -D -m 644 ${from} $out/${to}\n") wheel.shared-data
+      )}
       ${package.postFixup}
       ${lib.optionalString (package.withChecks or false) package.checkPhase}
     '')
@@ -85,12 +89,15 @@ let
     of [
       "hatchling"
       "hypothesis"
+      "markdown-it-py"
+      "jsonschema"
       "prometheus-client"
       "psutil"
       "pytest"
       "pytest-randomly"
       "pytest-timeout"
       "sdnotify"
+      "shtab"
       "structlog"
       "watchdog"
     ]
@@ -125,7 +132,6 @@ let
       ln -s /usr/bin/nix /usr/bin/nix-store "$out/bin"
     '';
     util-linux = "/usr";
-    installShellFiles = "/usr";
     gnumake = "/usr";
     mypy = "/usr";
     ruff = "/usr";

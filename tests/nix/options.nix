@@ -36,12 +36,30 @@ in
           apply = package: if config.nix.enable then package else throw "nix.package, but no nix.enable";
         };
         nix.settings = anything;
+        nix.daemonUser = lib.mkOption {
+          type = types.str;
+          default = "root";
+        };
       };
     };
 
   nixos = {
     options = {
-      fileSystems = anything;
+      fileSystems = lib.mkOption {
+        default = { };
+        type = types.attrsOf (
+          types.submodule (
+            { name, ... }:
+            {
+              freeformType = types.attrsOf types.anything;
+              options.mountPoint = lib.mkOption {
+                type = types.str;
+                default = name;
+              };
+            }
+          )
+        );
+      };
       systemd.packages = listOf types.package;
       systemd.services = lib.mkOption {
         default = { };
@@ -53,36 +71,54 @@ in
         );
       };
       systemd.sockets = anything;
-      users = anything;
+      users.groups = anything;
+      users.users = lib.mkOption {
+        default = { };
+        type = types.attrsOf (
+          types.submodule {
+            freeformType = types.attrsOf types.anything;
+            options.extraGroups = listOf types.str;
+          }
+        );
+      };
     };
   };
 
-  darwin = {
-    options = {
-      system.primaryUser = lib.mkOption {
-        type = types.nullOr types.str;
-        default = null;
-      };
-      system.requiresPrimaryUser = listOf types.str;
-    }
-    // (
-      if nix-darwin == null then
-        {
-          launchd = lib.mkOption {
-            default = { };
-            type = types.submodule {
-              options.daemons = anything;
-              options.user.agents = anything;
+  darwin =
+    { config, ... }:
+    {
+      options = {
+        system.primaryUser = lib.mkOption {
+          type = types.nullOr types.str;
+          default = null;
+        };
+        # Of the same text as modules/system/primary-user.nix has there.
+        system.primaryUserHome = lib.mkOption {
+          type = types.str;
+          default =
+            config.users.users.${config.system.primaryUser}.home or "/Users/${config.system.primaryUser}";
+        };
+        users.users = anything;
+        system.requiresPrimaryUser = listOf types.str;
+      }
+      // (
+        if nix-darwin == null then
+          {
+            launchd = lib.mkOption {
+              default = { };
+              type = types.submodule {
+                options.daemons = anything;
+                options.user.agents = anything;
+              };
             };
-          };
-        }
-      else
-        {
-          environment.launchAgents = anything;
-          environment.launchDaemons = anything;
-          environment.userLaunchAgents = anything;
-        }
-    );
-    imports = lib.optional (nix-darwin != null) (nix-darwin + "/modules/launchd");
-  };
+          }
+        else
+          {
+            environment.launchAgents = anything;
+            environment.launchDaemons = anything;
+            environment.userLaunchAgents = anything;
+          }
+      );
+      imports = lib.optional (nix-darwin != null) (nix-darwin + "/modules/launchd");
+    };
 }

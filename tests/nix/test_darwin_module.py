@@ -58,6 +58,15 @@ def test_the_watcher_finds_the_helper_and_a_place_of_its_own(nix: Nix) -> None:
     assert settings["runtime-dir"] == "/Users/alice/Library/Caches/storewarden"
 
 
+def test_the_watchers_places_are_in_the_home_that_the_user_has(nix: Nix) -> None:
+    elsewhere = 'users.users.alice.home = "/Volumes/home/alice";'
+    told = words(nix, f"{{ {ALICE} {elsewhere} }}")
+    settings = nix.value(*told, "-A", "darwin.settings")
+    assert settings["runtime-dir"] == "/Volumes/home/alice/Library/Caches/storewarden"
+    log = plists(nix, elsewhere)[AGENT]["StandardErrorPath"]
+    assert log == "/Volumes/home/alice/Library/Logs/storewarden.log"
+
+
 def test_where_determinate_has_nix_the_usual_places_are_asked(nix: Nix) -> None:
     assert "--nix" not in plists(nix, "nix.enable = false;")[DAEMON]["ProgramArguments"]
 

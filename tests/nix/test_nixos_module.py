@@ -83,14 +83,32 @@ def test_a_store_of_its_own_is_remounted_for_the_helper(nix: Nix) -> None:
     assert value(nix, "", "storeAccess") == "bind"
     assert value(nix, OWN_STORE, "storeAccess") == "remount"
     said = refusal(nix, f'{OWN_STORE} services.storewarden.storeAccess = "bind";')
-    assert 'services.storewarden.storeAccess is "bind", but fileSystems has "/nix/store"' in said
+    assert 'services.storewarden.storeAccess is "bind", but fileSystems mounts /nix/store' in said
+    by_another_name = 'fileSystems.store = { mountPoint = "/nix/store"; fsType = "zfs"; };'
+    assert value(nix, by_another_name, "storeAccess") == "remount"
 
 
 def test_a_watcher_who_may_not_ask_nix_is_refused_with_the_cure(nix: Nix) -> None:
     said = refusal(nix, 'nix.settings.allowed-users = [ "@wheel" ];')
     assert 'Add it: nix.settings.allowed-users = [ "storewarden" ];' in said
-    allowed = 'nix.settings.allowed-users = [ "@wheel" "storewarden" ];'
-    assert value(nix, allowed, "storeAccess") == "bind"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        'nix.settings.allowed-users = [ "@wheel" "storewarden" ];',
+        'nix.settings = { allowed-users = [ "@wheel" ]; trusted-users = [ "storewarden" ]; };',
+        'nix.settings.allowed-users = [ "@a" ]; users.users.storewarden.extraGroups = [ "a" ];',
+    ],
+    ids=["by name", "as trusted", "by a group"],
+)
+def test_a_watcher_who_may_ask_nix_is_let_in(nix: Nix, settings: str) -> None:
+    assert value(nix, settings, "storeAccess") == "bind"
+
+
+def test_a_store_that_root_does_not_own_is_refused(nix: Nix) -> None:
+    said = refusal(nix, 'nix.daemonUser = "nix";')
+    assert "storewarden needs a store that root owns" in said
 
 
 def test_without_the_systems_nix_the_usual_places_are_asked(nix: Nix) -> None:
@@ -126,6 +144,7 @@ def test_the_watchers_user_stays_the_same(nix: Nix) -> None:
         "users": {
             "storewarden": {
                 "description": "Watches the Nix store",
+                "extraGroups": [],
                 "group": "storewarden",
                 "isSystemUser": True,
             }

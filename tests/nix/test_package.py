@@ -43,9 +43,17 @@ def test_setup_finds_the_units_that_came_with_it(package: str, tmp_path: str) ->
     assert os.path.exists(f"{tmp_path}/etc/systemd/system/storewarden.service")
 
 
-def test_man_pages_and_completions_are_left_out_as_long_as_there_are_none(package: str) -> None:
+def test_man_pages_and_completions_lie_where_they_are_looked_for(package: str) -> None:
     assert set(os.listdir(package)) == {"bin", "lib", "libexec", "share"}
-    assert os.listdir(f"{package}/share") == ["storewarden"]
+    for place in (
+        "man/man1/storewarden.1",
+        "man/man5/storewarden-config.5",
+        "man/man8/storewarden-helper.8",
+        "bash-completion/completions/storewarden",
+        "fish/vendor_completions.d/storewarden.fish",
+        "zsh/site-functions/_storewarden",
+    ):
+        assert os.path.exists(f"{package}/share/{place}")
 
 
 def test_what_is_left_out_of_its_tests_is_there() -> None:

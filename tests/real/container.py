@@ -31,7 +31,7 @@ cd root
 pivot_root . .
 umount -l .
 cd /
-export PYTHONPATH='{base}/source/src' PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH='{base}/source/src' PYTHONPYCACHEPREFIX='{base}/pycache'
 echo ready
 exec "$@"
 """

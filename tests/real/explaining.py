@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`storewarden explain` and `storewarden locks`, run in a rig, and what they say."""
 
-import json
-
+from json_documents import checked
 from real import namespace as ns
 from real.rig import Rig
 from real.warden import Report
@@ -41,6 +40,5 @@ def commands(told: Report) -> list[str]:
 def _said(rig: Rig, words: list[str], user: str) -> Report:
     done = ns.run(rig.namespace, [rig.python, "-m", "storewarden", *words], user=user)
     assert done.returncode == 0, done.stdout + done.stderr
-    document: Report = json.loads(done.stdout)
-    assert document["version"] == 1
+    document: Report = checked(done.stdout, *words)
     return document

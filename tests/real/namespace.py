@@ -64,7 +64,7 @@ def run(
     bounded = ["timeout", "--kill-after=1", str(seconds), *as_user(namespace, user), *command]
     return subprocess.run(
         [*namespace.enter, *bounded],
-        env=_environment(namespace, user),
+        env=environment(namespace, user),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -80,7 +80,7 @@ def start(namespace: Namespace, command: Sequence[str], *, log: str, user: str =
     with open(log, "wb") as file:
         process = subprocess.Popen(
             [*namespace.enter, "sh", "-c", 'echo $$ && exec "$@"', "sh", *exact],
-            env=_environment(namespace, user),
+            env=environment(namespace, user),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -147,7 +147,7 @@ def as_user(namespace: Namespace, user: str) -> list[str]:
     return ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--init-groups"]
 
 
-def _environment(namespace: Namespace, user: str) -> dict[str, str]:
+def environment(namespace: Namespace, user: str) -> dict[str, str]:
     """None of ours: a NIX_REMOTE or a PYTHONPATH of the developer's has no business inside."""
     return {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -155,7 +155,8 @@ def _environment(namespace: Namespace, user: str) -> dict[str, str]:
         "HOME": f"{namespace.base}/home/{user}",
         "TMPDIR": f"{namespace.base}/scratch",
         "PYTHONPATH": namespace.sources,
-        "PYTHONDONTWRITEBYTECODE": "1",
+        # The sources are somebody's checkout, and often read by another Python than the tests'.
+        "PYTHONPYCACHEPREFIX": f"{namespace.base}/pycache",
     }
 
 

@@ -7,7 +7,7 @@ from real.builds import Build, retry
 from real.namespace import read
 from real.rig import Rig, valid_paths
 from real.warden import Report, finding, records, warden
-from storewarden.buildlog import BuildLog
+from storewarden.explain.buildlog import BuildLog
 from storewarden.store.paths import StoreDir
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """In a bubblewrap sandbox: a read-only store, the daemon's socket, no variable, nobody else."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from json_documents import checked
 from real import namespace as ns
 from real.builds import Build, let_finish, start_build, strand, stranded
 from real.recipes import Recipe
@@ -70,7 +70,7 @@ def scanned(rig: Rig, *seen: str, user: str = "nobody") -> dict[str, Any]:
     done = inside(rig, seen, "scan", "--dry-run", "--json", *AT_ONCE, user=user)
     assert done.returncode == 0, done.stdout + done.stderr
     assert lying(rig) == before
-    report: dict[str, Any] = json.loads(done.stdout)
+    report: dict[str, Any] = checked(done.stdout, "scan")
     return report
 
 

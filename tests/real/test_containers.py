@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """In containers without systemd: the service as root in one process, beside any first process."""
 
-import json
 import os
 import re
 import time
@@ -11,6 +10,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from json_documents import checked
 from real import namespace as ns
 from real.builds import Build, Interrupt, let_finish, retry, start_build, strand
 from real.container import container, still_there
@@ -192,7 +192,7 @@ def test_an_ordinary_user_calls_nothing_dead_behind_a_thin_proc(box: Rig, mounti
     done = behind(box, mounting, "scan", "--json", user="nobody")
     assert done.returncode == 0, done.stderr
     [output] = build.outputs.values()
-    assert finding(json.loads(done.stdout), output)["verdict"] == "candidate"
+    assert finding(checked(done.stdout, "scan"), output)["verdict"] == "candidate"
 
 
 def test_without_proc_the_service_says_so_and_goes_on_once_it_is_there(box: Rig) -> None:

@@ -2,6 +2,8 @@
 """What is said of live builds, debris and valid paths of a real Nix, by root and by others."""
 
 import os
+import shlex
+import subprocess
 from pathlib import PurePath
 
 from real import namespace as ns
@@ -10,6 +12,7 @@ from real.explaining import commands, explained, explained_as_text, listed, pids
 from real.recipes import Recipe, arguments
 from real.rig import Rig, picture, unregistered
 from real.warden import scan
+from storewarden.copyable import REPAIRING, repair_path
 
 
 def test_a_live_build_is_told_with_its_lock_its_worker_its_client_and_its_builder(
@@ -145,7 +148,99 @@ def test_what_is_registered_and_not_there_is_told_to_be_missing(rig: Rig) -> Non
     os.unlink(rig.outside(path))
     [told] = explained(rig, path)
     assert (told["state"], told["valid"], told["kind"]) == ("missing", "yes", None)
-    assert f"sudo nix-store --repair-path {path}" in commands(told)
+    assert commands(told)[0] == repair_path(path)
+    assert "NOT THERE, but registered as valid since " in explained_as_text(rig, path)
+
+
+def test_the_command_that_is_told_for_a_missing_path_brings_it_back(rig: Rig) -> None:
+    path, build = _finished(rig, "gone", "ia")
+    before = _registration(rig, path)
+    _lose(rig, path)
+    [repair] = commands(explained(rig, path)[0])
+    assert _typed(rig, repair.replace(" --option experimental-features ''", "")) == 0
+    assert not os.path.exists(rig.outside(path)), "Nix repairs without the option: leave it away"
+    assert _typed(rig, repair) == 0
+    assert os.path.isdir(rig.outside(path))
+    assert _registration(rig, path) == before == (build.drv, None)
+
+
+def test_the_commands_that_are_told_for_a_damaged_path_make_it_whole(rig: Rig) -> None:
+    path, _ = _finished(rig, "damaged", "ia")
+    file = rig.outside(f"{path}/result")
+    whole = ns.read(file)
+    repair = next(one for one in commands(explained(rig, path)[0]) if "--repair-path" in one)
+    for command in (repair, f"nix-store --verify --check-contents --repair {REPAIRING}"):
+        os.chmod(file, 0o644)
+        with open(file, "w", encoding="ascii") as opened:
+            opened.write("damaged\n")
+        assert _typed(rig, command) == 0
+        assert ns.read(file) == whole
+
+
+def test_what_nix_cannot_repair_comes_back_by_the_second_command_that_is_told(rig: Rig) -> None:
+    path, build = _finished(rig, "floating")
+    _lose(rig, path)
+    told = explained(rig, path)[0]
+    repair, anew = commands(told)
+    assert (told["deriver"], _typed(rig, repair)) == (build.drv, 1)
+    assert not os.path.exists(rig.outside(path))
+    assert _typed(rig, anew) == 0
+    assert os.path.isdir(rig.outside(path))
+
+    source = _added(rig, "source", "text\n")
+    _lose(rig, source)
+    repair, anew = commands(explained(rig, source)[0])
+    assert (_typed(rig, repair), _typed(rig, anew)) == (1, 0)
+    assert _added(rig, "source", "text\n") == source
+    assert os.path.exists(rig.outside(source))
+
+
+def test_a_derivation_that_is_missing_is_instantiated_again_once_nix_has_forgotten_it(
+    rig: Rig,
+) -> None:
+    instantiate = ["nix-instantiate", *arguments(rig, Recipe("lost"))]
+    derivation = ns.run(rig.namespace, instantiate).stdout.strip()
+    _lose(rig, derivation)
+    repair, forget = commands(explained(rig, derivation)[0])
+    assert (_typed(rig, repair), _typed(rig, forget)) == (1, 0)
+    assert ns.run(rig.namespace, instantiate).stdout.strip() == derivation
+    assert os.path.exists(rig.outside(derivation))
+
+
+def test_the_command_that_is_told_for_a_path_of_another_store_deletes_it_there(rig: Rig) -> None:
+    store, state = f"{rig.base}/scratch/my store", f"{rig.base}/scratch/state"
+    nix = ["env", f"NIX_STORE_DIR={store}", f"NIX_STATE_DIR={state}", "nix-store"]
+    path = ns.run(rig.namespace, [*nix, "--add", f"{rig.base}/outside/file"]).stdout.strip()
+    assert path.startswith(f"{store}/")
+    assert os.path.exists(path)
+    [told] = explained(rig, path, "--store-dir", store, "--state-dir", state)
+    assert (told["state"], told["roots"], told["referrers"]) == ("valid", [], [])
+    assert _typed(rig, commands(told)[0]) == 0
+    assert not os.path.exists(path)
+
+
+def test_the_running_system_is_not_told_to_be_removed_from_its_roots(rig: Rig) -> None:
+    path = _added(rig, "system", "text\n")
+    root = "/nix/var/nix/gcroots/current-system"
+    os.symlink(path, rig.outside(root))
+    [told] = explained(rig, path)
+    assert told["roots"] == [f"{root} -> {path}"]
+    assert told["advice"][0]["purpose"].startswith("it belongs to the running system")
+    assert not any(command.startswith("rm ") for command in commands(told))
+
+
+def test_a_name_that_a_builder_chose_is_one_word_in_every_command_to_copy(rig: Rig) -> None:
+    plain, broken = "/nix/store/x; touch PWNED", "/nix/store/x\n; touch PWNED"
+    for path in (plain, broken):
+        with open(rig.outside(path), "w", encoding="ascii"):
+            pass
+    text = " ".join(explained_as_text(rig, plain, user="nobody").split())
+    assert f"sudo storewarden explain '{plain}'" in text
+    assert text.count("touch PWNED") == text.count(plain)
+    [told] = explained(rig, plain)
+    assert [shlex.split(command)[-1] for command in commands(told)] == [plain]
+    assert commands(explained(rig, broken)[0]) == []
+    assert "sudo" not in explained_as_text(rig, broken, user="nobody")
 
 
 def test_waiting_for_lock_on_has_an_answer(rig: Rig) -> None:
@@ -184,8 +279,23 @@ def test_a_collector_at_work_is_told(rig: Rig) -> None:
     assert "collector   not at work" in explained_as_text(rig, path)
 
 
-def _finished(rig: Rig, name: str) -> tuple[str, Build]:
-    build = start_build(rig, Recipe(name))
+def _lose(rig: Rig, path: str) -> None:
+    subprocess.run(["rm", "-rf", rig.outside(path)], check=True)
+
+
+def _typed(rig: Rig, command: str) -> int:
+    """How a command ends that root types; there may be no sudo."""
+    done = ns.run(rig.namespace, ["sh", "-c", command.removeprefix("sudo ")])
+    return done.returncode
+
+
+def _registration(rig: Rig, path: str) -> tuple[str | None, str | None]:
+    [told] = explained(rig, path)
+    return told["deriver"], told["ca"]
+
+
+def _finished(rig: Rig, name: str, kind: str = "ca") -> tuple[str, Build]:
+    build = start_build(rig, Recipe(name, kind))
     let_finish(rig, build.recipe)
     assert build.client.process.wait(30) == 0, ns.read(build.log)
     return ns.read(build.log).split()[-1], build

@@ -2,16 +2,17 @@
 """storewarden itself, run in a rig as a user would run it, and what it reports."""
 
 import contextlib
-import json
 import pwd
 import subprocess
 from collections.abc import Iterator
 from signal import SIGTERM
 from typing import Any
 
+from json_documents import checked, checked_records
 from real import namespace as ns
 from real.furniture import CHECKOUT, own_python
 from real.rig import Rig, answers
+from storewarden import auditlog
 
 Report = dict[str, Any]
 AT_ONCE = ("--min-age", "0")
@@ -34,7 +35,7 @@ def scan(rig: Rig, *words: str, user: str = "root") -> Report:
     """The report of `storewarden scan --json --min-age 0 WORDS`, which must end with status 0."""
     done = warden(rig, "scan", "--json", *AT_ONCE, *words, user=user)
     assert done.returncode == 0, done.stdout + done.stderr
-    report: Report = json.loads(done.stdout)
+    report: Report = checked(done.stdout, "scan")
     return report
 
 
@@ -52,11 +53,10 @@ def statuses(report: Report) -> dict[str, str]:
 
 def records(rig: Rig) -> list[Report]:
     """The audit log, which must be sound."""
-    verified = warden(rig, "audit", "verify")
-    assert verified.returncode == 0, verified.stdout + verified.stderr
-    shown = warden(rig, "audit", "show", "--json")
-    assert shown.returncode == 0, shown.stderr
-    listed: list[Report] = json.loads(shown.stdout)["records"]
+    found = auditlog.verify(audit_log(rig))
+    assert not found.problem, found
+    listed = list(map(dict, auditlog.read_records(audit_log(rig))))
+    checked_records(listed)
     return listed
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from json_documents import checked
 from staging import (
     CONFIG,
     MANIFEST,
@@ -20,6 +21,7 @@ from staging import (
     set_up,
     tree,
 )
+from storewarden.setup.run import Order, install
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="macOS asks who called sudo")
 
@@ -53,8 +55,15 @@ def test_the_copy_sets_up_the_same_again(python: str, top: str) -> None:
     [code] = os.listdir(f"{top}/opt/storewarden")
     before = picture(top)
     done = run(f"{top}/opt/storewarden/{code}/bin/python", top, "--dry-run", "--json")
-    assert [step for step in json.loads(done.stdout)["steps"] if code not in str(step)] == []
+    assert [step for step in checked(done.stdout, "setup")["steps"] if code not in str(step)] == []
     assert picture(top) == before
+
+
+def test_each_step_is_told_with_its_number(tmp_path: Path) -> None:
+    told: list[str] = []
+    install(Order(str(tmp_path), dry_run=False, as_json=True, say=lambda _: None, at=told.append))
+    assert len(told) >= 5, "three units, a link, a configuration; more where the code is copied"
+    assert told == [f"step {number} of {len(told)}" for number in range(1, len(told) + 1)]
 
 
 def test_a_dry_run_shows_each_step_and_takes_none(python: str, top: str) -> None:
@@ -62,7 +71,7 @@ def test_a_dry_run_shows_each_step_and_takes_none(python: str, top: str) -> None
     assert f"write   /{WATCHER} (new)\n" in said
     assert "with --dry-run none of them is taken" in said
     assert tree(top) == {}
-    shown = json.loads(set_up(python, top, "--dry-run", "--json"))
+    shown = checked(set_up(python, top, "--dry-run", "--json"), "setup")
     assert shown["dry-run"] is True
     assert {"write", "link"} == {step["do"] for step in shown["steps"]}
     assert f"/{WATCHER}" in {step["path"] for step in shown["steps"]}

@@ -80,7 +80,7 @@ def test_killed_at_any_moment_the_next_run_completes_it(
     whole = tree(top)
     paths = sorted(json.loads(Path(top, MANIFEST).read_text())["files"])
     cut_off = 0
-    for path in (f"/{MANIFEST}", *paths[::12]):
+    for path in (f"/{MANIFEST}", *paths[:: len(paths) // 5]):
         if not more:
             set_up(python, top, "--uninstall")
         interrupted_at(python, top, path, signal.SIGKILL, *more)
@@ -90,7 +90,7 @@ def test_killed_at_any_moment_the_next_run_completes_it(
         assert ({} if tree(top).keys() <= {"/etc"} else tree(top)) == ({} if more else whole)
         if more:
             set_up(python, top)
-    assert cut_off > 5
+    assert cut_off > 3
 
 
 def test_ctrl_c_says_how_to_go_on(python: str, top: str) -> None:

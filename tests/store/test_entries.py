@@ -151,6 +151,7 @@ def test_what_others_may_write_to_is_open_to_them() -> None:
         ({"mode": 0o120700}, False),
         ({"mode": 0o100700}, False),
         ({"mode": 0o41700}, False),
+        ({"mode": 0o42700}, True),
         ({"base_name": "tmp-1-0"}, False),
         ({"base_name": f"x{PRIVATE_PREFIX}1-0"}, False),
     ],

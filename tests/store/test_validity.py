@@ -128,6 +128,14 @@ def test_the_last_words_of_a_failure_are_shown_escaped_and_short(tmp_path: Path)
     assert len(ask(programs(tmp_path, long, long), [ONE])[ONE].detail) < 400
 
 
+def test_the_error_is_shown_and_not_the_hint_below_it(tmp_path: Path) -> None:
+    said = "\\033[31;1merror:\\033[0m illegal configuration line 'x' in '/etc/nix/nix.conf'"
+    hint = "Try '/usr/bin/nix --help' for more information."
+    fails = f"""printf "warning: so what\n{said}\n{hint}\n" >&2; exit 1\n"""
+    detail = ask(programs(tmp_path, fails, fails), [ONE])[ONE].detail
+    assert detail == "nix-store: error: illegal configuration line 'x' in '/etc/nix/nix.conf'"
+
+
 def test_many_paths_are_asked_for_in_batches(tmp_path: Path) -> None:
     paths = [StorePath(f"{number:032d}-x") for number in range(2 * BATCH + 7)]
     valid = [STORE.join(path.base_name) for path in paths[::3]]

@@ -22,7 +22,7 @@ from contextlib import suppress
 from storewarden import host
 from storewarden.helper.engine import Requester, remove
 from storewarden.helper.listening import listening, notify
-from storewarden.helper.surroundings import check_surroundings, check_view
+from storewarden.helper.surroundings import check_place, check_surroundings, check_view
 from storewarden.store.errors import BadMessageError, StorewardenError
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store, build_users
@@ -169,6 +169,8 @@ def _store(arguments: argparse.Namespace) -> Store:
     """The store, with its build users resolved anew: they may have changed since the start."""
     store_dir = StoreDir(arguments.store_dir)
     nix = Nix(find_nix(arguments.nix), store_dir, arguments.state_dir)
+    for program in (nix.program, nix.nix_store):
+        check_place(program, "which would be run as root (another: --nix)")
     allocated = (host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT)
     return Store(
         store_dir=store_dir,

@@ -50,6 +50,9 @@ def hold_user(stack: ExitStack, state_dir: str, uid: int, build_users: BuildUser
     name = build_users.user_lock(uid)
     path = f"{state_dir}/{name}"
     try:
+        if build_users.is_stranger(uid) and "userpool2" in os.listdir(state_dir):
+            why = f"uid {uid} may be one that Nix allocates, by another start-id"
+            return Fact(Known.UNKNOWN, why)
         fd = os.open(path, _LOCK_FLAGS | os.O_CREAT, _LOCK_MODE)
     except OSError as cause:
         fd = _open_existing(path, cause)
@@ -74,9 +77,11 @@ def hold_lock_file(stack: ExitStack, store_fd: int, base_name: str) -> HeldLock 
         return fact
     if not _is_linked(store_fd, base_name, fd):
         return None  # unlinked before the lock was ours: the name is free, or another file's
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode) or found.st_size != 0 or found.st_nlink != 1:
-        return Fact(Known.UNKNOWN, f"{base_name} is not an empty lock file")
+    # Whoever owns it may unlink it under our lock, and Nix would lock another file.
+    found, owner = os.fstat(fd), os.fstat(store_fd).st_uid
+    plain = stat.S_ISREG(found.st_mode)
+    if not plain or (found.st_size, found.st_nlink, found.st_uid) != (0, 1, owner):
+        return Fact(Known.UNKNOWN, f"{base_name} is not an empty lock file of Nix's")
     return HeldLock(base_name, fd)
 
 

@@ -166,7 +166,9 @@ def _take_tree(
         put_back(work.store_fd, name, private)
     except OSError as cause:
         reason = f"it may be wanted again but cannot be put back from {private.name}: {cause}"
-        return _conclude(work.log, op, Outcome(name, Status.FAILED, (reason,)))
+        failed = Outcome(name, Status.FAILED, (reason,))
+        # The intent of what lies there stays open: it tells that from what was proved dead.
+        return failed if moved else _conclude(work.log, op, failed)
     return _conclude(work.log, op, Outcome(name, Status.KEPT, (reason,)))
 
 

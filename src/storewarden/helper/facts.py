@@ -82,7 +82,8 @@ def _too_young(entry: Entry, min_age: float) -> Fact:
     age = time.time() - entry.ctime
     # A time in the future means that the clock was set: too young, until it has caught up.
     if age < min_age:
-        return Fact(Known.YES, f"{max(0.0, age):.0f} s ago, {min_age:.0f} s are wanted")
+        when = f"{age:.0f} s ago" if age >= 0 else "in the future"
+        return Fact(Known.YES, f"{when}, {min_age:.0f} s are wanted")
     return NO
 
 

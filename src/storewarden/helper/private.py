@@ -32,7 +32,7 @@ def new_private(store_fd: int) -> Iterator[Private]:
     # Never used before, so that the audit log's records of it are of this one alone.
     name = f"{PRIVATE_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
     os.mkdir(name, PRIVATE_MODE, dir_fd=store_fd)
-    with _open_private(store_fd, name) as private:
+    with old_private(store_fd, name) as private:
         if private is None:
             raise OSError(errno.EAGAIN, "the private directory was taken away", name)
         yield private
@@ -40,13 +40,7 @@ def new_private(store_fd: int) -> Iterator[Private]:
 
 @contextmanager
 def old_private(store_fd: int, name: str) -> Iterator[Private | None]:
-    """One that an interrupted run left; None if its owner lives or it is not ours after all."""
-    with _open_private(store_fd, name) as private:
-        yield private
-
-
-@contextmanager
-def _open_private(store_fd: int, name: str) -> Iterator[Private | None]:
+    """One that is there, as of an interrupted run; None if its owner lives or it is not ours."""
     try:
         fd = os.open(name, DIRECTORY, dir_fd=store_fd)
     except OSError:
@@ -54,7 +48,8 @@ def _open_private(store_fd: int, name: str) -> Iterator[Private | None]:
         return
     try:
         found, store = os.fstat(fd), os.fstat(store_fd)
-        ours = (found.st_uid, stat.S_IMODE(found.st_mode), found.st_dev)
+        # Below a store directory with that bit each new directory has it.
+        ours = (found.st_uid, stat.S_IMODE(found.st_mode) & ~stat.S_ISGID, found.st_dev)
         if ours != (os.geteuid(), PRIVATE_MODE, store.st_dev) or not _flocked(fd):
             yield None
             return

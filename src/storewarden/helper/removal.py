@@ -10,8 +10,8 @@ a mount point fails.
 import errno
 import itertools
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from storewarden.helper.private import DIRECTORY, Private
@@ -19,7 +19,13 @@ from storewarden.host import rename_exclusive
 from storewarden.store.entries import look
 from storewarden.store.paths import StorePath
 
-_ROUNDS_WITH_FAILURES = 8
+_TRIES = 8
+"""Where something is left, and something else went: who writes into the tree may have ended."""
+_SECONDS = 60.0
+"""After which a purge leaves the rest to the next run.
+
+Whoever has a directory in the tree open to write may make directories in it faster than they go.
+"""
 _NO_SUCH_CALL = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
 
 
@@ -33,6 +39,8 @@ class Purged:
     """Freed bytes: of files with other links, none."""
     failures: int = 0
     reason: str = ""
+    late: bool = False
+    """Whether the time was over before all was looked at."""
 
     def fail(self, cause: OSError) -> None:
         """Count what could not be removed and keep the first reason."""
@@ -60,77 +68,72 @@ def _rename(from_fd: int, name: str, to_fd: int, new_name: str) -> None:
         # alone in the private directory, so looking first is as good.
         if look(to_fd, new_name) is not None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name) from cause
-        os.rename(name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+        _move(from_fd, name, to_fd, new_name)
 
 
-def purge(private: Private) -> Purged:
+def purge(private: Private, seconds: float = _SECONDS) -> Purged:
     """Remove all that lies in the private directory; may be called again after any interruption.
 
     Sub-directories are moved up and emptied one after the other, so neither depth nor width
     costs memory or descriptors. What cannot be removed is counted and left.
     """
     purged = Purged()
-    prefix = os.urandom(8).hex()
-    numbers = itertools.count()
-    _forget_names(private.fd, prefix, numbers)
-    for _ in range(_ROUNDS_WITH_FAILURES):
-        moved = True
-        purged.failures = 0
+    prefix, until = os.urandom(8).hex(), time.monotonic() + seconds
+    fresh = (f"{prefix}-{number}" for number in itertools.count())
+    tries = _TRIES
+    while tries:
+        before, purged.failures = purged.files + purged.directories, 0
         # A pass may or may not come upon what it moves up itself, so there is another after it.
-        while moved and not purged.failures:
-            moved = False
-            with os.scandir(private.fd) as entries:
-                for entry in entries:
-                    moved |= _purge_entry(private.fd, entry.name, prefix, numbers, purged)
-        if not purged.failures:
+        if _purge_all(private.fd, fresh, until, purged):
+            continue
+        if not purged.failures or before == purged.files + purged.directories:
             break
+        tries -= 1
     return purged
 
 
-def _forget_names(private_fd: int, prefix: str, numbers: Iterator[int]) -> None:
-    """Take its name from a tree before anything in it is removed.
+def _purge_all(private_fd: int, fresh: Iterator[str], until: float, purged: Purged) -> bool:
+    """Remove each name of the private directory; whether they gave directories to purge in turn.
 
-    What still has the name of a store path is whole: only that is ever put back.
+    A tree loses its name before anything in it is removed: what still has the name of a store
+    path is whole, and only that is ever put back.
     """
-    for name in os.listdir(private_fd):
-        if StorePath.maybe(name) is not None:
-            with suppress(FileNotFoundError):
-                os.rename(
-                    name,
-                    f"{prefix}-{next(numbers)}",
-                    src_dir_fd=private_fd,
-                    dst_dir_fd=private_fd,
-                )
-
-
-def _purge_entry(
-    private_fd: int, name: str, prefix: str, numbers: Iterator[int], purged: Purged
-) -> bool:
-    """Remove one name of the private directory; whether it gave directories to purge in turn."""
     moved = False
-    for child in _purge_one(private_fd, name, purged):
-        try:
-            os.rename(
-                child.name,
-                f"{prefix}-{next(numbers)}",
-                src_dir_fd=child.parent_fd,
-                dst_dir_fd=private_fd,
-            )
-            moved = True
-        except FileNotFoundError:
-            continue
-        except OSError as cause:
-            purged.fail(cause)
+    try:
+        with os.scandir(private_fd) as entries:
+            for entry in entries:
+                purged.late = time.monotonic() > until
+                if purged.late:
+                    return False
+                for child in _to_move(private_fd, entry.name, purged):
+                    moved |= _move_up(*child, private_fd, next(fresh), purged)
+    except OSError as cause:
+        purged.fail(cause)
     return moved
 
 
-@dataclass(frozen=True, slots=True)
-class _Child:
-    parent_fd: int
-    name: str
+def _to_move(private_fd: int, name: str, purged: Purged) -> Iterable[tuple[int, str]]:
+    if StorePath.maybe(name) is not None:
+        return [(private_fd, name)]
+    return _purge_one(private_fd, name, purged)
 
 
-def _purge_one(private_fd: int, name: str, purged: Purged) -> Iterator[_Child]:
+def _move_up(from_fd: int, name: str, to_fd: int, new_name: str, purged: Purged) -> bool:
+    try:
+        _move(from_fd, name, to_fd, new_name)
+    except FileNotFoundError:
+        return False
+    except OSError as cause:
+        purged.fail(cause)
+        return False
+    return True
+
+
+def _move(from_fd: int, name: str, to_fd: int, new_name: str) -> None:
+    os.rename(name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+
+
+def _purge_one(private_fd: int, name: str, purged: Purged) -> Iterator[tuple[int, str]]:
     """Empty the directory `name` of all but directories, which are given out to be moved."""
     try:
         fd = os.open(name, DIRECTORY, dir_fd=private_fd)
@@ -148,9 +151,11 @@ def _purge_one(private_fd: int, name: str, purged: Purged) -> Iterator[_Child]:
                 if not child.is_dir(follow_symlinks=False):
                     _purge_file(fd, child.name, purged)
                 elif not _rmdir(fd, child.name, purged):
-                    yield _Child(fd, child.name)
+                    yield fd, child.name
         if not _rmdir(private_fd, name, purged):
             purged.fail(OSError(errno.ENOTEMPTY, "not empty"))
+    except OSError as cause:
+        purged.fail(cause)  # it cannot be read to its end, as on a bad disk
     finally:
         os.close(fd)
 

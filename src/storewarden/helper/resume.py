@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: MIT
 """Finishing what an interrupted run left: purge it, or put it back, and tell the log which."""
 
+import errno
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from storewarden.helper.audit import AuditLog
+from storewarden.helper.claims import hold_path
 from storewarden.helper.facts import in_database
 from storewarden.helper.private import Private, old_private
 from storewarden.helper.removal import Purged, purge, put_back
 from storewarden.store.entries import PRIVATE_PREFIX, list_names, look
-from storewarden.store.paths import StorePath
+from storewarden.store.paths import StorePath, path_lock
 from storewarden.store.store import Store
 from storewarden.store.verdict import Fact, Known
 from storewarden.store.wire import Outcome, Status
 
 _AGAIN = "an earlier removal of it was interrupted"
+_LONG = "it takes long, the next run goes on with it"
 
 
 def resume(store: Store, store_fd: int, log: AuditLog) -> Iterator[Outcome]:
@@ -25,8 +29,10 @@ def resume(store: Store, store_fd: int, log: AuditLog) -> Iterator[Outcome]:
     for name in list_names(store_fd):
         if name.startswith(PRIVATE_PREFIX):
             with old_private(store_fd, name) as private:
-                if private is not None:
-                    yield from _finish(store, store_fd, log, private)
+                try:
+                    yield from _finish(store, store_fd, log, private) if private else ()
+                except OSError as cause:
+                    yield Outcome(name, Status.FAILED, (f"{_AGAIN}; {cause}",))
     for op, intent in list(log.open_intents.items()):
         private_name = str(intent.get("private"))
         if private_name and look(store_fd, private_name) is not None:
@@ -38,12 +44,12 @@ def resume(store: Store, store_fd: int, log: AuditLog) -> Iterator[Outcome]:
 
 def purged_outcome(base_name: str, purged: Purged) -> Outcome:
     """The outcome of a purge."""
-    status = Status.PARTIAL if purged.failures else Status.REMOVED
-    reasons = (f"{purged.failures} left: {purged.reason}",) if purged.failures else ()
+    why = _LONG if purged.late else f"{purged.failures} left: {purged.reason}"
+    left = purged.late or purged.failures
     return Outcome(
         base_name,
-        status,
-        reasons,
+        Status.PARTIAL if left else Status.REMOVED,
+        (why,) if left else (),
         files=purged.files,
         directories=purged.directories,
         bytes=purged.bytes,
@@ -54,15 +60,16 @@ def _finish(store: Store, store_fd: int, log: AuditLog, private: Private) -> Ite
     """Purge the private directory, unless what lies in it whole may be valid after all."""
     begun = log.open_intents | log.partial
     intents = {op: intent for op, intent in begun.items() if intent.get("private") == private.name}
-    names = os.listdir(private.fd)
-    whole = [path for name in names if (path := StorePath.maybe(name)) is not None]
+    with os.scandir(private.fd) as entries:  # there may be millions, so no names are kept
+        found = [StorePath.maybe(entry.name) for entry in entries]
+    whole = [path for path in found if path is not None]
     base_name = whole[0].base_name if whole else _name_of(intents, private.name)
     if whole:
         kept = _keep_or_put_back(store, store_fd, whole, private, intents)
         if kept is not None:
             yield _record(log, intents, kept)
             return
-    if names:
+    if found:
         yield _record(log, intents, purged_outcome(base_name, purge(private)))
 
 
@@ -87,13 +94,22 @@ def _keep_or_put_back(
             reason = f"{_AGAIN}; whether it is valid cannot be told, so it waits in {private.name}"
             return Outcome(name, Status.KEPT, (reason,), unproved=True)
         try:
-            put_back(store_fd, name, private)
+            _put_back(store_fd, path, private)
         except OSError as cause:
             reason = f"{_AGAIN}; it may be wanted, but stays in {private.name}: {cause}"
             return Outcome(name, Status.FAILED, (reason,))
         why = "it is valid" if Known.YES in known else "it is not what was proved dead"
         return Outcome(name, Status.KEPT, (f"{_AGAIN}; {why}, so it was put back",))
     return None
+
+
+def _put_back(store_fd: int, path: StorePath, private: Private) -> None:
+    """`put_back` under the lock of the path: not between a build and the output it makes."""
+    with ExitStack() as locks:
+        lock = hold_path(locks, store_fd, path_lock(path))
+        if isinstance(lock, Fact):
+            raise BlockingIOError(errno.EWOULDBLOCK, lock.detail)
+        put_back(store_fd, path.base_name, private)
 
 
 def _is_what_was_proved(private: Private, name: str, intents: dict[int, dict[str, object]]) -> bool:

@@ -4,6 +4,7 @@
 import os
 import stat
 import sys
+from collections.abc import Iterator
 
 from storewarden.store.errors import StorewardenError
 
@@ -14,18 +15,34 @@ def check_surroundings() -> None:
         raise StorewardenError("start it as: python -I -m storewarden.helper")
     modules = [getattr(module, "__file__", None) for module in sys.modules.values()]
     for place in {sys.executable, *sys.path, *(file for file in modules if file)}:
-        path = os.path.realpath(place)
-        while True:
-            if os.path.exists(path) and _open_to_others(os.stat(path)):
-                raise StorewardenError(f"{path}, where this program is, can be changed by others")
-            if path == "/":
-                break
-            path = os.path.dirname(path)
+        check_place(place, "where this program is")
+
+
+def check_place(place: str, what: str) -> None:
+    """Refuse a file that others can exchange: it, a directory or a link on the way to it.
+
+    What is not there is no matter; what is above it is.
+    """
+    for path in _way_to(os.path.abspath(place)):
+        if os.path.lexists(path) and _open_to_others(os.lstat(path)):
+            raise StorewardenError(f"{path}, {what}, can be changed by others")
+
+
+def _way_to(place: str) -> Iterator[str]:
+    """From the top: each directory, each link, and the way to what that points to."""
+    at = "/"
+    for name in place.split("/"):
+        at = os.path.normpath(f"{at}/{name}")  # no link is left in it, so `..` is what it says
+        yield at
+        if os.path.islink(at):
+            yield from _way_to(os.path.join(os.path.dirname(at), os.readlink(at)))
+            at = os.path.realpath(at)
 
 
 def _open_to_others(found: os.stat_result) -> bool:
-    loose = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
-    return bool(loose) or found.st_uid not in {0, os.geteuid()}
+    # The mode of a link says nothing; a sticky bit keeps what belongs to others from them.
+    kept = stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX
+    return bool(found.st_mode & 0o022 and not kept) or found.st_uid not in {0, os.geteuid()}
 
 
 def check_view(view: str, store_dir: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from storewarden.helper.claims import temp_roots
-from storewarden.host import listener, mount_of, mounts
+from storewarden.host import listener, mounts, unfit
 from storewarden.store.database import Census, connect, known_derivers, sample
 from storewarden.store.derivers import Deriver, find_derivers
 from storewarden.store.entries import look
@@ -16,10 +16,6 @@ from storewarden.store.store import Store
 from storewarden.store.verdict import Fact
 from storewarden.store.wire import RemoveRequest
 
-SHARED_FILE_SYSTEMS = frozenset(
-    {"9p", "afs", "ceph", "cifs", "nfs", "nfs4", "overlay", "smb3", "smbfs", "virtiofs", "webdav"}
-)
-"""Others may write there without our seeing their locks, or the entry may lie in a lower layer."""
 _DASH = 32
 
 
@@ -78,21 +74,8 @@ def _check_file_system(store: Store) -> None:
     if seen is None:
         raise StoreUnreadableError("the mounts of this machine cannot be read; nothing is removed")
     for path in {store.store_dir.path, store.view}:
-        point, kind = mount_of(path, seen)
-        # A container's own root: nobody else writes to it, and its locks are its own. Its lower
-        # layers, the image, are never changed: at most the rename fails (EXDEV).
-        if (point, kind) == ("/", "overlay"):
-            continue
-        if not kind:
-            raise StoreUnreadableError(
-                f"which file system {path} is on cannot be told here (in a chroot?);"
-                " nothing is removed"
-            )
-        if kind in SHARED_FILE_SYSTEMS or kind.startswith("fuse"):
-            raise StoreUnreadableError(
-                f"{path} is on a file system of type {kind}, where locks and layers cannot be"
-                " trusted; nothing is removed"
-            )
+        if reason := unfit(path, seen):
+            raise StoreUnreadableError(f"{reason}; nothing is removed")
 
 
 def _check_namespace(store: Store) -> None:

@@ -18,6 +18,7 @@ if sys.platform == "darwin":
         lock_holders,
         make_writable,
         mounts,
+        next_signal,
         peer,
         processes_inside,
         processes_of,
@@ -32,6 +33,7 @@ else:
         lock_holders,
         make_writable,
         mounts,
+        next_signal,
         peer,
         processes_inside,
         processes_of,
@@ -48,12 +50,25 @@ __all__ = [
     "make_writable",
     "mount_of",
     "mounts",
+    "next_signal",
     "peer",
     "processes_inside",
     "processes_of",
     "rename_exclusive",
+    "unfit",
 ]
 
+# fmt: off
+SHARED_FILE_SYSTEMS = frozenset(
+    {
+        "9p", "afpfs", "afs", "aufs", "beegfs", "ceph", "cifs", "coda", "gfs", "gfs2",
+        "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs3", "nfs4", "ocfs2", "orangefs",
+        "overlay", "panfs", "prl_fs", "pvfs2", "shiftfs", "smb3", "smbfs", "unionfs", "vboxsf",
+        "virtiofs", "vmhgfs", "webdav", "wekafs"
+    }
+)
+# fmt: on
+"""Others may write there without our seeing their locks, or the entry may lie in a lower layer."""
 _CONNECT_SECONDS = 5.0
 
 
@@ -81,3 +96,19 @@ def mount_of(path: str, seen: Sequence[tuple[str, str]]) -> tuple[str, str]:
         if inside and len(point) >= len(best):
             best, kind = point, found
     return best, kind
+
+
+def unfit(path: str, seen: Sequence[tuple[str, str]]) -> str:
+    """Why nothing may be removed on the file system that `path` is on; empty where it may."""
+    point, kind = mount_of(path, seen)
+    # A container's own root: nobody else writes to it, and its locks are its own. Its lower
+    # layers, the image, are never changed: at most the rename fails (EXDEV).
+    if (point, kind) == ("/", "overlay"):
+        return ""
+    if not kind:
+        return f"which file system {path} is on cannot be told here (in a chroot?)"
+    if kind in SHARED_FILE_SYSTEMS or kind.startswith("fuse"):
+        return (
+            f"{path} is on a file system of type {kind}, where locks and layers cannot be trusted"
+        )
+    return ""

@@ -5,6 +5,7 @@ import ctypes
 import errno
 import os
 import re
+import signal
 import socket
 import struct
 from collections.abc import Collection, Iterator
@@ -81,8 +82,10 @@ def _check_visible(proc: str) -> None:
     os.stat(f"{proc}/1/status")
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         options = [line.rstrip("\n") for line in file if line.split(" ")[4] == proc][-1:]
-    hidden = re.search(r"[ ,]hidepid=(?!0|off)", "".join(options))
-    if hidden and 0 not in {os.getegid(), *os.getgroups()}:
+    hidden = re.search(r"[ ,]hidepid=(?!0|off)(\w+)", "".join(options))
+    # Where only those that one may trace are shown no group helps, and pid 1 may be one of them.
+    spared = hidden and hidden[1] not in {"4", "ptraceable"}
+    if hidden and not (spared and 0 in {os.getegid(), *os.getgroups()}):
         raise PermissionError("processes are hidden here")
 
 
@@ -169,6 +172,15 @@ def rename_exclusive(from_fd: int, name: str, to_fd: int, new_name: str) -> None
     """
     paths = os.fsencode(name), os.fsencode(new_name)
     _call("renameat2", from_fd, paths[0], to_fd, paths[1], _RENAME_NOREPLACE)
+
+
+def next_signal(blocked: Collection[signal.Signals]) -> tuple[int, bool]:
+    """The next of those blocked signals; and whether a child of this terminal has got it too.
+
+    That is so if the kernel sent it, as for Ctrl-C: to all processes in the foreground.
+    """
+    told = signal.sigwaitinfo(blocked)
+    return told.si_signo, told.si_code > 0
 
 
 def make_writable(store_dir: str) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the service needs on macOS: a daemon for the helper, an agent for who sets it up.
 
-No Mac has run it yet (docs/service.md).
+No Mac has run it yet (docs/macos.md).
 """
 
 import plistlib

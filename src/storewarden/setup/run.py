@@ -3,10 +3,11 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from storewarden.readable import count_text
 from storewarden.setup import darwin, linux, told
 from storewarden.setup.code import CODE
 from storewarden.setup.files import take_away
@@ -27,6 +28,7 @@ from storewarden.setup.plan import (
 )
 from storewarden.setup.reach import check_reach
 from storewarden.setup.wanted import Wanted, checks, wanted
+from storewarden.style import PLAIN, Mark, Style
 
 _RESERVE = "/var/log/storewarden/audit.jsonl.reserve"
 """What the helper keeps for a full disk; of use to nobody without it."""
@@ -42,6 +44,9 @@ class Order:
     dry_run: bool
     as_json: bool
     say: Callable[[str], None]
+    style: Style = PLAIN
+    at: Callable[[str], None] = lambda _: None
+    """Told of each step before it is taken, in a few words."""
 
 
 def install(order: Order) -> None:
@@ -67,7 +72,10 @@ def install(order: Order) -> None:
             _say(order, "nothing to change: everything is as it should be")
         if not order.top:
             check_reach(want.program.python)
-            _say(order, "the watcher runs, and its user reaches the helper")
+            _say(
+                order,
+                order.style.mark(Mark.WELL, "the watcher runs, and its user reaches the helper"),
+            )
 
 
 def uninstall(order: Order) -> None:
@@ -144,14 +152,20 @@ def _tell(order: Order, steps: Sequence[Step], why: str) -> None:
     if order.as_json:
         order.say(told.document(steps, why, dry_run=order.dry_run))
     elif order.dry_run:
-        for line in told.lines(steps):
+        for line in told.lines(steps, order.style):
             order.say(line)
-        order.say(f"{len(steps)} steps; with --dry-run none of them is taken")
+        order.say(f"{count_text(len(steps), 'step')}; with --dry-run none of them is taken")
 
 
 def _do(order: Order, steps: Sequence[Step]) -> None:
-    for line in told.lines(take(steps, order.top)):
+    for line in told.lines(_counted(order, steps), order.style):
         _say(order, line)
+
+
+def _counted(order: Order, steps: Sequence[Step]) -> Iterator[Step]:
+    for number, step in enumerate(take(steps, order.top), 1):
+        order.at(f"step {number} of {len(steps)}")
+        yield step
 
 
 def _say(order: Order, line: str) -> None:

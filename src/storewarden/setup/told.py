@@ -7,32 +7,33 @@ from collections.abc import Iterable, Iterator
 from storewarden.setup.code import CODE
 from storewarden.setup.files import Link
 from storewarden.setup.plan import Keep, Remove, RemoveDirectory, Run, Step, Write
+from storewarden.style import PLAIN, Mark, Style
 
 _VERSION = 1
 
 
-def lines(steps: Iterable[Step]) -> Iterator[str]:
+def lines(steps: Iterable[Step], style: Style = PLAIN) -> Iterator[str]:
     """A line for each step as it comes; the many files of one copy of the code have one line."""
     last = ""
     for step in steps:
-        line = _line(step)
+        line = _line(step, style)
         if line != last:
             yield line
         last = line
 
 
-def _line(step: Step) -> str:
+def _line(step: Step, style: Style) -> str:
     match step:
         case Write(Link() as link, state):
-            return f"link    {link.path} -> {link.target} ({state})"
+            return f"link    {style.mark(Mark.NAME, link.path)} -> {link.target} ({state})"
         case Write(item, state):
-            return f"write   {_whole(item.path)} ({state})"
+            return f"write   {style.mark(Mark.NAME, _whole(item.path))} ({state})"
         case Remove(path) | RemoveDirectory(path):
-            return f"remove  {_whole(path)}"
+            return f"remove  {style.mark(Mark.NAME, _whole(path))}"
         case Run(words):
-            return f"run     {' '.join(words)}"
+            return f"run     {style.mark(Mark.NAME, ' '.join(words))}"
         case Keep(path, why):
-            return f"keep    {path}: {why}"
+            return f"{style.mark(Mark.KEPT, 'keep')}    {style.mark(Mark.NAME, path)}: {why}"
 
 
 def _whole(path: str) -> str:

@@ -95,7 +95,7 @@ def connect(state_dir: str) -> Iterator[sqlite3.Connection]:
     check_schema(state_dir)
     path = f"{state_dir}/db/db.sqlite"
     if not os.path.exists(path):
-        raise StoreUnreadableError(f"there is no Nix database {path}")
+        raise StoreUnreadableError(f"there is no Nix database {path}; is --state-dir right?")
     try:
         with closing(
             sqlite3.connect(

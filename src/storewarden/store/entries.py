@@ -66,6 +66,10 @@ class BuildUsers:
         slot = self._slot_unless_member(uid)
         return f"userpool/{uid}" if slot is None else f"userpool2/slot-{slot}"
 
+    def is_stranger(self, uid: int) -> bool:
+        """Whether it is neither a member of the build group nor known to be allocated."""
+        return uid not in self.uids and self.slot(uid) is None
+
     def under_lock_of(self, uid: int) -> Collection[int]:
         """All uids that a build may run as which holds the lock of `uid`."""
         slot = self._slot_unless_member(uid)
@@ -122,7 +126,9 @@ def open_directory(path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise StoreUnreadableError(f"there is no store directory {path}") from None
+        raise StoreUnreadableError(
+            f"there is no store directory {path}; is Nix installed here?"
+        ) from None
     except OSError as cause:
         reason = os.strerror(cause.errno or 0).lower()
         raise StoreUnreadableError(f"cannot open the store directory {path}: {reason}") from cause
@@ -178,7 +184,7 @@ def is_lock_file(entry: Entry, store_uid: int) -> bool:
 
 def is_private(entry: Entry, store_uid: int) -> bool:
     """Whether it is a private directory of this program's, which no build user can make."""
-    own = stat.S_ISDIR(entry.mode) and stat.S_IMODE(entry.mode) == PRIVATE_MODE
+    own = stat.S_ISDIR(entry.mode) and stat.S_IMODE(entry.mode) & ~stat.S_ISGID == PRIVATE_MODE
     return own and entry.uid == store_uid and entry.base_name.startswith(PRIVATE_PREFIX)
 
 

@@ -18,5 +18,9 @@ class StoreUnreadableError(StorewardenError):
     """The store directory, its state or its database cannot be read or believed."""
 
 
-class AuditUnavailableError(StorewardenError):
+class UnavailableError(StorewardenError):
+    """What a removal, or the service, cannot do without is not to be had now."""
+
+
+class AuditUnavailableError(UnavailableError):
     """The audit log cannot be written durably, so nothing may be removed."""

@@ -8,6 +8,7 @@ ever shown to people: Lix words it differently.
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,7 @@ NIX_PLACES = (
     "/usr/bin/nix",
 )
 _EVALUATES_NOTHING = ("--extra-experimental-features", "nix-command", "--offline")
+_COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ class Nix:
     state_dir: str
     timeout: float = 10.0
     """Seconds for one question of up to 200 paths. A stopped daemon never answers."""
+
+    @property
+    def nix_store(self) -> str:
+        """The program of that name, beside it."""
+        return os.path.join(os.path.dirname(self.program), "nix-store")
 
     def environment(self) -> dict[str, str]:
         """All that Nix sees of ours: nothing of the caller's, so no plugin and no other store.
@@ -92,8 +99,7 @@ def _ask_batch(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
         known = parse_path_info(answered, nix.store_dir)
         if all(path in known for path in paths):
             return {path: Fact(known[path]) for path in paths}
-    beside = os.path.join(os.path.dirname(nix.program), "nix-store")
-    answered = run(nix, [beside, "--check-validity", "--print-invalid", *full])
+    answered = run(nix, [nix.nix_store, "--check-validity", "--print-invalid", *full])
     if not isinstance(answered, bytes):
         return _unknown(paths, answered)
     invalid = set(answered.decode("ascii", "replace").splitlines())
@@ -122,9 +128,7 @@ def parse_path_info(answer: bytes, store_dir: StoreDir) -> dict[StorePath, Known
             pairs: Iterable[tuple[object, object]] = (
                 (item.get("path"), item) for item in items if isinstance(item, dict)
             )
-        case {"info": dict(items)}:
-            pairs = items.items()
-        case dict(items):
+        case {"info": dict(items)} | dict(items):
             pairs = items.items()
         case _:
             return {}
@@ -163,6 +167,8 @@ def _unknown(paths: Sequence[StorePath], reason: str) -> dict[StorePath, Fact]:
 def run(nix: Nix, command: Sequence[str]) -> bytes | str:
     """What the command printed, or why it has no answer; `HungError` after the timeout."""
     name = os.path.basename(command[0])
+    # Ctrl-C waits until there is somebody to end. Nix never gets it: it has a session of its own.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process = subprocess.Popen(
             command,
@@ -174,10 +180,11 @@ def run(nix: Nix, command: Sequence[str]) -> bytes | str:
             start_new_session=True,
         )
     except OSError as cause:
-        reason = os.strerror(cause.errno or 0).lower()
-        return f"cannot run {command[0]}: {reason}"
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return f"cannot run {command[0]}: {os.strerror(cause.errno or 0).lower()}"
     with process:
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             out, err = process.communicate(timeout=nix.timeout)
         except subprocess.TimeoutExpired:
             _kill(process)
@@ -188,7 +195,7 @@ def run(nix: Nix, command: Sequence[str]) -> bytes | str:
             if process.poll() is None:
                 _kill(process)
     if process.returncode != 0:
-        return f"{name}: {_last_line(err)}"
+        return f"{name}: {_told(err)}"
     return out
 
 
@@ -201,7 +208,10 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _last_line(err: bytes) -> str:
-    lines = [line.strip() for line in err.decode("utf-8", "replace").splitlines() if line.strip()]
-    text = lines[-1] if lines else "failed and said nothing"
-    return text.encode("ascii", "backslashreplace").decode()[:300]
+def _told(err: bytes) -> str:
+    """What it says of why it failed, for people: the last error, or else the last line."""
+    plain = _COLOUR.sub(b"", err).decode("utf-8", "replace")
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    # Below an error in nix.conf stands: Try 'nix --help' for more information (main/shared.cc).
+    told = [line for line in lines if "error: " in line] or lines or ["failed and said nothing"]
+    return told[-1].encode("ascii", "backslashreplace").decode()[:300]

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""`storewarden status`: does the service run, what did it do, what does it need."""
+
+import argparse
+import time
+
+from storewarden.commands.console import show, style
+from storewarden.commands.options import JSON, NOT_ALL, OK, UNAVAILABLE, Commands, add_command
+from storewarden.config import DEFAULT_CONFIG, configured
+from storewarden.report.status import noticed, status_json, status_lines
+from storewarden.service.status import is_held, read_status
+
+_TEXT = "does the service run, what did it do, does it need anybody"
+_DESCRIPTION = """\
+Reads what the service last said. It needs no privilege.
+examples:
+  storewarden status
+  storewarden status --json | jq .status.stuck
+"""
+
+
+def add_status(commands: Commands) -> None:
+    """The subcommand and its options."""
+    command = add_command(commands, "status", _TEXT, _DESCRIPTION, _status)
+    command.add_argument("--json", action="store_true", help=JSON)
+    command.add_argument(
+        "--config", metavar="FILE", help=f"the service's ({DEFAULT_CONFIG}, if there is one)"
+    )
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    config = configured(arguments.config)
+    running = is_held(config.runtime_dir)
+    said, now = read_status(config.runtime_dir), time.time()
+    if said and running:
+        said = noticed(said, now)
+    if arguments.json:
+        show(status_json(said, running=running))
+    else:
+        for line in status_lines(said, now, style(), running=running):
+            show(line)
+    if not running:
+        return UNAVAILABLE
+    return NOT_ALL if said and (said.stuck_count or said.problems) else OK

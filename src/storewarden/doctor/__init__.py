@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What of this machine breeds debris or hides it: facts gathered, then judged; nothing changed."""

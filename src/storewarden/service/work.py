@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""What the service remembers from round to round."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from structlog.typing import FilteringBoundLogger
+
+from storewarden.config import Config
+from storewarden.repair import Remove
+from storewarden.service.suspects import Suspect, failed, noticed
+from storewarden.store.entries import EntryKind
+from storewarden.store.store import Store
+
+
+@dataclass(slots=True)
+class Work:
+    """All that the service remembers; `config`, `store` and `remove` change with a reload."""
+
+    config: Config
+    store: Store
+    remove: Remove
+    log: FilteringBoundLogger
+    pulse: Callable[[], None]
+    """Called now and then during long work."""
+    ended: Callable[[], bool]
+    """Whether to end: nothing new is begun then."""
+    suspects: dict[str, Suspect] = field(default_factory=dict)
+    known: dict[str, EntryKind] = field(default_factory=dict)
+    """What was found and has not gone since."""
+    problems: dict[str, str] = field(default_factory=dict)
+    helper: Suspect = field(default_factory=lambda: Suspect("", float("inf")))
+    """When to ask the helper again for what it may have left unfinished, if it failed."""
+    removed: Counter[str] = field(default_factory=Counter)
+    removed_bytes: int = 0
+    refused: int = 0
+    failed: int = 0
+    sweeps: int = 0
+    swept: float | None = None
+    sweep_seconds: float = 0.0
+    overflows: int = 0
+
+
+def problem(work: Work, where: str, text: str) -> None:
+    """Remember what is wrong there now, or with "" that nothing is; told when that changes."""
+    before = work.problems.get(where, "")
+    if text == before:
+        return
+    if text:
+        work.problems[where] = text
+        work.log.error("problem", where=where, text=text)
+    else:
+        del work.problems[where]
+        work.log.info("problem over", where=where)
+
+
+def notice(work: Work, names: Iterable[str]) -> None:
+    """Look at these entries soon. One that is looked at already keeps its time: no event delays."""
+    now = time.monotonic()
+    for name in names:
+        if name not in work.suspects:
+            work.suspects[name] = noticed(name, now, work.config.min_age)
+
+
+def fail(work: Work, name: str, reasons: tuple[str, ...]) -> None:
+    """Remember that an entry should go and could not, and why; told when the reasons change."""
+    now = time.monotonic()
+    before = work.suspects.get(name) or Suspect(name, now)
+    kind = work.known.get(name, EntryKind.OUTPUT).value
+    if before.reasons != reasons:
+        path = work.store.store_dir.join(name)
+        work.log.warning("not removed", path=path, reasons="; ".join(reasons))
+    work.suspects[name] = failed(before, now, time.time(), kind, reasons)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""`storewarden doctor` as a command: its exit codes, its streams, and a stand-in for Nix."""
+
+from pathlib import Path
+
+import pytest
+
+from command import PROGRAM, Desk, open_desk, report, run
+from stand_in import write_program
+from storewarden.throwaway import ThrowawayStore
+
+NIX = """
+case "$*" in
+*--version*) echo 'nix (Nix) 2.36.0' ;;
+*config\\ show*) echo '{"sandbox": {"value": true}, "sandbox-fallback": {"value": false},
+    "experimental-features": {"value": []}, "build-users-group": {"value": "root"}}' ;;
+*) exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def desk(place: ThrowawayStore, tmp_path: Path) -> Desk:
+    return open_desk(place, tmp_path)
+
+
+def doctor(desk: Desk, *words: str) -> list[str]:
+    """The command, with a configuration that keeps it off this machine's own store."""
+    file = desk.directory / "config.toml"
+    file.write_text(
+        f'store-dir = "{desk.place.store_dir.path}"\n'
+        f'state-dir = "{desk.place.state_dir}"\n'
+        f'nix = "{desk.nix}"\n'
+        f'audit-log = "{desk.audit_log}"\n'
+        f'socket = "{desk.directory}/helper.sock"\n'
+        f'runtime-dir = "{desk.directory}/watch"\n'
+        'build-group = "root"\n'
+    )
+    return [*PROGRAM, "doctor", "--config", str(file), *words]
+
+
+def test_what_is_told_goes_to_stdout_and_the_exit_code_says_whether_it_is_bad(desk: Desk) -> None:
+    write_program(desk.nix, NIX)
+    done = run(doctor(desk))
+    assert done.stderr == ""
+    assert "ok          Nix 2.36.0" in done.stdout
+    assert done.returncode == (5 if "PROBLEM" in done.stdout else 0)
+
+
+def test_as_json_it_is_one_object_with_the_same_exit_code(desk: Desk) -> None:
+    write_program(desk.nix, NIX)
+    done = run(doctor(desk, "--json"))
+    document = report(done)
+    assert document["storeDir"] == desk.place.store_dir.path
+    bad = any(one["severity"] == "problem" for one in document["diagnoses"])
+    assert done.returncode == (5 if bad else 0)
+
+
+def test_without_a_nix_it_ends_with_3_and_tells_what_it_can(desk: Desk) -> None:
+    write_program(desk.nix, "exit 1\n")
+    done = run(doctor(desk, "--json"))
+    assert done.returncode == 3
+    found = {one["name"]: one["severity"] for one in report(done)["diagnoses"]}
+    assert (found["nix"], found["database"]) == ("problem", "ok")
+
+
+def test_without_a_store_it_ends_with_3(desk: Desk) -> None:
+    write_program(desk.nix, NIX)
+    words = doctor(desk)
+    file = desk.directory / "config.toml"
+    text = file.read_text().replace(f'"{desk.place.store_dir.path}"', '"/no/such/store"')
+    file.write_text(text)
+    done = run(words)
+    assert done.returncode == 3
+    assert "The store directory /no/such/store is not there" in done.stdout
+
+
+def test_a_configuration_that_was_named_and_is_wrong_is_wrong_use(desk: Desk) -> None:
+    words = doctor(desk)
+    (desk.directory / "config.toml").write_text("nonsense = 1\n")
+    done = run(words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "unknown key 'nonsense'" in done.stderr

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""`storewarden explain -` and `--log`: what goes where, what is told, and how it ends."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from command import PROGRAM, SECONDS, run
+from json_documents import checked
+from quoted import Quoted, known
+
+EXPLAIN = [*PROGRAM, "explain"]
+WEDGED = b"mkdir: cannot create directory '/nix/store/%s-a': Permission denied" % (b"0" * 32)
+HOSTILE = WEDGED + b"\x1b]0;owned\x07\x1b[2J \xff\xe2\x80\xae: Permission denied\n"
+
+
+def explained(log: bytes, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Run it with that log on stdin."""
+    command = [*EXPLAIN, *(words or ("-",))]
+    return subprocess.run(command, input=log, capture_output=True, timeout=SECONDS, check=False)
+
+
+@pytest.mark.parametrize(
+    "log",
+    [b"", b"no end", bytes(range(256)) * 300, b"\r\n\r", b"x" * 1000000, HOSTILE],
+    ids=["nothing", "no line end", "binary", "line ends", "a long line", "hostile"],
+)
+def test_the_log_goes_to_stdout_and_the_rest_to_stderr(log: bytes) -> None:
+    done = explained(log)
+    assert done.stdout == log
+    assert b"known failure" in done.stderr
+
+
+def test_what_is_shown_of_a_log_cannot_write_to_the_terminal() -> None:
+    told = explained(HOSTILE).stderr.decode("ascii")
+    assert all(line.isprintable() for line in told.split("\n"))
+    assert r"\x1b]0;owned" not in told
+    assert r"\ufffd\u202e" in told
+
+
+@pytest.mark.parametrize("quoted", known()[::9], ids=str)
+def test_cause_cure_and_where_it_is_known_from_are_told(quoted: Quoted, tmp_path: Path) -> None:
+    text = quoted.text
+    (tmp_path / "log").write_text(text)
+    done = run([*EXPLAIN, "--log", f"{tmp_path}/log"])
+    assert (done.returncode, done.stderr) == (0, "")
+    for part in ("    line ", "    why: ", "    what to do:", "    see: https://github.com/"):
+        assert part in done.stdout
+    assert "1 known failure in " in done.stdout
+    assert "PATHS" not in done.stdout
+
+
+def test_a_path_in_a_command_is_quoted_for_the_shell() -> None:
+    path = f"/nix/store/{'0' * 32}-a?b=c"
+    told = explained(f"error: path '{path}' is not valid\n".encode()).stderr.decode()
+    assert f"storewarden explain '{path}'\n" in told
+
+
+def test_what_is_advised_for_another_store_is_for_that_store(tmp_path: Path) -> None:
+    words = ("-", "--store-dir", "/srv/store", "--state-dir", "/srv/state")
+    path = f"/srv/store/{'0' * 32}-a"
+    told = explained(f"error: path '{path}' is not valid\n".encode(), *words).stderr.decode()
+    nix = "env NIX_STORE_DIR=/srv/store NIX_STATE_DIR=/srv/state nix-store"
+    assert f" {nix} --realise {path}\n" in told
+    assert f" storewarden explain {path} {' '.join(words[1:])}\n" in told
+    busy = "waiting for the big garbage collector lock\n"
+    assert " sudo lsof /srv/state/gc.lock\n" in explained(busy.encode(), *words).stderr.decode()
+    (tmp_path / "log").write_text(f"error: builder for '{path}.drv' failed\n")
+    done = run([*EXPLAIN, "--log", f"{tmp_path}/log", *words[1:]])
+    assert f" {nix.removesuffix('-store')} log {path}.drv\n" in done.stdout
+
+
+def test_the_exit_code_says_whether_anything_is_known() -> None:
+    nothing = explained(b"error: builder for '/nix/store/%s-a.drv' failed;\n" % (b"0" * 32))
+    assert nothing.returncode == 1
+    assert b"no known failure in 1 line: nothing can be said about this log\n" in nothing.stderr
+    assert b"nix log /nix/store/" in nothing.stderr
+    assert explained(WEDGED).returncode == 0
+
+
+@pytest.mark.parametrize("words", [[], ["-", "-"], ["-", "--log", "x"], ["-", "/nix/store/x"]])
+def test_what_is_to_be_explained_must_be_said_once(words: list[str]) -> None:
+    done = run([*EXPLAIN, *words])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: explain what?" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["/absent", "/"])
+def test_a_log_that_cannot_be_read_is_an_error(path: str) -> None:
+    done = run([*EXPLAIN, "--log", path])
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"error: cannot read the log {path}: " in done.stderr
+
+
+def test_a_closed_stdin_is_an_error() -> None:
+    done = run(["sh", "-c", 'exec "$@" <&-', "sh", *EXPLAIN, "-"])
+    assert done.returncode == 3
+    assert "error: cannot read the log from stdin: " in done.stderr
+
+
+def test_json_is_all_that_stdout_has() -> None:
+    done = explained(HOSTILE, "-", "--json")
+    document = checked(done.stdout, "explain", "-")
+    (failure,) = document.pop("failures")
+    assert document == {"version": 1, "lines": 1, "paths": []}
+    assert done.stderr == b""
+    assert failure["name"] == "output-denied"
+    assert failure["paths"] == [f"/nix/store/{'0' * 32}-a"]
+    assert (failure["lineNumber"], failure["times"]) == (1, 1)
+    assert failure["issues"][0] == "https://github.com/NixOS/nix/issues/13703"
+    assert {"words", "command"} == failure["steps"][0].keys()
+    assert failure.keys() == {
+        *("name", "title", "cause", "tell", "steps", "versions", "issues"),
+        *("line", "lineNumber", "times", "paths"),
+    }

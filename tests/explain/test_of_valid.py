@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""What is advised about registered paths: what keeps them, and how they are made whole."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from explaining import story_of, write_nix
+from storewarden.copyable import ThisStore, repair_path
+from storewarden.explain.advice import Advice, advice
+from storewarden.explain.story import Story
+from storewarden.store.paths import StorePath
+from storewarden.throwaway import ThrowawayStore
+
+
+def told(place: ThrowawayStore, tmp_path: Path, root: str) -> tuple[Advice, ...]:
+    """What is advised about a path that this root keeps."""
+    path = place.path(place.add_valid("hello").base_name)
+    return advice(story_of(place, write_nix(f"{tmp_path}/bin", [f"{root} -> {path}"]), path))
+
+
+def missing(place: ThrowawayStore, nix: str, path: StorePath, **columns: str) -> Story:
+    """The story of a path that is registered so, and gone."""
+    with closing(sqlite3.connect(f"{place.state_dir}/db/db.sqlite")) as database, database:
+        for column, value in columns.items():
+            database.execute(
+                f"UPDATE ValidPaths SET {column} = ? WHERE path = ?",  # noqa: S608 - ours
+                (value, place.path(path.base_name)),
+            )
+    os.unlink(place.path(path.base_name))
+    return story_of(place, nix, path.base_name)
+
+
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ("/run/current-system", "it belongs to the running system: that changes by a switch"),
+        ("/run/booted-system", "it belongs to the booted system: that changes by a reboot"),
+        ("/nix/var/nix/gcroots/current-system", "it belongs to the running system: that changes"),
+        ("/nix/var/nix/gcroots/booted-system", "it belongs to the booted system: that changes"),
+        ("/proc/sys/kernel/modprobe", "the kernel's settings name it: it is free when /proc/sys"),
+        ("/proc/77/exe", "process 77 uses it"),
+    ],
+)
+def test_what_the_machine_runs_on_is_never_told_to_be_removed(
+    place: ThrowawayStore, tmp_path: Path, root: str, said: str
+) -> None:
+    advised = told(place, tmp_path, root)
+    assert advised[0].purpose.startswith(said)
+    assert not any(one.command.startswith("rm ") for one in advised)
+
+
+def test_another_root_is_told_with_a_command_that_a_shell_reads_as_it_is_meant(
+    place: ThrowawayStore, tmp_path: Path
+) -> None:
+    assert Advice("to drop that root", "rm '/home/me/a b'") in told(place, tmp_path, "/home/me/a b")
+
+
+def test_a_root_whose_name_is_not_plain_is_told_without_a_command(
+    place: ThrowawayStore, tmp_path: Path
+) -> None:
+    [one] = [one for one in told(place, tmp_path, "/home/josé/x") if "drop" in one.purpose]
+    assert (one.purpose.split(" (")[0], one.command) == ("to drop that root", "")
+
+
+def test_what_is_missing_is_not_told_to_be_forgotten_first(
+    place: ThrowawayStore, tmp_path: Path
+) -> None:
+    path = place.add_valid("hello")
+    story = missing(place, write_nix(f"{tmp_path}/bin"), path)
+    assert [one.command for one in advice(story)] == [repair_path(story.path)]
+
+
+def test_a_missing_content_addressed_output_is_told_to_be_built_anew(
+    place: ThrowawayStore, tmp_path: Path
+) -> None:
+    path, drv = place.add_valid("hello"), place.path(place.add_derivation("hello").base_name)
+    nix = write_nix(f"{tmp_path}/bin")
+    story = missing(place, nix, path, ca="fixed:r:sha256:x", deriver=drv)
+    repair, anew = (one.command for one in advice(story))
+    assert repair == repair_path(story.path)
+    assert anew == f"nix-store --delete {story.path} && nix-store --realise {drv}"
+    this = ThisStore(place.store_dir.path, place.state_dir)
+    assert [one.command for one in advice(story, this)] == [this.command(c) for c in (repair, anew)]
+
+
+def test_a_missing_source_is_told_to_be_added_again_and_a_derivation_to_be_instantiated(
+    place: ThrowawayStore, tmp_path: Path
+) -> None:
+    nix = write_nix(f"{tmp_path}/bin")
+    story = missing(place, nix, place.add_valid("source"), ca="fixed:r:sha256:x")
+    assert advice(story)[1].command == f"nix-store --delete {story.path}"
+    story = missing(place, nix, place.add_derivation("hello"), ca="text:sha256:x")
+    assert advice(story)[1].command == "sudo nix-store --verify"
+    assert "with all else that is not there" in advice(story)[1].purpose

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""What people and programs are shown: names escaped, sizes and ages readable, JSON as promised."""
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from json_documents import checked
+from storewarden.readable import age_text, count_text, shown, size_text
+from storewarden.report.sweep import done_line, outcome_line, sweep_json, sweep_lines
+from storewarden.scan import sweep
+from storewarden.store.paths import StoreDir, output_lock
+from storewarden.store.verdict import Verdict
+from storewarden.store.wire import Outcome, Status
+from storewarden.throwaway import ThrowawayStore
+
+STORE = StoreDir("/nix/store")
+
+
+@given(st.text() | st.binary().map(os.fsdecode))
+def test_whatever_is_shown_is_one_line_of_printable_ascii(text: str) -> None:
+    assert shown(text).isascii()
+    assert shown(text).isprintable()
+
+
+def test_what_is_plain_is_shown_as_it_is_and_the_rest_escaped() -> None:
+    assert shown("/nix/store/a-b_c.d?=+") == "/nix/store/a-b_c.d?=+"
+    assert shown("a\x1b[31m\n\t\udcff\u202e") == r"a\x1b[31m\n\t\udcff\u202e"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (1024**2, "1.0 MiB"),
+        (5 * 1024**3, "5.0 GiB"),
+        (3 * 1024**4, "3072.0 GiB"),
+    ],
+)
+def test_sizes_are_readable(count: int, text: str) -> None:
+    assert size_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "0 s"), (119.0, "119 s"), (120.0, "2 min"), (7200.0, "2 h"), (86400.0 * 2, "2 days")],
+)
+def test_ages_are_readable(seconds: float, text: str) -> None:
+    assert age_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [(0, "file", "0 files"), (1, "file", "1 file"), (2, "process", "2 processes")],
+)
+def test_one_is_one_and_all_else_are_many(count: int, noun: str, text: str) -> None:
+    assert count_text(count, noun) == text
+
+
+def document(place: ThrowawayStore, outcomes: list[Outcome] | None = None) -> Any:  # noqa: ANN401
+    """The JSON of a sweep, parsed."""
+    store = place.as_store()
+    return checked(sweep_json(sweep(store), store, outcomes), "scan")
+
+
+def test_the_json_of_a_sweep_is_as_promised(place: ThrowawayStore) -> None:
+    derivation = place.add_derivation("hello-2.12")
+    output = place.strand(derivation)
+    place.register(place.invent("lost"))
+    shape = document(place)
+    assert {key: type(value) for key, value in shape.items()} == {
+        "version": int,
+        "storeDir": str,
+        "stateDir": str,
+        "findings": list,
+        "notes": list,
+    }
+    assert (shape["version"], shape["storeDir"]) == (1, place.store_dir.path)
+    by_path = {found["path"]: found for found in shape["findings"]}
+    found = by_path[place.path(output.base_name)]
+    assert isinstance(found.pop("ageSeconds"), int)
+    assert found.pop("sizeBytes") > 0
+    assert found.pop("verdict") in {"removable", "candidate"}
+    assert found.pop("owner").keys() == {"uid", "gid", "name"}
+    (lock,) = found.pop("locks")
+    assert lock["path"] == place.path(output_lock(derivation, "out"))
+    assert (lock["held"] in {"no", "unknown"}, lock["holder"]) == (True, None)
+    assert all(isinstance(reason, str) for reason in found.pop("reasons"))
+    assert found == {
+        "path": place.path(output.base_name),
+        "kind": "output",
+        "deriver": place.path(derivation.base_name),
+        "output": "out",
+        "sizeComplete": True,
+    }
+
+
+def test_what_is_missing_has_neither_owner_nor_age_nor_size(place: ThrowawayStore) -> None:
+    place.register(place.invent("lost"))
+    (found,) = document(place)["findings"]
+    absent = ("owner", "ageSeconds", "deriver", "output", "sizeBytes")
+    assert [found[key] for key in absent] == [None] * 5
+    assert (found["kind"], found["verdict"], found["locks"]) == ("missing", "keep", [])
+
+
+def test_outcomes_are_told_only_where_removal_was_asked_for(place: ThrowawayStore) -> None:
+    output = place.strand(place.add_derivation("hello-2.12"))
+    done = [Outcome(output.base_name, Status.REMOVED, ("a",), files=1, directories=2, bytes=3)]
+    assert "outcomes" not in document(place)
+    assert document(place, [])["outcomes"] == []
+    assert document(place, done)["outcomes"] == [
+        {
+            "path": place.path(output.base_name),
+            "kind": "output",
+            "status": "removed",
+            "reasons": ["a"],
+            "files": 1,
+            "directories": 2,
+            "bytes": 3,
+        }
+    ]
+
+
+def test_every_finding_is_told_with_kind_owner_age_and_reason(place: ThrowawayStore) -> None:
+    derivation = place.add_derivation("hello-2.12")
+    output = place.strand(derivation)
+    store = place.as_store()
+    text = "\n".join(sweep_lines(sweep(store), store))
+    assert f"{place.path(output.base_name)}\n    output of {derivation.base_name} (out)" in text
+    assert f"(uid {place.builder})" in text
+    assert "last changed" in text
+    assert text.splitlines()[-1].startswith(f"2 found in {place.store_dir.path}: 0 kept, 2 can go")
+
+
+def test_a_size_that_was_not_measured_to_its_end_is_told_as_such(place: ThrowawayStore) -> None:
+    place.strand(place.add_derivation("hello-2.12"))
+    store = place.as_store()
+    swept = sweep(store)
+    assert " 2 can go (up to " in list(sweep_lines(swept, store))[-1]
+    part = replace(swept, findings=tuple(replace(f, size_complete=False) for f in swept.findings))
+    assert " 2 can go (at least " in list(sweep_lines(part, store))[-1]
+
+
+def test_an_empty_sweep_says_so(place: ThrowawayStore) -> None:
+    store = place.as_store()
+    assert list(sweep_lines(sweep(store), store)) == [
+        f"nothing unregistered found in {place.store_dir.path}"
+    ]
+
+
+def test_hostile_names_cannot_write_to_the_terminal(place: ThrowawayStore) -> None:
+    for name in ("a\x1b]0;owned\x07", "b\nnothing unregistered found", "c\u202e"):
+        place.add_file(name)
+    store = place.as_store()
+    swept = sweep(store)
+    swept = replace(
+        swept, findings=tuple(replace(f, owner_name="x\x1b[2J") for f in swept.findings)
+    )
+    for line in sweep_lines(swept, store):
+        assert line.isascii()
+        assert line.isprintable()
+
+
+def test_what_is_only_reported_is_counted_apart_from_what_is_kept(place: ThrowawayStore) -> None:
+    place.add_file(".DS_Store")
+    derivation = place.add_derivation("live-3.0")
+    place.strand(derivation)
+    place.hold(place.path(output_lock(derivation, "out")))
+    store = place.as_store()
+    found = sweep(store)
+    summary = list(sweep_lines(found, store))[-1]
+    kept = sum(f.judgement.verdict is Verdict.KEEP for f in found.findings) - 1
+    assert summary.startswith(f"3 found in {place.store_dir.path}: {kept} kept, 1 only reported")
+
+
+def test_the_end_of_a_removal_is_told_in_one_line() -> None:
+    gone = Outcome("a", Status.REMOVED, files=3, bytes=2048)
+    assert done_line([gone, gone]) == "2 removed (4.0 KiB freed)"
+    others = [Outcome("b", status) for status in (Status.KEPT, Status.FAILED, Status.KEPT)]
+    assert done_line([gone, *others]) == "1 removed (2.0 KiB freed), 2 kept, 1 failed"
+    assert done_line(others) == "0 removed (0 B freed), 2 kept, 1 failed"
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_every_status_has_its_words_in_one_line(status: Status) -> None:
+    outcome = Outcome("x\x1b", status, ("one\n", "two"), files=3, bytes=2048)
+    line = outcome_line(outcome, STORE)
+    assert line.isprintable()
+    assert "/nix/store/x\\x1b" in line
+    assert line.endswith(": one\\n; two")
+    assert ("2.0 KiB" in line) == (status is Status.REMOVED)

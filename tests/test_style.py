@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""Whether a stream has colours, how wide its lines may be, and how they are broken."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storewarden.copyable import ThisStore, repair_path
+from storewarden.readable import shown
+from storewarden.style import PLAIN, Mark, Style, style_of
+from terminal import assert_only_basic_colours, terminal, without_colours
+
+XTERM = {"TERM": "xterm"}
+PATH = "/nix/store/5hm84hbpwgb1byhkddcqb0k63rr2cyjx-some-longer-name-of-a-package-1.2.3"
+COLOURED = Style(colours=True)
+
+
+def at_terminal(columns: int, environment: dict[str, str]) -> Style:
+    """The style of a stream at a terminal of that width."""
+    with terminal(columns) as (_, there), os.fdopen(there, "w", encoding="ascii") as stream:
+        return style_of(stream, environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours"),
+    [
+        (XTERM, True),
+        (XTERM | {"NO_COLOR": ""}, True),
+        (XTERM | {"NO_COLOR": "0"}, False),
+        (XTERM | {"NO_COLOR": "1", "CLICOLOR_FORCE": "1"}, False),
+        ({"TERM": "dumb"}, False),
+        ({}, False),
+        ({"TERM": "dumb", "CLICOLOR_FORCE": "1"}, True),
+        ({"TERM": "dumb", "CLICOLOR_FORCE": "0"}, False),
+    ],
+)
+def test_a_terminal_has_colours_unless_somebody_says_no(
+    environment: dict[str, str],
+    colours: bool,  # noqa: FBT001 - the expectation
+) -> None:
+    assert at_terminal(80, environment).colours is colours
+
+
+def test_a_pipe_has_colours_only_where_they_are_forced() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", encoding="ascii") as stream:
+        assert style_of(stream, XTERM) == PLAIN
+        assert style_of(stream, XTERM | {"CLICOLOR_FORCE": ""}) == PLAIN
+        assert style_of(stream, XTERM | {"CLICOLOR_FORCE": "1"}) == COLOURED
+        assert style_of(None, XTERM) == PLAIN, "a stream that was closed"
+
+
+@pytest.mark.parametrize(
+    ("told", "columns"), [({}, 123), ({"COLUMNS": "66"}, 66), ({"COLUMNS": "x"}, 123)]
+)
+def test_the_width_is_that_of_the_terminal_or_what_columns_says(
+    told: dict[str, str], columns: int
+) -> None:
+    assert at_terminal(123, XTERM | told).width == columns
+
+
+def test_a_terminal_that_does_not_know_its_width_has_eighty_columns() -> None:
+    assert at_terminal(0, XTERM).width == 80
+    assert at_terminal(0, XTERM | {"COLUMNS": "-3"}).width == 80
+
+
+@given(
+    text=st.text().map(shown),
+    width=st.integers(min_value=-1, max_value=300),
+    lead=st.sampled_from(["", "kept", "no sign of life, root still has to check"]),
+)
+def test_no_word_is_lost_and_only_a_single_word_is_wider_than_the_terminal(
+    text: str, width: int, lead: str
+) -> None:
+    style = Style(width=width, colours=True)
+    lines = style.wrapped("    ", f" {text}", "      ", lead, Mark.KEPT)
+    assert_only_basic_colours("\n".join(lines))
+    plain = [without_colours(line) for line in lines]
+    assert " ".join(plain).split() == f"{lead} {text}".split()
+    assert all(line.startswith("    ") for line in plain)
+    for line in plain:
+        assert len(line) <= max(40, width) or len(line.split()) <= 1 or (lead and lead in line)
+
+
+def test_a_path_and_a_command_stay_whole_on_a_line_of_their_own() -> None:
+    this = ThisStore("/srv/store", "/srv/state")
+    for command in (
+        repair_path(PATH),
+        this.command(f"nix-store --delete {PATH}"),
+        this.command("sudo storewarden scan --yes"),
+    ):
+        text = f"to fetch or build it again, if it is not whole: {command}"
+        for width in (40, 80):
+            lines = Style(width=width).wrapped("    ", text, "    ")
+            assert f"    {command}" in lines, lines
+
+
+def test_a_number_stays_beside_its_unit() -> None:
+    for text in ("process 4711", "10 min", "20.0 KiB", "uid 30001", "2 days"):
+        filling = "x" * (80 - 4 - len(text) + 1)
+        lines = PLAIN.wrapped("    ", f"{filling} {text}", "    ")
+        assert lines == [f"    {filling}", f"    {text}"]
+
+
+def test_prose_does_not_grow_wider_than_can_be_read() -> None:
+    lines = Style(width=500).wrapped("    ", "word " * 100, "    ")
+    assert max(map(len, lines)) <= 120
+
+
+def test_what_programs_read_by_line_is_one_line_but_where_somebody_looks_at_it() -> None:
+    text = f": {PATH}: its lock is held, so a build or copy of it is alive"
+    assert PLAIN.folded("", text, "    ", "kept", Mark.KEPT) == f"kept{text}"
+    folded = Style(terminal=True).folded("", text, "    ", "kept", Mark.KEPT)
+    assert folded.split() == f"kept{text}".split()
+    assert "\n    " in folded
