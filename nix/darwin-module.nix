@@ -12,6 +12,9 @@ let
 
   user = toString config.system.primaryUser;
 
+  # Its default cannot be asked for while nobody is said; the assertion below says to.
+  home = if config.system.primaryUser == null then "" else config.system.primaryUserHome;
+
   job = label: import ./plist.nix (builtins.readFile ../launchd/${label}.plist);
 
   python = "${cfg.package}/libexec/storewarden/bin/python3";
@@ -59,7 +62,7 @@ in
 
     services.storewarden.settings = {
       socket = "/var/run/storewarden/helper.sock";
-      runtime-dir = "/Users/${user}/Library/Caches/storewarden";
+      runtime-dir = "${home}/Library/Caches/storewarden";
     };
 
     launchd.daemons.storewarden-helper.serviceConfig = asDefaults (
@@ -74,7 +77,7 @@ in
           "--config"
           "${cfg.configFile}"
         ];
-        StandardErrorPath = "/Users/${user}/Library/Logs/storewarden.log";
+        StandardErrorPath = "${home}/Library/Logs/storewarden.log";
       }
     );
   };

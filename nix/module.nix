@@ -13,7 +13,20 @@ let
 
   cfg = config.services.storewarden;
 
-  ownMount = config.fileSystems ? "/nix/store";
+  ownMount = lib.any (one: one.mountPoint == "/nix/store") (lib.attrValues config.fileSystems);
+
+  # Nix lets in whom it trusts, too (src/nix/daemon.cc, 2.8 and later).
+  letIn =
+    (config.nix.settings.allowed-users or [ "*" ]) ++ (config.nix.settings.trusted-users or [ ]);
+
+  mayAskNix = lib.any (name: lib.elem name letIn) (
+    [
+      "*"
+      "storewarden"
+      "@storewarden"
+    ]
+    ++ map (group: "@${group}") config.users.users.storewarden.extraGroups
+  );
 
   loopback =
     builtins.match "(localhost|127(\\.[0-9]{1,3}){3}|\\[?::1]?):[0-9]+" cfg.settings.metrics-listen
@@ -62,8 +75,8 @@ in
       "remount"
     ];
     default = if ownMount then "remount" else "bind";
-    defaultText = lib.literalExpression ''
-      if config.fileSystems ? "/nix/store" then "remount" else "bind"
+    defaultText = lib.literalMD ''
+      `"remount"` where `fileSystems` mounts {file}`/nix/store`, else `"bind"`
     '';
     description = ''
       How the helper, and nothing else, comes to a store that it can write to.
@@ -88,21 +101,22 @@ in
         {
           assertion = ownMount -> cfg.storeAccess != "bind";
           message = ''
-            services.storewarden.storeAccess is "bind", but fileSystems has "/nix/store": a view of /nix
+            services.storewarden.storeAccess is "bind", but fileSystems mounts /nix/store: a view of /nix
             would show the directory below that mount. Leave storeAccess unset, or set it to "remount".
           '';
         }
         {
-          assertion =
-            config.nix.enable
-            -> lib.any (user: lib.elem user (config.nix.settings.allowed-users or [ "*" ])) [
-              "*"
-              "storewarden"
-              "@storewarden"
-            ];
+          assertion = config.nix.enable -> mayAskNix;
           message = ''
             nix.settings.allowed-users leaves out the user of storewarden, who asks the Nix daemon which
             paths are valid. Add it: nix.settings.allowed-users = [ "storewarden" ];
+          '';
+        }
+        {
+          assertion = config.nix.enable -> (config.nix.daemonUser or "root") == "root";
+          message = ''
+            nix.daemonUser is not root, so the store belongs to a user who could exchange in it what the
+            helper runs as root; it would refuse to work. storewarden needs a store that root owns.
           '';
         }
       ];

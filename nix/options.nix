@@ -25,8 +25,9 @@ let
 
   interval = types.strMatching "[0-9]{1,9}[smhd]?";
 
-  # As far as it can stand in a unit.
-  absolutePath = types.strMatching "/[A-Za-z0-9/._+-]*";
+  # As far as it can stand in a unit, where a space would end it.
+  word = "[A-Za-z0-9._+-]+";
+  absolutePath = types.strMatching "(/${word})+";
 
   canRun = pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform;
 in
@@ -35,9 +36,13 @@ in
     enable = lib.mkEnableOption "storewarden, which removes what interrupted builds strand in the Nix store";
 
     # The one of an overlay comes first, but none is needed.
-    package = lib.mkPackageOption (
-      { storewarden = pkgs.callPackage ./package.nix { }; } // pkgs
-    ) "storewarden" { };
+    package =
+      lib.mkPackageOption (
+        { storewarden = pkgs.callPackage ./package.nix { }; } // pkgs
+      ) "storewarden" { }
+      // {
+        defaultText = lib.literalExpression "pkgs.storewarden or (pkgs.callPackage ./package.nix { })";
+      };
 
     settings = lib.mkOption {
       default = { };
@@ -88,13 +93,13 @@ in
               "A sweep that would remove more entries than this removes none, and says so."
               100;
 
-          build-group = setting types.nonEmptyStr ''
+          build-group = setting (types.strMatching word) ''
             The group of Nix's build users, if {option}`nix.settings.build-users-group` is another
             than `nixbld`.
           '' "nixbld";
 
           nix = lib.mkOption {
-            type = types.nullOr types.path;
+            type = types.nullOr absolutePath;
             default = if config.nix.enable then lib.getExe' config.nix.package "nix" else null;
             defaultText = lib.literalExpression ''
               if config.nix.enable then lib.getExe' config.nix.package "nix" else null
@@ -113,9 +118,9 @@ in
             is set. The firewall is not opened.
           '' "127.0.0.1:9913";
 
-          metrics-textfile = setting absolutePath ''
-            A file for the textfile collector of the node exporter. The user of the service must be
-            able to write to its directory.
+          metrics-textfile = setting (types.strMatching "(/${word}){2,}") ''
+            A file for the textfile collector of the node exporter, in a directory below the root.
+            The user of the service must be able to write there.
           '' "/var/lib/prometheus/node-exporter/storewarden.prom";
         };
       };

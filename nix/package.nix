@@ -3,7 +3,6 @@
   lib,
   stdenv,
   python3Packages,
-  installShellFiles,
 }:
 
 let
@@ -19,23 +18,29 @@ let
 
   checkDependencies = with python3Packages; [
     hypothesis
+    markdown-it-py
+    jsonschema
     pytest
     pytest-randomly
     pytest-timeout
+    shtab
   ];
 
   # These want root, a Nix of their own, or what a builder has not: programs in /usr/bin, a root
-  # directory that is root's, processes of others, files with setuid bits. The VM test is in their place.
+  # directory that is root's, processes of others, files with setuid bits; or the very version of
+  # shtab. The VM test is in their place.
   notInABuilder = [
     "tests/lab"
     "tests/nix"
     "tests/real"
     "tests/setup"
+    "tests/test_completions.py::test_what_is_committed_is_what_make_completions_writes"
+    "tests/helper/test_removal_private.py::test_a_store_that_hands_down_its_group_hinders_nothing"
     "tests/store/test_lock_files.py::test_a_file_of_another_mode_is_no_lock_file"
     "tests/store/test_validity_hang.py"
     "tests/host/test_linux_inside.py::test_a_process_that_may_not_be_looked_at_makes_it_unknown"
-    "tests/test_cli_interrupted.py::test_interrupted_while_nix_hangs_nothing_is_removed_and_nix_is_ended"
-    "tests/test_watch.py::test_a_signal_during_the_first_sweep_ends_it_too"
+    "tests/commands/test_scan_interrupted.py::test_interrupted_while_nix_hangs_nothing_is_removed_and_nix_is_ended"
+    "tests/service/test_watch.py::test_a_signal_during_the_first_sweep_ends_it_too"
   ];
 
   places = packages: toString (lib.remove python (requiredPythonModules packages));
@@ -48,14 +53,20 @@ python3Packages.buildPythonApplication {
   src = lib.fileset.toSource {
     root = ../.;
     fileset = lib.fileset.unions [
-      (lib.fileset.maybeMissing ../completions)
-      (lib.fileset.maybeMissing ../man)
       ../CHANGELOG.md
+      ../CONTRIBUTING.md
       ../LICENSE
       ../Makefile
       ../README.md
+      ../SECURITY.md
+      ../benchmarks
+      ../default.nix
+      ../completions
       ../docs
+      ../flake.nix
       ../launchd
+      ../nix
+      ../man
       ../pyproject.toml
       ../src
       ../systemd
@@ -67,22 +78,8 @@ python3Packages.buildPythonApplication {
 
   inherit dependencies;
 
-  nativeBuildInputs = [ installShellFiles ];
-
   # Nothing is wrapped: install.sh writes a launcher that no variable can add code to.
   dontWrapPythonPrograms = true;
-
-  postInstall = ''
-    for page in man/*.[0-9]; do
-      if [ -e "$page" ]; then installManPage "$page"; fi
-    done
-    if [ -d completions ]; then
-      installShellCompletion --cmd storewarden \
-        --bash completions/storewarden.bash \
-        --fish completions/storewarden.fish \
-        --zsh completions/_storewarden
-    fi
-  '';
 
   postFixup = ''
     interpreter=${python.interpreter}

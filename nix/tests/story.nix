@@ -122,9 +122,10 @@
         machine.succeed("systemd-analyze security --threshold=10 storewarden.service")
 
     with subtest("no variable adds code"):
-        machine.succeed("mkdir /tmp/poison && echo 'raise SystemExit(66)' > /tmp/poison/structlog.py")
+        machine.succeed("mkdir /tmp/poison && echo 'raise SystemExit(66)' > /tmp/poison/psutil.py")
         for variable in ("NIX_PYTHONPATH", "PYTHONPATH"):
             machine.succeed(f"{variable}=/tmp/poison storewarden status")
+            machine.succeed(f"{variable}=/tmp/poison storewarden scan --dry-run")
 
     with subtest("what a power cut leaves is removed after it"):
         start("job-cut")
