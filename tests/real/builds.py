@@ -101,8 +101,8 @@ def interrupt(rig: Rig, build: Build, how: Interrupt) -> None:
             _signal(rig, build.recipe, "fail")
     assert build.client.process.wait(20) != 0, ns.read(build.log)
     ended = {build.worker}
-    # Up to Nix 2.33 a builder outlives its killed worker.
-    if how is not Interrupt.SIGKILL_WORKER:
+    # Up to Nix 2.33 a builder outlives its killed worker; since, it ends a moment after it.
+    if how is not Interrupt.SIGKILL_WORKER or rig.nix_version >= (2, 34):
         ended.add(build.builder)
     ns.wait_until(
         lambda: not ended & {process.pid for process in ns.processes(rig.namespace)},
