@@ -23,7 +23,7 @@ lint: .venv/.ready
 	$(PY) -m ruff check --quiet
 	$(PY) -m ruff format --quiet --check
 	$(PY) -m mypy --no-error-summary --platform linux
-	$(PY) -m mypy --no-error-summary --platform darwin --exclude host/linux.py src
+	$(PY) -m mypy --no-error-summary --cache-dir .mypy_cache/darwin --platform darwin --exclude host/linux.py src
 	.venv/bin/lint-imports --no-logo
 
 # Writes what bash, zsh and fish complete anew, from the argparse tree.

@@ -40,8 +40,9 @@ def deliver(directory: str, python: str, version: str, owner: int | None = None)
 
 
 def deliver_here(directory: str) -> str:
-    """The same with the interpreter that runs the tests."""
+    """The same with the interpreter that runs the tests, compiled as pip leaves it."""
     base: str = getattr(sys, "_base_executable", "") or sys.executable
-    return deliver(
-        directory, os.path.realpath(base), f"{sys.version_info[0]}.{sys.version_info[1]}"
-    )
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    python = deliver(directory, os.path.realpath(base), version)
+    subprocess.run([python, "-m", "compileall", "-q", f"{directory}/lib"], check=True)
+    return python

@@ -35,6 +35,11 @@ class Machine:
         """What is booted now: a power cut ends one and begins another."""
         return self.boots[-1]
 
+    @property
+    def delivery(self) -> str:
+        """Where storewarden as a user has it is kept, for tests to copy (`lab.service`)."""
+        return f"{self.base}/delivery"
+
 
 @contextlib.contextmanager
 def booted(suite: str) -> Iterator[Machine]:
@@ -102,7 +107,8 @@ def control(rig: Rig, *words: str) -> str:
 
 
 def _furnish(base: str) -> None:
-    shutil.rmtree(f"{base}/pycache", ignore_errors=True)  # of what was tested here before
+    for place in ("pycache", "delivery"):
+        shutil.rmtree(f"{base}/{place}", ignore_errors=True)  # of what was tested here before
     os.chmod(base, 0o755)  # noqa: S103 - ordinary users run things in it
     for place in (*PLACES, "source/src", "source/tests"):
         os.makedirs(f"{base}/{place}", exist_ok=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.machine import control
+from lab.machine import Machine, control
 from lab.service import HELPER, SOCKET, WATCHER, delivered, journal, run, setup
 from real import namespace as ns
 from real.doctoring import Visit, visit_of
@@ -16,8 +16,8 @@ LOG = "/var/log/storewarden/audit.jsonl"
 
 
 @pytest.fixture
-def python(rig: Rig) -> Iterator[str]:
-    with delivered(rig) as found:
+def python(machine: Machine) -> Iterator[str]:
+    with delivered(machine) as found:
         yield found
 
 

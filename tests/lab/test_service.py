@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from delivery import deliver
 from lab.interrupts import Outage, interrupt
 from lab.jobs import FINISH, WITNESS, log_of, start, wait_for_builders, witness
 from lab.machine import Machine, control, power_cut
-from lab.service import HELPER, SOCKET, WATCHER, journal, python_version, run, setup
+from lab.service import HELPER, SOCKET, WATCHER, delivered, journal, run, setup
 from real import namespace as ns
 from real.builds import Build, Interrupt, builder_lives, let_finish, start_build, stranded
 from real.recipes import Recipe
@@ -31,17 +30,9 @@ CONFIG = "/etc/storewarden/config.toml"
 @contextmanager
 def installed(machine: Machine) -> Iterator[str]:
     """While the service is set up, whatever becomes of the machine meanwhile; its configuration."""
-    place = f"{machine.base}/home/{machine.rig.user}/storewarden"
-    shutil.rmtree(place, ignore_errors=True)
-    python = deliver(place, "/usr/bin/python3", python_version(machine.rig), owner=1500)
-    try:
+    with delivered(machine) as python:
         setup(machine.rig, python)
         yield ns.read(f"{machine.rig.root}{CONFIG}")
-    finally:
-        rig = machine.rig
-        run(rig, [python, "-m", "storewarden", "setup", "--uninstall"])
-        for left in (place, f"{rig.root}/etc/storewarden", f"{rig.root}/var/log/storewarden"):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

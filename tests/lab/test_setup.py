@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.machine import control
+from lab.machine import Machine, control
 from lab.service import (
     HELPER,
     SOCKET,
@@ -34,8 +34,8 @@ UNITS = "/etc/systemd/system"
 
 
 @pytest.fixture
-def python(rig: Rig) -> Iterator[str]:
-    with delivered(rig) as found:
+def python(machine: Machine) -> Iterator[str]:
+    with delivered(machine) as found:
         yield found
 
 

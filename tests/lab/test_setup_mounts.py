@@ -51,7 +51,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 def test_debris_is_removed_from_a_store_that_is_mounted(machine: Machine, way: Way) -> None:
     rig = machine.rig
-    with mounted(rig, way.mounts), delivered(rig) as python:
+    with mounted(rig, way.mounts), delivered(machine) as python:
         build = start_build(rig, Recipe("mounted"))
         interrupt(rig, build, Interrupt.SIGINT_CLIENT)
         assert {f"/nix/store/{name}" for name in left(rig)} == build.entries

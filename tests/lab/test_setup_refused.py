@@ -7,7 +7,7 @@ from signal import SIGKILL
 
 import pytest
 
-from lab.machine import control
+from lab.machine import Machine, control
 from lab.service import (
     HELPER,
     SOCKET,
@@ -28,8 +28,8 @@ UNITS = "/etc/systemd/system"
 
 
 @pytest.fixture
-def python(rig: Rig) -> Iterator[str]:
-    with delivered(rig) as found:
+def python(machine: Machine) -> Iterator[str]:
+    with delivered(machine) as found:
         yield found
 
 
@@ -68,8 +68,8 @@ def test_nobody_but_the_watchers_user_reaches_the_helper(rig: Rig, python: str) 
 def test_killed_in_the_middle_the_next_run_completes_it(rig: Rig, python: str) -> None:
     log = f"{rig.base}/logs/setup"
     words = ["env", "-u", "PYTHONPATH", python, "-m", "storewarden", "setup"]
-    steps = ["write   /etc/storewarden/config.toml", "run     systemd-sysusers"]
-    for step in (*steps, "run     systemctl e", "run     systemctl restart"):
+    # Between files: tests/setup/test_run_refused.py.
+    for step in ("run     systemd-sysusers", "run     systemctl e", "run     systemctl restart"):
         child = ns.start(rig.namespace, words, log=log)
         ns.wait_until(lambda step=step: step in ns.read(log), step)  # type: ignore[misc]
         ns.kill(rig.namespace, SIGKILL, child.pid)

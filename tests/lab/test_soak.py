@@ -21,7 +21,7 @@ from real import namespace as ns
 from real.rig import Rig, unregistered, valid_paths
 from real.warden import AT_ONCE, Report, records, scan, warden
 
-SECONDS = float(os.environ.get("STOREWARDEN_LAB_SOAK", "30"))
+SECONDS = float(os.environ.get("STOREWARDEN_LAB_SOAK", "20"))
 EVERY = 0.2
 AT_A_TIME = 6
 NAMES = 12  # few, so that what was stranded is soon built again

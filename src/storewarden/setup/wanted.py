@@ -54,13 +54,13 @@ def wanted(before: Manifest, top: str) -> Wanted:
 
 
 def checks(code: Program) -> Words:
-    """Commands that prove a new copy of the code to be whole, and spare it being compiled again."""
+    """Commands that compile a new copy of the code once, and prove it to be whole."""
     if code.copied is None:
         return []
     imports = f"import storewarden.cli, storewarden.helper.__main__, {', '.join(NEEDED)}"
     return [
-        [code.python, "-I", "-B", "-c", imports],
         [code.python, "-I", "-m", "compileall", "-q", f"{code.copied}/lib"],
+        [code.python, "-I", "-B", "-c", imports],
     ]
 
 
