@@ -144,6 +144,8 @@ def test_the_age_counts_from_the_last_change_and_a_future_one_is_too_young(
     ]
     assert fact.known is known
     assert ("sudo touch -h" in fact.detail) == (since < 0)
+    # Rounded down: nothing is too young that is as old as is wanted.
+    assert (fact.detail == "9 s ago, 10 s are wanted") == (since == 9.9)
 
 
 def test_what_others_may_write_to_is_shared_unless_its_derivation_is_known(

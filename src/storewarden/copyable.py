@@ -9,6 +9,9 @@ from storewarden.readable import shown
 
 _STORE_DIR, _STATE_DIR = "/nix/store", "/nix/var/nix"
 REMOVE = "sudo storewarden scan --yes"
+SET_UP = "sudo storewarden setup"
+DECLARE = "services.storewarden.enable = true;"
+"""What sets the service up where a system of modules owns the machine (`host.declared_by`)."""
 REPAIRING = "--option experimental-features ''"
 """What Nix must be told to repair anything.
 

@@ -157,9 +157,9 @@ class Sight:
         age = self.now - entry.ctime
         if age >= self.store.min_age:
             return NO
-        wanted = f"{self.store.min_age:.0f} s are wanted"
+        wanted = f"{self.store.min_age:g} s are wanted"
         if age >= 0:
-            return Fact(Known.YES, f"{age:.0f} s ago, {wanted}")
+            return Fact(Known.YES, f"{int(age)} s ago, {wanted}")
         place = shlex.quote(self.store.store_dir.join(entry.base_name))
         cure = f"if the clock is right now: sudo touch -h {place}"
         year = time.gmtime(entry.ctime).tm_year

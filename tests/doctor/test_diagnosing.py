@@ -211,6 +211,37 @@ def test_setup_is_advised_only_where_it_can_work() -> None:
         assert "sudo storewarden setup" not in bare
 
 
+@pytest.mark.parametrize("system", ["NixOS", "nix-darwin"])
+def test_on_a_declared_machine_all_is_to_be_declared(system: str) -> None:
+    kernel = replace(WELL.kernel, declared=system)
+    facts = replace(with_settings(WELL, replace(STRANDING, build_group="others")), kernel=kernel)
+    for service in (IDLE, replace(IDLE, installed=True), replace(WELL.service, running=False)):
+        one = replace(facts, service=service, helper=Listening.NOTHING)
+        assert not [told for told in commands(one) if "setup" in told or "systemctl edit" in told]
+        steps = " ".join(step.words for found in diagnose(one) for step in found.steps)
+        assert f"In the configuration of {system}: services.storewarden." in steps
+        assert f"Set sandbox = true in nix.settings of {system}" in steps
+        assert "nix.conf" not in steps
+
+
+@pytest.mark.parametrize(
+    ("system", "place"),
+    [
+        ("", "/etc/nix/nix.custom.conf"),
+        ("NixOS", "nix.settings of NixOS"),
+        ("nix-darwin", "customSettings of Determinate's module for nix-darwin"),
+    ],
+)
+def test_what_determinate_would_overwrite_is_not_where_a_setting_belongs(
+    system: str, place: str
+) -> None:
+    ours = NixVersion(Flavour.DETERMINATE, (2, 34, 6), "3.20.0 (Nix 2.34.6)")
+    facts = with_settings(WELL, STRANDING)
+    nix = replace(facts.nix, version=ours, daemon_version=ours)
+    facts = replace(facts, nix=nix, kernel=replace(facts.kernel, declared=system))
+    assert f"Set sandbox = true in {place}, if" in str(named(facts, "sandbox").steps)
+
+
 def test_no_name_stands_twice_however_bad_it_is() -> None:
     old = NixVersion(Flavour.NIX, (2, 8, 0), "2.8.0")
     accounts = Accounts(

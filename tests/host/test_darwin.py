@@ -86,6 +86,12 @@ def test_one_question_without_an_answer_makes_all_unknown(silent: tuple[int, int
     assert darwin.processes_of([301, 302], said) is None
 
 
+def test_nix_darwin_is_known_by_what_it_makes(tmp_path: Path) -> None:
+    assert darwin.declared_by(f"{tmp_path}/darwin-version") == ""
+    Path(tmp_path, "darwin-version").touch()
+    assert darwin.declared_by(f"{tmp_path}/darwin-version") == "nix-darwin"
+
+
 def test_who_holds_a_lock_is_always_unknown() -> None:
     assert darwin.lock_holders() is None
     assert darwin.lock_holders("/proc/locks") is None

@@ -140,3 +140,9 @@ def test_a_writable_store_stays_in_its_namespace(tmp_path: Path) -> None:
     before = os.readlink("/proc/self/ns/mnt")
     linux.make_writable(str(tmp_path))
     assert os.readlink("/proc/self/ns/mnt") == before
+
+
+def test_nixos_is_known_by_its_sign(tmp_path: Path) -> None:
+    assert linux.declared_by(f"{tmp_path}/NIXOS") == ""
+    Path(tmp_path, "NIXOS").touch()
+    assert linux.declared_by(f"{tmp_path}/NIXOS") == "NixOS"

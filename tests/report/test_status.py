@@ -13,6 +13,7 @@ from hypothesis import given
 from command import PROGRAM, report, run
 from json_documents import checked
 from service.test_status import STATUSES
+from storewarden.copyable import DECLARE
 from storewarden.report.status import noticed, status_json, status_lines
 from storewarden.service.families import PLACES
 from storewarden.service.status import Status, Stuck, held, write_status
@@ -68,7 +69,7 @@ def test_what_needs_somebody_is_told_with_its_reasons_and_what_to_do_next() -> N
     assert "STUCK: 3 should go and could not be removed\n  /nix/store/aaa-gone\n" in said
     assert "(10 min ago)\n    a mount lies in it\n    root has to unmount it\n" in said
     assert "  and 2 more\n    next: sudo storewarden scan --dry-run says what keeps" in said
-    assert "PROBLEM (helper): connection refused\n    next: set it up again: sudo" in said
+    assert "PROBLEM (helper): connection refused\n    next: storewarden doctor says" in said
     assert "10 output, 2 lock since its start, 2.0 KiB" in said
     for row in (
         "suspects  4 ",
@@ -95,6 +96,11 @@ def test_a_service_that_does_not_run_says_how_to_start_it() -> None:
         assert others[1].endswith("storewarden watch")
         assert "all is well" not in others
     assert "heard of it was on 20" in text(WELL, running=False)
+
+
+def test_a_service_that_belongs_in_a_declaration_is_to_be_declared() -> None:
+    lines = [*status_lines(None, NOW, running=False, set_up=DECLARE)]
+    assert "to have it run from now on: services.storewarden.enable = true;" in lines[1]
 
 
 def test_a_service_before_its_first_word_and_its_first_sweep_is_told() -> None:

@@ -4,9 +4,11 @@
 import argparse
 import time
 
+from storewarden import host
 from storewarden.commands.console import show, style
 from storewarden.commands.options import JSON, NOT_ALL, OK, UNAVAILABLE, Commands, add_command
 from storewarden.config import DEFAULT_CONFIG, configured
+from storewarden.copyable import DECLARE, SET_UP
 from storewarden.report.status import noticed, status_json, status_lines
 from storewarden.service.status import is_held, read_status
 
@@ -37,7 +39,8 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         show(status_json(said, running=running))
     else:
-        for line in status_lines(said, now, style(), running=running):
+        set_up = DECLARE if host.declared_by() else SET_UP
+        for line in status_lines(said, now, style(), running=running, set_up=set_up):
             show(line)
     if not running:
         return UNAVAILABLE

@@ -30,6 +30,8 @@ class Kernel:
     """Whether systemd manages the services here."""
     namespaces: Known = Known.UNKNOWN
     """Whether root may make the namespaces that Nix's sandbox is made of."""
+    declared: str = ""
+    """NixOS or nix-darwin, where such a system makes this machine's files; else empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
 import os
 import sys
 
+from storewarden import host
 from storewarden.doctor.facts import Kernel
 from storewarden.service.wakes import emulated
 from storewarden.store.verdict import Known
@@ -15,9 +16,14 @@ _SYS_ADMIN = 1 << 21
 def look_at_kernel() -> Kernel:
     """The kernel of this machine, container or sandbox."""
     if sys.platform == "darwin":
-        return Kernel(darwin=True)
-    systemd = os.path.isdir("/run/systemd/system")  # sd_booted(3)
-    return Kernel(darwin=False, emulated=emulated(), systemd=systemd, namespaces=namespaces())
+        return Kernel(darwin=True, declared=host.declared_by())
+    return Kernel(
+        darwin=False,
+        emulated=emulated(),
+        systemd=os.path.isdir("/run/systemd/system"),  # sd_booted(3)
+        namespaces=namespaces(),
+        declared=host.declared_by(),
+    )
 
 
 def namespaces(proc: str = "/proc") -> Known:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum
 
+from storewarden.copyable import DECLARE, SET_UP
 from storewarden.doctor.bugs import COPIES, STRANDED, TEMPORARY, has
 from storewarden.doctor.diagnosis import Diagnosis, Severity, Step, note, ok, problem, unknown
 from storewarden.doctor.facts import Database, Facts, Settings, Unknown
-from storewarden.doctor.of_daemon import restart
+from storewarden.doctor.of_daemon import setting
 from storewarden.doctor.of_nix import told
 from storewarden.doctor.of_users import of_users
 from storewarden.store.verdict import Known
@@ -69,25 +70,25 @@ def _sandbox(facts: Facts, settings: Settings) -> Diagnosis:
         case Sandboxed.NONE:
             return _unsandboxed(facts, said)
         case Sandboxed.UNKNOWN:
-            return _sandbox_unknown(said, settings)
+            return _sandbox_unknown(facts, said, settings)
 
 
 def _unsandboxed(facts: Facts, said: str) -> Diagnosis:
     if facts.kernel.darwin:
         title = f"{said}, and on macOS builds write their outputs into the store either way"
         return note("sandbox", title, f"Its sandbox has no chroot. {_STAYS}")
-    turn_on = Step("Set sandbox = true in /etc/nix/nix.conf, if namespaces work here.")
-    return note("sandbox", "Builds run without a sandbox", _STAYS, turn_on, *restart(facts))
+    turn_on = setting(facts, "sandbox = true", ", if namespaces work here")
+    return note("sandbox", "Builds run without a sandbox", _STAYS, *turn_on)
 
 
-def _sandbox_unknown(said: str, settings: Settings) -> Diagnosis:
+def _sandbox_unknown(facts: Facts, said: str, settings: Settings) -> Diagnosis:
     if settings.sandbox is None:
         return unknown("sandbox", "Whether builds are sandboxed Nix does not tell", "")
     return unknown(
         "sandbox",
         f"{said}, but whether namespaces may be made here cannot be seen",
         "Where they may not, sandbox-fallback has Nix build without a sandbox and not say so.",
-        Step("To have such builds fail, set sandbox-fallback = false in /etc/nix/nix.conf."),
+        *setting(facts, "sandbox-fallback = false", " to have such builds fail"),
     )
 
 
@@ -164,8 +165,10 @@ def _stranding(facts: Facts, which: Sandboxed, known: Known, count: int | None) 
 
 def serve(facts: Facts) -> Step:
     """How storewarden is made to look after the store all the time."""
+    if system := facts.kernel.declared:
+        return Step(f"In the configuration of {system}: {DECLARE}")
     if facts.kernel.systemd or facts.kernel.darwin:
-        return Step("Have debris removed as soon as it is dead.", "sudo storewarden setup")
+        return Step("Have debris removed as soon as it is dead.", SET_UP)
     return Step("Have debris removed as soon as it is dead; as root.", "storewarden watch")
 
 

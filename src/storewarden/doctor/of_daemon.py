@@ -3,6 +3,7 @@
 
 from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.facts import Daemon, Facts, Unknown
+from storewarden.doctor.versions import Flavour, NixVersion
 from storewarden.store.verdict import Known
 
 _RESTART = "sudo systemctl restart nix-daemon"
@@ -17,6 +18,29 @@ def restart(facts: Facts) -> tuple[Step, ...]:
         again = "Restart nix-daemon (with Determinate Nix it is systems.determinate.nix-daemon)."
         return (Step(again, _RESTART_ON_MACOS),)
     return (Step("Restart nix-daemon.", _RESTART if facts.kernel.systemd else ""),)
+
+
+def setting(facts: Facts, text: str, when: str = "") -> tuple[Step, ...]:
+    """How nix-daemon is given a setting where this machine keeps its own; and made to read it."""
+    place, declared = place_of_settings(facts), facts.kernel.declared
+    if declared:
+        return (Step(f"Set {text} in {place}{when}, and switch to it."),)
+    return (Step(f"Set {text} in {place}{when}."), *restart(facts))
+
+
+def place_of_settings(facts: Facts) -> str:
+    """Where settings of Nix belong: what a system or Determinate's daemon writes is theirs.
+
+    Determinate replaces nix.conf, which includes nix.custom.conf; on NixOS that is made from
+    nix.settings (DeterminateSystems/determinate#88, #89, #104).
+    """
+    version, declared = facts.nix.builder, facts.kernel.declared
+    determinate = isinstance(version, NixVersion) and version.flavour is Flavour.DETERMINATE
+    if determinate and declared == "nix-darwin":
+        return "customSettings of Determinate's module for nix-darwin"
+    if declared:
+        return f"nix.settings of {declared}"
+    return f"/etc/nix/{'nix.custom.conf' if determinate else 'nix.conf'}"
 
 
 def of_daemon(facts: Facts) -> Diagnosis:

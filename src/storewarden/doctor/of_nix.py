@@ -23,7 +23,7 @@ from storewarden.doctor.diagnosis import (
     unknown,
 )
 from storewarden.doctor.facts import Daemon, Facts, Unknown
-from storewarden.doctor.of_daemon import of_daemon, restart
+from storewarden.doctor.of_daemon import of_daemon, place_of_settings, restart
 from storewarden.doctor.versions import NixVersion
 from storewarden.store.verdict import Known
 
@@ -68,7 +68,7 @@ def _no_program(facts: Facts, reason: str) -> Diagnosis:
             f"Nix does not run with its configuration: {reason}",
             "Whether a path is valid Nix has to say, so nothing can be removed. A nix-daemon"
             " that runs goes on with what it has read; one that starts now ends at once.",
-            Step("Mend it in /etc/nix/nix.conf, or where that includes it. Then Nix runs:"),
+            Step(f"Mend it in {place_of_settings(facts)}, or what that includes. Then Nix runs:"),
             Step("", f"{facts.nix.program} --version"),
         )
     return problem(

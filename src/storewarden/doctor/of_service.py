@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from storewarden.auditlog import Verification
 from storewarden.config import Mode
+from storewarden.copyable import SET_UP
 from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.facts import Facts, Listening, Unknown
 from storewarden.doctor.of_builds import serve
@@ -14,7 +15,7 @@ from storewarden.readable import age_text
 from storewarden.service.status import SILENCE, Status
 
 _STATUS = Step("What it says of itself.", "storewarden status")
-_MEND = Step("Set it up again.", "sudo storewarden setup")
+_MEND = Step("Set it up again.", SET_UP)
 
 
 def of_service(facts: Facts) -> Iterator[Diagnosis]:
@@ -66,6 +67,8 @@ def _service(facts: Facts) -> Iterator[Diagnosis]:
 
 def _again(facts: Facts) -> Step:
     """Setup needs systemd or launchd; elsewhere the service runs as root, without a helper."""
+    if system := facts.kernel.declared:
+        return Step(f"Switch to the configuration of {system} again, which starts it; see its log.")
     return _MEND if facts.kernel.systemd or facts.kernel.darwin else serve(facts)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from storewarden import host
 from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.facts import Accounts, Facts, Listening, Settings, Unknown
+from storewarden.doctor.of_daemon import place_of_settings
 
 _TAKEN_BY_MACOS = range(300, 305)
 """By users that macOS 15 brought (NixOS/nix#10892)."""
@@ -23,7 +24,7 @@ def of_users(facts: Facts, settings: Settings) -> Iterator[Diagnosis]:
         yield unknown(name, f"The build users cannot be looked up: {found.reason}", "")
     elif settings.allocates:
         yield _allocating(found)
-        yield from _known(settings.uids)
+        yield from _known(facts, settings.uids)
     elif not group:
         yield note(
             name,
@@ -39,9 +40,17 @@ def of_users(facts: Facts, settings: Settings) -> Iterator[Diagnosis]:
                 f"Nix builds as members of {group}, and storewarden looks for those of"
                 f" {facts.config.build_group}",
                 "What builds strand is taken for somebody else's, and kept.",
-                Step(f'Set build-group = "{group}" in the configuration.'),
-                *_for_helper(facts, group),
+                *_told_group(facts, group),
             )
+
+
+def _told_group(facts: Facts, group: str) -> tuple[Step, ...]:
+    """How watcher and helper are told; on a declared machine the module tells both."""
+    line = f'build-group = "{group}"'
+    if system := facts.kernel.declared:
+        words = f"services.storewarden.settings.{line};"
+        return (Step(f"In the configuration of {system}: {words}"),)
+    return (Step(f"Set {line} in the configuration."), *_for_helper(facts, group))
 
 
 def _for_helper(facts: Facts, group: str) -> tuple[Step, ...]:
@@ -66,7 +75,7 @@ def _allocating(found: Accounts) -> Diagnosis:
     )
 
 
-def _known(uids: range) -> Iterator[Diagnosis]:
+def _known(facts: Facts, uids: range) -> Iterator[Diagnosis]:
     """Whether storewarden knows the uids of builds, and which lock Nix holds for each.
 
     Fewer do no harm: Nix counts its slots from the first (user-lock.cc, 2.34.6).
@@ -78,7 +87,7 @@ def _known(uids: range) -> Iterator[Diagnosis]:
             f"Nix allocates uids from {uids.start} to {uids.stop - 1}, and storewarden knows only"
             f" those from {known.start} to {known.stop - 1}",
             "What builds strand is taken for somebody else's, and kept.",
-            Step("Leave start-id and id-count in /etc/nix/nix.conf at their defaults."),
+            Step(f"Leave start-id and id-count in {place_of_settings(facts)} at their defaults."),
         )
 
 

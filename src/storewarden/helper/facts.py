@@ -82,8 +82,8 @@ def _too_young(entry: Entry, min_age: float) -> Fact:
     age = time.time() - entry.ctime
     # A time in the future means that the clock was set: too young, until it has caught up.
     if age < min_age:
-        when = f"{age:.0f} s ago" if age >= 0 else "in the future"
-        return Fact(Known.YES, f"{when}, {min_age:.0f} s are wanted")
+        when = f"{int(age)} s ago" if age >= 0 else "in the future"
+        return Fact(Known.YES, f"{when}, {min_age:g} s are wanted")
     return NO
 
 

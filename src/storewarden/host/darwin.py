@@ -42,6 +42,11 @@ def peer_uid(xucred: bytes) -> int:
     return int(uid)
 
 
+def declared_by(sign: str = "/run/current-system/darwin-version") -> str:
+    """The system that makes this machine from what it declares; empty if none does."""
+    return "nix-darwin" if os.path.exists(sign) else ""
+
+
 def hidden_uid() -> int | None:
     """None: every owner has a uid here."""
     return None

@@ -36,6 +36,11 @@ def peer(connection: socket.socket) -> tuple[int, int | None]:
     return uid, pid or None
 
 
+def declared_by(sign: str = "/etc/NIXOS") -> str:
+    """The system that makes this machine from what it declares (nixos/modules); empty if none."""
+    return "NixOS" if os.path.exists(sign) else ""
+
+
 def hidden_uid(table: str = "/proc/self/uid_map") -> int | None:
     """The uid that owners show as who have none in this user namespace; None where all have one."""
     try:

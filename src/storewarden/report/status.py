@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 
+from storewarden.copyable import SET_UP
 from storewarden.readable import age_text, count_text, moment, shown, size_text
 from storewarden.report import VERSION
 from storewarden.service.status import SILENCE, Status, Stuck
@@ -18,7 +19,7 @@ _NEXT = {
     "service": "restart it with the service manager; its log says what it was doing",
     "store": "is it mounted, are store-dir and state-dir right? storewarden scan --dry-run",
     "nix": "does nix-daemon run? storewarden scan --dry-run says what Nix answers",
-    "helper": "set it up again: sudo storewarden setup; or by hand: sudo storewarden scan --yes",
+    "helper": "storewarden doctor says what to do; or by hand: sudo storewarden scan --yes",
     "leftovers": "it is tried again; what became of it: storewarden audit show",
     "configuration": "mend the file, then: storewarden check-config",
     "fuse": "look: storewarden scan --dry-run; if all of it may go: sudo storewarden scan --yes",
@@ -45,12 +46,20 @@ def noticed(status: Status, now: float) -> Status:
 
 
 def status_lines(
-    status: Status | None, now: float, style: Style = PLAIN, *, running: bool
+    status: Status | None,
+    now: float,
+    style: Style = PLAIN,
+    *,
+    running: bool,
+    set_up: str = SET_UP,
 ) -> Iterator[str]:
-    """First whether it runs, then what it does, then each thing that needs somebody."""
+    """First whether it runs, then what it does, then each thing that needs somebody.
+
+    `set_up` is how the service is set up on this machine.
+    """
     yield from _headline(status, now, style, running=running)
     if not running:
-        yield f"  to have it run from now on: {style.mark(Mark.NAME, 'sudo storewarden setup')}"
+        yield f"  to have it run from now on: {style.mark(Mark.NAME, set_up)}"
         yield f"  to run it here, by hand:    {style.mark(Mark.NAME, 'storewarden watch')}"
     if status is None:
         return

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+from storewarden import host
+from storewarden.copyable import DECLARE
 from storewarden.setup.trust import SetupError, missing_directories
 
 LOCK = "/var/run/storewarden-setup.lock"
 SYSTEMD = "/run/systemd/system"
-_DARWIN = "/run/current-system/darwin-version"
 
 
 @contextmanager
@@ -47,12 +48,11 @@ def _refuse(top: str, *, dry_run: bool) -> None:
         if not os.path.isdir(top):
             raise SetupError(f"{top} is not a directory; make it first")
         return
-    for sign, system in (("/etc/NIXOS", "NixOS"), (_DARWIN, "nix-darwin")):
-        if os.path.exists(sign):
-            raise SetupError(
-                f"{system} owns the configuration of this machine; there the module does this:"
-                " services.storewarden.enable = true;"
-            )
+    if system := host.declared_by():
+        raise SetupError(
+            f"{system} owns the configuration of this machine; there the module does this:"
+            f" {DECLARE}"
+        )
     if sys.platform == "linux" and not os.path.isdir(SYSTEMD):
         raise SetupError(
             "no systemd runs here, so there is nothing to set up; in a container, start it"
