@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from storewarden.throwaway import ThrowawayStore
 from sweeps import own_place
@@ -20,6 +21,10 @@ for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
     if signal.getsignal(number) is signal.SIG_IGN:
         to = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, to)
+
+# How long an example takes says more of the machine and its load than of what is tested.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import tracemalloc
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quoted import DRESSES, STORE, Quoted, known, reading, unknown
@@ -85,7 +85,6 @@ def test_paths_of_another_store_directory_are_another_store_s() -> None:
     assert seen.paths == ("/srv/store/pp50q8kscfh1786ijgz74jk8sz34693v-job",)
 
 
-@settings(deadline=None)
 @given(st.data(), st.sampled_from([one.text for one in known()]), st.sampled_from([*DRESSES]))
 def test_it_does_not_matter_where_a_log_is_cut_into_pieces(
     data: st.DataObject, text: str, dress: str
@@ -103,7 +102,6 @@ NOISE = st.binary() | st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(NOISE))
 def test_whatever_is_in_a_log_it_is_read(pieces: list[bytes]) -> None:
     log = b"".join(pieces)

@@ -9,7 +9,7 @@ import tempfile
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from command import PROGRAM, SECONDS
@@ -31,7 +31,6 @@ def shown(descriptor: int) -> bytes:
     return os.read(descriptor, 65536)
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=70000), max_size=6))
 def test_any_bytes_pass_unchanged(pieces: list[bytes]) -> None:
     reading, writing = os.pipe()
