@@ -4,7 +4,6 @@
 import fcntl
 import json
 import os
-import time
 
 import pytest
 
@@ -115,19 +114,18 @@ def test_the_lock_files_are_afterwards_as_they_were(
     assert picture(place.store_dir.path) == rest
 
 
-def test_taking_costs_no_more_for_a_large_tree(place: ThrowawayStore) -> None:
+def test_what_is_taken_is_moved_whole_and_purged_after(place: ThrowawayStore) -> None:
     path = place.invent("large")
     place.add_output(path)
     spread(f"{place.path(path.base_name)}/many", 100, 30)
     before = len(picture(place.path(path.base_name)))
-    reached: dict[str, float] = {}
+    reached: list[str] = []
 
     def checkpoint(step: str) -> None:
         if step == "purging":
             (private,) = left_private(place)
             assert len(picture(place.path(f"{private}/{path.base_name}"))) == before
-        reached[step] = time.monotonic()
+        reached.append(step)
 
     run(place, path.base_name, checkpoint=checkpoint)
-    assert reached["taken"] - reached["proved"] < 0.1
-    assert reached["purged"] > reached["taken"]
+    assert reached == ["proved", "intended", "taken", "purging", "purged"]
