@@ -22,7 +22,7 @@ from storewarden.store.entries import EntryKind
 from storewarden.store.paths import output_lock
 from storewarden.store.verdict import Fact, Known, Verdict
 from storewarden.throwaway import ThrowawayStore
-from sweeps import BEST, holding, look_at, needs_lock_table
+from sweeps import BEST, building_as, holding, look_at, needs_lock_table, user_lock
 
 
 @pytest.fixture
@@ -69,6 +69,21 @@ def test_debris_whose_lock_is_held_is_kept_and_its_holder_is_told(
     assert [one.pid for one in lock.holders] == [pid]
     assert commands(story) == [f"sudo kill {pid}"]
     assert "storewarden keep it: its lock is held" in text(story)
+
+
+@needs_lock_table
+def test_a_build_of_something_else_by_its_build_user_is_to_be_waited_for_and_not_ended(
+    place: ThrowawayStore, nix: str
+) -> None:
+    path = place.strand(place.add_derivation("hello"))
+    with holding(f"{place.state_dir}/{user_lock(place)}"), building_as(place.builder) as builder:
+        story = story_of(place, nix, path.base_name)
+        told = text(story)
+    assert story.finding is not None
+    assert story.finding.judgement.verdict is Verdict.KEEP
+    assert f"process {builder}" in told
+    assert "perhaps of something else: wait for its end" in told
+    assert commands(story) == []
 
 
 def test_an_output_that_is_gone_still_has_a_derivation_that_wants_it(

@@ -88,8 +88,11 @@ def _debris(story: Story, finding: Finding) -> Iterator[Advice]:
 
 def _held(story: Story) -> Iterator[Advice]:
     """Whoever keeps it alive: wait, or end that process. Only said, never done."""
-    locks = (*story.locks, *([story.user_lock] if story.user_lock else []))
-    holders = [one for lock in locks for one in lock.holders]
+    holders = [one for lock in story.locks for one in lock.holders]
+    if not holders and story.user_lock and story.user_lock.holders:
+        # It may be a build of anything: whoever ends it for this path's sake ends another's work.
+        yield Advice("a build runs as its build user, perhaps of something else: wait for its end")
+        return
     if holders:
         yield Advice("a build or copy is at work: wait for it, or stop it where it was started")
     for one in holders or story.users:
