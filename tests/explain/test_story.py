@@ -22,7 +22,7 @@ from storewarden.store.entries import EntryKind
 from storewarden.store.paths import output_lock
 from storewarden.store.verdict import Fact, Known, Verdict
 from storewarden.throwaway import ThrowawayStore
-from sweeps import BEST, building_as, holding, look_at, needs_lock_table, user_lock
+from sweeps import BEST, holding, look_at, needs_lock_table, user_lock
 
 
 @pytest.fixture
@@ -76,13 +76,13 @@ def test_a_build_of_something_else_by_its_build_user_is_to_be_waited_for_and_not
     place: ThrowawayStore, nix: str
 ) -> None:
     path = place.strand(place.add_derivation("hello"))
-    with holding(f"{place.state_dir}/{user_lock(place)}"), building_as(place.builder) as builder:
+    with holding(f"{place.state_dir}/{user_lock(place)}") as pid:
         story = story_of(place, nix, path.base_name)
-        told = text(story)
     assert story.finding is not None
     assert story.finding.judgement.verdict is Verdict.KEEP
-    assert f"process {builder}" in told
-    assert "perhaps of something else: wait for its end" in told
+    assert story.user_lock is not None
+    assert [one.pid for one in story.user_lock.holders] == [pid]
+    assert "perhaps of something else: wait for its end" in text(story)
     assert commands(story) == []
 
 
