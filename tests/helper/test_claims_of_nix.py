@@ -3,6 +3,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -117,6 +118,27 @@ def test_a_user_who_builds_no_more_has_a_lock_unless_nix_may_have_allocated_it(
     os.rmdir(f"{place.state_dir}/userpool2")
     assert hold_user(locks, place.state_dir, uid, USERS) == NO
     assert not can_be_locked(f"{place.state_dir}/userpool/{uid}")
+
+
+def test_where_allocated_users_cannot_be_looked_for_a_stranger_is_unknown(
+    locks: ExitStack,
+) -> None:
+    with TemporaryDirectory() as state_dir:
+        os.mkdir(f"{state_dir}/userpool")
+        with open(f"{state_dir}/userpool/30002", "wb"):
+            pass
+        os.chmod(state_dir, 0o311)  # noqa: S103 - the point: what is in it opens, but is not listed
+        me = os.geteuid()
+        try:
+            os.seteuid(me or 65534)  # root lists every directory
+            with pytest.raises(PermissionError):
+                os.listdir(state_dir)
+            with open(f"{state_dir}/userpool/30002", "rb"):
+                fact = hold_user(locks, state_dir, 30002, USERS)
+        finally:
+            os.seteuid(me)
+            os.chmod(state_dir, 0o700)
+        assert fact == Fact(Known.UNKNOWN, "userpool/30002: permission denied")
 
 
 def test_the_lock_of_another_build_user_does_not_matter(

@@ -55,7 +55,8 @@ def hold_user(stack: ExitStack, state_dir: str, uid: int, build_users: BuildUser
             return Fact(Known.UNKNOWN, why)
         fd = os.open(path, _LOCK_FLAGS | os.O_CREAT, _LOCK_MODE)
     except OSError as cause:
-        fd = _open_existing(path, cause)
+        # A directory that cannot be listed leaves it open whether Nix allocates users.
+        fd = _open_existing(path, cause) if cause.filename == path else -1
         if fd < 0:
             return Fact(Known.UNKNOWN, f"{name}: {_reason(cause)}")
     stack.callback(os.close, fd)
