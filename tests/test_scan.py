@@ -11,10 +11,9 @@ import pytest
 
 from storewarden.copyable import ThisStore, repair_path
 from storewarden.scan import sweep
-from storewarden.store.derivers import Deriver
 from storewarden.store.entries import PRIVATE_PREFIX, EntryKind
 from storewarden.store.errors import StoreUnreadableError
-from storewarden.store.paths import StorePath, output_lock
+from storewarden.store.paths import Deriver, StorePath, output_lock
 from storewarden.store.verdict import Fact, Known, Verdict
 from storewarden.throwaway import ThrowawayStore
 from sweeps import BEST, look_at, picture

@@ -2,6 +2,7 @@
 """What keeps a stranded output: each claim made by a real lock, process, root, clock or mode."""
 
 import os
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -87,12 +88,20 @@ def test_a_lock_that_covers_a_kept_output_is_kept_with_it(
 
 @needs_lock_table
 @pytest.mark.usefixtures("derivation")
-def test_a_held_user_lock_keeps_what_that_user_left(place: ThrowawayStore) -> None:
-    name = user_lock(place)
+def test_a_held_user_lock_keeps_what_that_user_left_and_no_known_lock_covers(
+    place: ThrowawayStore,
+) -> None:
+    name, unknown = user_lock(place), place.invent("unknown")
+    place.add_output(unknown)
     with holding(f"{place.state_dir}/{name}") as pid:
-        assert_kept(place, f"{name} by process {pid}")
+        findings = look_at(quiet(place), (EntryKind.OUTPUT,))
+    kept = findings.pop(unknown.base_name).judgement
+    assert kept.verdict is Verdict.KEEP
+    assert any(f"{name} by process {pid}" in reason for reason in kept.reasons)
+    assert {finding.judgement.verdict for finding in findings.values()} == {BEST}
     with holding(f"{place.state_dir}/userpool/4321"):
-        assert output_of(place).judgement.verdict is BEST
+        findings = look_at(quiet(place), (EntryKind.OUTPUT,))
+        assert {finding.judgement.verdict for finding in findings.values()} == {BEST}
 
 
 @needs_lock_table
@@ -166,7 +175,7 @@ def test_a_fresh_output_is_too_young_whatever_its_mtime(place: ThrowawayStore) -
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o757, 0o1777])
-def test_an_output_open_to_others_is_kept_unless_its_derivation_is_known(
+def test_an_output_open_to_others_that_no_known_lock_covers_waits_for_all_build_users(
     place: ThrowawayStore, mode: int
 ) -> None:
     known = place.strand(place.add_derivation("known"))
@@ -174,6 +183,14 @@ def test_an_output_open_to_others_is_kept_unless_its_derivation_is_known(
     place.add_output(unknown)
     for path in (known, unknown):
         os.chmod(place.path(path.base_name), mode)
-    findings = look_at(place)
+    store = place.as_store()
+    other = store.build_users.everyone[1][-1]
+
+    def processes(uids: Collection[int]) -> list[int]:
+        return [4711] if other in uids else []
+
+    findings = look_at(replace(store, processes_of=processes))
     assert findings[known.base_name].judgement.verdict is BEST
     assert findings[unknown.base_name].judgement.verdict is Verdict.KEEP
+    findings = look_at(quiet(place))
+    assert findings[unknown.base_name].judgement.verdict is BEST

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from storewarden.sight import Sight, look_around
-from storewarden.store.derivers import Deriver
+from storewarden.sight import Lock, Sight, look_around
+from storewarden.store.derivation import Origin
 from storewarden.store.entries import Entry, EntryKind, look, open_directory
-from storewarden.store.paths import StorePath, output_lock, path_lock
-from storewarden.store.verdict import Claim, Fact, Known
+from storewarden.store.paths import Deriver, StorePath, output_lock, path_lock
+from storewarden.store.verdict import Claim, Fact, Facts, Known, proof_of
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, needs_lock_table, user_lock
 
-Seen = tuple[Entry, Deriver]
+Seen = tuple[Entry, Origin | None]
 
 
 @pytest.fixture
@@ -29,11 +29,19 @@ def store_fd(place: ThrowawayStore) -> Iterator[int]:
 
 @pytest.fixture
 def stranded(place: ThrowawayStore, store_fd: int) -> Seen:
-    """A stranded output and its derivation."""
+    """A stranded output and where it comes from."""
     derivation = place.add_derivation("hello-2.12")
-    entry = look(store_fd, place.strand(derivation).base_name)
+    path = place.strand(derivation)
+    entry = look(store_fd, path.base_name)
     assert entry is not None
-    return entry, Deriver(derivation, "out")
+    locks = tuple(sorted((path_lock(path), output_lock(derivation, "out"))))
+    return entry, Origin(Deriver(derivation, "out"), locks, scratch=True)
+
+
+@pytest.fixture
+def unknown(stranded: Seen) -> Seen:
+    """The same, where no derivation is known and so no lock that covers it."""
+    return stranded[0], None
 
 
 def around(place: ThrowawayStore, store_fd: int) -> Sight:
@@ -42,63 +50,84 @@ def around(place: ThrowawayStore, store_fd: int) -> Sight:
     return look_around(store, store_fd, {place.builder})
 
 
-def facts(sight: Sight, seen: tuple[Entry, Deriver | None]) -> dict[Claim, Known]:
-    """What is known of each claim on the entry."""
-    entry, deriver = seen
-    locks = sight.locks(entry, EntryKind.OUTPUT, deriver)
-    found = sight.facts(entry, EntryKind.OUTPUT, deriver, locks)
-    return {claim: fact.known for claim, fact in found.items()}
+def facts_of(sight: Sight, seen: Seen) -> Facts:
+    """What is seen of each claim on the entry that counts for it."""
+    entry, origin = seen
+    covering = sight.covering(entry, EntryKind.OUTPUT, origin)
+    return sight.facts(entry, EntryKind.OUTPUT, origin, covering)
+
+
+def facts(sight: Sight, seen: Seen) -> dict[Claim, Known]:
+    """What is known of each claim on the entry that counts for it."""
+    return {claim: fact.known for claim, fact in facts_of(sight, seen).items()}
+
+
+def locks(sight: Sight, entry: Entry, kind: EntryKind, origin: Origin | None) -> list[Lock]:
+    """The locks that are there of those that cover it."""
+    return list(sight.locks(entry, sight.covering(entry, kind, origin)))
 
 
 @needs_lock_table
 def test_nothing_claims_what_nobody_is_at_work_on(
-    place: ThrowawayStore, store_fd: int, stranded: Seen
+    place: ThrowawayStore, store_fd: int, stranded: Seen, unknown: Seen
 ) -> None:
     assert set(facts(around(place, store_fd), stranded).values()) == {Known.NO}
+    assert set(facts(around(place, store_fd), unknown).values()) == {Known.NO}
+
+
+def test_only_what_the_proof_needs_is_looked_at(
+    place: ThrowawayStore, store_fd: int, stranded: Seen
+) -> None:
+    asked = place.as_store(min_age=0)
+    by_default = replace(around(place, store_fd), store=replace(asked, min_age=None))
+    of_nix = {Claim.VALID_TO_NIX, Claim.VALID_IN_DATABASE}
+    needed = set(proof_of(EntryKind.OUTPUT, stranded[1])) - of_nix
+    assert facts(by_default, stranded).keys() == needed
+    # An age that somebody asks for counts, whatever the proof needs.
+    assert facts(around(place, store_fd), stranded).keys() == needed | {Claim.TOO_YOUNG}
 
 
 def test_what_cannot_be_seen_is_unknown_for_every_claim_that_rests_on_it(
     place: ThrowawayStore, store_fd: int, stranded: Seen
 ) -> None:
     entry, _ = stranded
+    mode = stat.S_IFDIR | 0o775
     for name in ("gc.lock", f"userpool/{entry.uid}", user_lock(place)):
         with open(f"{place.state_dir}/{name}", "wb"):
             pass
     blind = replace(
         around(place, store_fd), holders=None, running={entry.uid: None}, roots=None, mounts=None
     )
-    known = facts(blind, stranded)
-    unseen = {claim for claim, fact in known.items() if fact is Known.UNKNOWN}
-    assert unseen == {
-        Claim.COLLECTOR,
-        Claim.PATH_LOCK,
-        Claim.USER_LOCK,
-        Claim.PROCESS,
-        Claim.TEMP_ROOT,
-        Claim.MOUNT,
-    }
+    blind = replace(blind, store=replace(blind.store, processes_of=lambda _: None))
+    always = {Claim.COLLECTOR, Claim.PATH_LOCK, Claim.TEMP_ROOT, Claim.MOUNT}
+    of_user = {Claim.USER_LOCK, Claim.PROCESS, Claim.SHARED}
+    for origin, unseen in ((stranded[1], {Claim.ORPHAN}), (None, of_user)):
+        known = facts(blind, (replace(entry, mode=mode), origin))
+        assert {c for c, fact in known.items() if fact is Known.UNKNOWN} == always | unseen
 
 
 def test_a_uid_that_was_not_looked_for_is_unknown(
     place: ThrowawayStore, store_fd: int, stranded: Seen
 ) -> None:
-    entry, deriver = stranded
-    other = replace(entry, uid=entry.uid + 1)
-    assert facts(around(place, store_fd), (other, deriver))[Claim.PROCESS] is Known.UNKNOWN
+    other = replace(stranded[0], uid=stranded[0].uid + 1)
+    assert facts(around(place, store_fd), (other, None))[Claim.PROCESS] is Known.UNKNOWN
 
 
 @needs_lock_table
 def test_an_output_has_the_lock_of_its_path_and_that_of_its_derivation(
     place: ThrowawayStore, store_fd: int, stranded: Seen
 ) -> None:
-    entry, deriver = stranded
-    path = StorePath(entry.base_name)
-    place.add_lock(path_lock(path))
-    names = {path_lock(path), output_lock(deriver.derivation, "out")}
-    seen = around(place, store_fd).locks(entry, EntryKind.OUTPUT, deriver)
-    assert {(lock.base_name, lock.held) for lock in seen} == {(name, Known.NO) for name in names}
-    seen = around(place, store_fd).locks(entry, EntryKind.OUTPUT, None)
-    assert [lock.base_name for lock in seen] == [path_lock(path)]
+    entry, origin = stranded
+    assert origin is not None
+    own = path_lock(StorePath(entry.base_name))
+    place.add_lock(own)
+    seen = locks(around(place, store_fd), entry, EntryKind.OUTPUT, origin)
+    assert {(lock.base_name, lock.held) for lock in seen} == {
+        (name, Known.NO) for name in origin.locks
+    }
+    assert own in origin.locks
+    seen = locks(around(place, store_fd), entry, EntryKind.OUTPUT, None)
+    assert [lock.base_name for lock in seen] == [own]
 
 
 @needs_lock_table
@@ -108,15 +137,8 @@ def test_a_lock_file_has_itself_and_its_holder(place: ThrowawayStore, store_fd: 
     entry = look(store_fd, name)
     assert entry is not None
     with holding(place.path(name)) as pid:
-        (lock,) = around(place, store_fd).locks(entry, EntryKind.LOCK, None)
+        (lock,) = locks(around(place, store_fd), entry, EntryKind.LOCK, None)
     assert (lock.base_name, lock.held, lock.pid) == (name, Known.YES, pid)
-
-
-@pytest.mark.parametrize("kind", sorted(set(EntryKind) - {EntryKind.OUTPUT, EntryKind.LOCK}))
-def test_other_kinds_are_not_looked_at_for_locks(
-    place: ThrowawayStore, store_fd: int, stranded: Seen, kind: EntryKind
-) -> None:
-    assert around(place, store_fd).locks(stranded[0], kind, stranded[1]) == ()
 
 
 @pytest.mark.parametrize(
@@ -137,34 +159,35 @@ def test_a_mount_on_it_or_in_it_is_a_claim(
 def test_the_age_counts_from_the_last_change_and_a_future_one_is_too_young(
     place: ThrowawayStore, store_fd: int, stranded: Seen, since: float, known: Known
 ) -> None:
-    entry, deriver = stranded
+    entry, origin = stranded
     sight = replace(around(place, store_fd), store=place.as_store(min_age=10), now=1000.0)
-    fact = sight.facts(replace(entry, ctime=1000.0 - since), EntryKind.OUTPUT, deriver, ())[
-        Claim.TOO_YOUNG
-    ]
+    fact = facts_of(sight, (replace(entry, ctime=1000.0 - since), origin))[Claim.TOO_YOUNG]
     assert fact.known is known
     assert ("sudo touch -h" in fact.detail) == (since < 0)
     # Rounded down: nothing is too young that is as old as is wanted.
     assert (fact.detail == "9 s ago, 10 s are wanted") == (since == 9.9)
 
 
-def test_what_others_may_write_to_is_shared_unless_its_derivation_is_known(
-    place: ThrowawayStore, store_fd: int, stranded: Seen
+def test_what_others_may_write_to_is_shared_while_another_build_user_is_at_work(
+    place: ThrowawayStore, store_fd: int, unknown: Seen
 ) -> None:
-    entry, deriver = stranded
+    entry, _ = unknown
     shared = replace(entry, mode=stat.S_IFDIR | 0o777)
     sight = around(place, store_fd)
-    assert facts(sight, (shared, None))[Claim.SHARED] is Known.YES
-    assert facts(sight, (shared, deriver))[Claim.SHARED] is Known.NO
-    assert facts(sight, (entry, None))[Claim.SHARED] is Known.NO
+    busy = replace(sight, store=replace(sight.store, processes_of=lambda _: [4711]))
+    assert facts(busy, (shared, None))[Claim.SHARED] is Known.YES
+    assert facts(busy, (entry, None))[Claim.SHARED] is Known.NO
+    assert facts(sight, (shared, None))[Claim.SHARED] is Known.NO
+    own = replace(busy, running={entry.uid: [4711]})
+    assert facts(own, (shared, None))[Claim.SHARED] is Known.NO, "that is its owner's process"
 
 
 def test_an_entry_that_is_no_store_path_may_have_any_root(
     place: ThrowawayStore, store_fd: int, stranded: Seen
 ) -> None:
     strange = replace(stranded[0], base_name="strange\n")
-    fact = around(place, store_fd).facts(strange, EntryKind.OUTPUT, None, ())[Claim.TEMP_ROOT]
-    assert fact == Fact(Known.UNKNOWN)
+    found = facts_of(around(place, store_fd), (strange, None))
+    assert found[Claim.TEMP_ROOT] == Fact(Known.UNKNOWN)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
@@ -178,12 +201,12 @@ def test_an_entry_that_is_no_store_path_may_have_any_root(
     ],
 )
 def test_a_state_that_may_not_be_read_is_unknown(
-    place: ThrowawayStore, store_fd: int, stranded: Seen, name: str, claim: Claim
+    place: ThrowawayStore, store_fd: int, unknown: Seen, name: str, claim: Claim
 ) -> None:
     with open(f"{place.state_dir}/temproots/4242", "wb"):
         pass
     os.chmod(f"{place.state_dir}/{name}", 0)
     try:
-        assert facts(around(place, store_fd), stranded)[claim] is Known.UNKNOWN
+        assert facts(around(place, store_fd), unknown)[claim] is Known.UNKNOWN
     finally:
         os.chmod(f"{place.state_dir}/{name}", 0o700)

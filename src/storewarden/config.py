@@ -42,8 +42,8 @@ class Config:
     mode: Mode = Mode.REPAIR
     kinds: frozenset[EntryKind] = REMOVED_BY_DEFAULT
     """What is removed; everything is reported."""
-    min_age: float = 2.0
-    """Since its last change (ctime). The helper has a least one of its own."""
+    min_age: float | None = None
+    """Since its last change (ctime). None is 2 s, and no time for what known locks cover."""
     sweep_interval: float = 900.0
     """Between two looks at the whole store, whatever has been noticed."""
     poll_interval: float = 2.0

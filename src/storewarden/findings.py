@@ -4,8 +4,8 @@
 from dataclasses import dataclass
 
 from storewarden.sight import Lock
-from storewarden.store.derivers import Deriver
 from storewarden.store.entries import Entry, EntryKind
+from storewarden.store.paths import Deriver
 from storewarden.store.verdict import Judgement
 
 
@@ -23,6 +23,9 @@ class Finding:
     """Seconds since its last change (ctime)."""
     deriver: Deriver | None = None
     locks: tuple[Lock, ...] = ()
+    covering: tuple[str, ...] | None = None
+    """The locks that every build holds which may write there, if they are known; they need not
+    be there."""
     size: int | None = None
     """Bytes on disk, as far as could be read."""
     size_complete: bool = False

@@ -14,8 +14,7 @@ from storewarden.copyable import ThisStore, repair_path
 from storewarden.findings import Finding, Sweep
 from storewarden.limits import limits
 from storewarden.sight import Sight, look_around
-from storewarden.store import database
-from storewarden.store.derivers import Deriver, find_derivers
+from storewarden.store.derivation import Origin
 from storewarden.store.entries import (
     Entry,
     EntryKind,
@@ -23,7 +22,14 @@ from storewarden.store.entries import (
     look,
     open_directory,
 )
-from storewarden.store.paths import StorePath, covered_paths, parse_lock_name
+from storewarden.store.paths import (
+    Deriver,
+    StoreDir,
+    StorePath,
+    covered_paths,
+    parse_lock_name,
+    path_lock,
+)
 from storewarden.store.sizes import tree_size
 from storewarden.store.store import Store
 from storewarden.store.verdict import (
@@ -67,8 +73,8 @@ def sweep_among(store: Store, among: Collection[str], kinds: Collection[EntryKin
 def _sweep(
     store: Store, store_fd: int, names: list[str], wanted: Strays, kinds: Collection[EntryKind]
 ) -> Sweep:
-    found, leftovers = entries_of(store, store_fd, wanted.names)
-    scene = _scene(store, store_fd, names, wanted, found)
+    found, origins, leftovers = entries_of(store, store_fd, wanted.names, names)
+    scene = _scene(store, store_fd, wanted, found, origins)
     # All are judged, whatever was asked for: what a lock file covers decides about it.
     findings = [finding for finding in _findings(scene, found) if finding.kind in kinds]
     if EntryKind.MISSING in kinds:
@@ -86,21 +92,23 @@ class _Scene:
     store_fd: int
     in_database: Fact
     answers: Mapping[StorePath, Fact]
-    derivers: Mapping[StorePath, Deriver]
+    origins: Mapping[StorePath, Origin]
     sight: Sight
 
 
 def _scene(
-    store: Store, store_fd: int, names: list[str], wanted: Strays, found: Sequence[Found]
+    store: Store,
+    store_fd: int,
+    wanted: Strays,
+    found: Sequence[Found],
+    origins: Mapping[StorePath, Origin],
 ) -> _Scene:
     asked = [path for entry, _ in found if (path := entry.store_path) is not None]
-    outputs = [p for e, kind in found if kind is EntryKind.OUTPUT and (p := e.store_path)]
-    known = database.known_derivers(store.state_dir, store.store_dir, outputs)
     return _Scene(
         store_fd=store_fd,
         in_database=wanted.in_database,
         answers=store.ask_nix(asked) if asked else {},
-        derivers=known | find_derivers(outputs, names, store.store_dir),
+        origins=origins,
         sight=look_around(store, store_fd, {entry.uid for entry, _ in found}),
     )
 
@@ -108,17 +116,17 @@ def _scene(
 def _findings(scene: _Scene, found: Sequence[Found]) -> list[Finding]:
     """Lock files last: one that covers a kept entry is kept with it."""
     findings: list[Finding] = []
-    kept: set[str] = set()
+    kept: dict[str, str] = {}
     for entry, kind in sorted(found, key=lambda pair: pair[1] is EntryKind.LOCK):
-        covered = covered_paths(entry.base_name, scene.sight.store.store_dir)
-        covers = next((path.base_name for path in covered if path.base_name in kept), None)
-        fact = NO if covers is None else Fact(Known.YES, covers)
+        covered = kept.get(entry.base_name) if kind is EntryKind.LOCK else None
+        fact = NO if covered is None else Fact(Known.YES, covered)
         finding = _finding(scene, entry, kind, fact)
         if finding is None:
             continue
         findings.append(finding)
         if finding.judgement.verdict is Verdict.KEEP and kind is not EntryKind.LOCK:
-            kept.add(entry.base_name)
+            own = [path_lock(path)] if (path := entry.store_path) else []
+            kept |= dict.fromkeys([*own, *(finding.covering or ())], entry.base_name)
     return findings
 
 
@@ -128,12 +136,16 @@ def _finding(scene: _Scene, entry: Entry, kind: EntryKind, covers: Fact) -> Find
     nix = scene.answers.get(path, Fact(Known.UNKNOWN)) if path else Fact(Known.UNKNOWN)
     if nix.known is Known.YES:
         return None
+    origin = scene.origins.get(path) if path else None
     if kind is EntryKind.LOCK:
-        deriver = locked_by(scene.store_fd, entry.base_name)
+        deriver = locked_by(
+            scene.store_fd, entry.base_name, scene.origins, scene.sight.store.store_dir
+        )
     else:
-        deriver = scene.derivers.get(path) if path else None
-    locks = scene.sight.locks(entry, kind, deriver)
-    facts = scene.sight.facts(entry, kind, deriver, locks) | {
+        deriver = origin.deriver if origin else None
+    covering = scene.sight.covering(entry, kind, origin)
+    facts = {
+        **scene.sight.facts(entry, kind, origin, covering),
         Claim.VALID_TO_NIX: nix,
         Claim.VALID_IN_DATABASE: scene.in_database,
         Claim.COVERS: covers,
@@ -142,26 +154,34 @@ def _finding(scene: _Scene, entry: Entry, kind: EntryKind, covers: Fact) -> Find
     return Finding(
         base_name=entry.base_name,
         kind=kind,
-        judgement=judge(kind, facts),
+        judgement=judge(kind, origin, facts),
         entry=entry,
         owner_name=None if entry.uid == scene.sight.store.hidden_uid else user_name(entry.uid),
         age=scene.sight.now - entry.ctime,
         deriver=deriver,
-        locks=locks,
+        locks=scene.sight.locks(entry, covering) if kind in PROOF else (),
+        covering=covering,
         size=size,
         size_complete=complete,
     )
 
 
-def locked_by(store_fd: int, base_name: str) -> Deriver | None:
-    """The derivation and output that a lock file is called after; one whose `.drv` is there."""
+def locked_by(
+    store_fd: int, base_name: str, origins: Mapping[StorePath, Origin], store_dir: StoreDir
+) -> Deriver | None:
+    """The derivation and output whose build takes a lock file of that name, as far as is known.
+
+    `origins` are those of the paths that it may lock.
+    """
     readings = [
         Deriver(reading.locked, reading.output)
         for reading in parse_lock_name(base_name)
         if reading.output is not None
     ]
     present = [r for r in readings if look(store_fd, r.derivation.base_name) is not None]
-    return next(iter(present or readings), None)
+    covered = covered_paths(base_name, store_dir)
+    known = [origins[path].deriver for path in covered if path in origins]
+    return next(iter(present or known or readings), None)
 
 
 def _missing(store: Store, name: str) -> Finding:

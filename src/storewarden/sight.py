@@ -3,20 +3,18 @@
 
 import os
 import shlex
-import stat
 import time
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from storewarden import host
 from storewarden.processes import command_of
-from storewarden.store.derivations import chroot_locks
-from storewarden.store.derivers import Deriver
+from storewarden.store.derivation import Origin, chroot_locks
 from storewarden.store.entries import Entry, EntryKind, look
-from storewarden.store.paths import StorePath, output_lock, path_lock
+from storewarden.store.paths import StorePath, path_lock
 from storewarden.store.store import Store
-from storewarden.store.verdict import NO, Claim, Fact, Known
+from storewarden.store.verdict import NO, Claim, Fact, Facts, Known, proof_of
 
 UNKNOWN = Fact(Known.UNKNOWN)
 
@@ -37,6 +35,7 @@ class Sight:
 
     store: Store
     store_fd: int
+    store_uid: int
     now: float
     holders: Mapping[int, int] | None
     """By inode, the pid that holds its flock."""
@@ -46,43 +45,69 @@ class Sight:
     """By hash part of a temp root, the pids that hold it."""
     mounts: list[tuple[str, str]] | None
 
-    def locks(self, entry: Entry, kind: EntryKind, deriver: Deriver | None) -> tuple[Lock, ...]:
-        """The lock files that cover an entry and exist; of a lock file, itself."""
+    def covering(
+        self, entry: Entry, kind: EntryKind, origin: Origin | None
+    ) -> tuple[str, ...] | None:
+        """The locks that whoever may write there holds; None where they cannot be known."""
         if kind is EntryKind.LOCK:
-            return (self._lock(entry.base_name, entry.inode),)
-        path = entry.store_path
-        names: tuple[str, ...] = ()
+            return (entry.base_name,)
         if kind is EntryKind.CHROOT:
-            names = self._chroot_locks(entry) or ()
-        elif kind is EntryKind.OUTPUT and path is not None:
-            names = (path_lock(path),)
-            if deriver is not None:
-                names += (output_lock(deriver.derivation, deriver.output),)
+            return chroot_locks(self.store_fd, entry.base_name, self.store.store_dir)
+        path = entry.store_path
+        if path is None or kind is not EntryKind.OUTPUT or origin is None:
+            return None
+        return tuple(sorted({path_lock(path), *origin.locks}))
+
+    def locks(self, entry: Entry, covering: tuple[str, ...] | None) -> tuple[Lock, ...]:
+        """Those of its locks that are there, and who holds them."""
+        path = entry.store_path
+        own = (path_lock(path),) if path else ()
+        return self._present(own if covering is None else covering)
+
+    def facts(
+        self, entry: Entry, kind: EntryKind, origin: Origin | None, covering: tuple[str, ...] | None
+    ) -> Facts:
+        """What the proof needs, but whether it is valid and what a lock file covers; and its age.
+
+        Somebody may have asked for an age also where the proof needs none.
+        """
+        asked: dict[Claim, Callable[[], Fact]] = {
+            Claim.CHANGED: lambda: NO,
+            Claim.TOO_YOUNG: lambda: self._too_young(entry),
+            Claim.COLLECTOR: lambda: self._held_below_state("gc.lock"),
+            Claim.PATH_LOCK: lambda: self._path_lock(entry, kind, covering),
+            Claim.USER_LOCK: lambda: self._user_lock(entry.uid),
+            Claim.PROCESS: lambda: self._process(entry.uid),
+            Claim.ORPHAN: lambda: self._orphan(entry),
+            Claim.TEMP_ROOT: lambda: self._temp_root(entry, origin),
+            Claim.MOUNT: lambda: self._mount(entry),
+            Claim.SHARED: lambda: self._shared(entry),
+            Claim.INSIDE: lambda: self._inside(entry),
+        }
+        needed = {*proof_of(kind, origin)}
+        if self.store.min_age is not None:
+            needed.add(Claim.TOO_YOUNG)
+        return {claim: ask() for claim, ask in asked.items() if claim in needed}
+
+    def is_alive(self, entry: Entry, covering: tuple[str, ...] | None) -> bool:
+        """Whether somebody is plainly at work on it: cheap enough for every second.
+
+        `covering` are the locks that cover it, beside its own; None where they cannot be known.
+        """
+        path, users = entry.store_path, self.store.build_users
+        own = (path_lock(path),) if path else ()
+        locks = self._present((*own, *(covering or ())))
+        if entry.inode in (self.holders or ()) or any(lock.held is Known.YES for lock in locks):
+            return True
+        if covering is None:
+            return users.own(entry.uid, entry.gid) and self._user_is_busy(entry.uid)
+        return self._orphan(entry).known is Known.YES
+
+    def _present(self, names: Iterable[str]) -> tuple[Lock, ...]:
         found = [lock for name in names if (lock := look(self.store_fd, name)) is not None]
         return tuple(self._lock(lock.base_name, lock.inode) for lock in found)
 
-    def facts(
-        self, entry: Entry, kind: EntryKind, deriver: Deriver | None, locks: tuple[Lock, ...]
-    ) -> dict[Claim, Fact]:
-        """All claims on an entry but whether it is valid, and what a lock file covers."""
-        return {
-            Claim.CHANGED: NO,
-            Claim.TOO_YOUNG: self._too_young(entry),
-            Claim.COLLECTOR: self._held_below_state("gc.lock"),
-            Claim.PATH_LOCK: self._path_lock(entry, kind, locks),
-            Claim.USER_LOCK: self._user_lock(entry.uid),
-            Claim.PROCESS: self._process(entry.uid),
-            Claim.TEMP_ROOT: self._temp_root(entry, deriver),
-            Claim.MOUNT: self._mount(entry),
-            Claim.SHARED: _shared(entry, deriver),
-            Claim.INSIDE: self._inside(entry) if kind is EntryKind.CHROOT else NO,
-        }
-
-    def is_held(self, entry: Entry) -> bool:
-        """Whether somebody is seen to hold the flock of that file."""
-        return entry.inode in (self.holders or ())
-
-    def user_is_busy(self, uid: int) -> bool:
+    def _user_is_busy(self, uid: int) -> bool:
         """Whether a build is seen to use that build user, or a process to run as it."""
         if uid == self.store.hidden_uid:
             return False  # whoever it is
@@ -98,17 +123,14 @@ class Sight:
             return Lock(base_name, Known.NO)
         return Lock(base_name, Known.YES, pid, command_of(pid))
 
-    def _path_lock(self, entry: Entry, kind: EntryKind, locks: tuple[Lock, ...]) -> Fact:
-        for lock in locks:
+    def _path_lock(self, entry: Entry, kind: EntryKind, covering: tuple[str, ...] | None) -> Fact:
+        for lock in self.locks(entry, covering):
             if lock.held is Known.YES:
                 by = _process_text(lock.pid) if lock.pid else "a process"
                 return Fact(Known.YES, f"{lock.base_name} by {by}")
-        if kind is EntryKind.CHROOT and self._chroot_locks(entry) is None:
+        if kind is EntryKind.CHROOT and covering is None:
             return Fact(Known.UNKNOWN, "its derivation is not there to tell which")
         return UNKNOWN if self.holders is None else NO
-
-    def _chroot_locks(self, entry: Entry) -> tuple[str, ...] | None:
-        return chroot_locks(self.store_fd, entry.base_name, self.store.store_dir)
 
     def _user_lock(self, uid: int) -> Fact:
         if uid == self.store.hidden_uid:
@@ -135,11 +157,36 @@ class Sight:
             return NO
         return Fact(Known.YES, _process_text(pids[0]))
 
-    def _temp_root(self, entry: Entry, deriver: Deriver | None) -> Fact:
+    def _orphan(self, entry: Entry) -> Fact:
+        """As the helper sees it (helper/facts.py), of what runs now."""
+        users = self.store.build_users
+        if entry.uid == self.store_uid and not users.own(entry.uid, entry.gid):
+            return NO
+        if entry.uid == self.store.hidden_uid:
+            return UNKNOWN
+        pids = self.store.processes_of(users.under_lock_of(entry.uid))
+        lock = f"{self.store.state_dir}/{users.user_lock(entry.uid)}"
+        left = None if pids is None else host.orphans(lock, pids)
+        if left is None:
+            return UNKNOWN
+        return Fact(Known.YES, _process_text(left[0])) if left else NO
+
+    def _shared(self, entry: Entry) -> Fact:
+        """Whether another build user than its owner, who may write to it, is at work."""
+        if not entry.open_to_others:
+            return NO
+        found = [self.store.processes_of(uids) for uids in self.store.build_users.everyone]
+        own = self.running.get(entry.uid)
+        if own is None or None in found:
+            return UNKNOWN
+        others = {pid for pids in found for pid in pids or ()}.difference(own)
+        return Fact(Known.YES, _process_text(min(others))) if others else NO
+
+    def _temp_root(self, entry: Entry, origin: Origin | None) -> Fact:
         path = entry.store_path
         if self.roots is None or path is None:
             return UNKNOWN
-        for wanted in (path, deriver.derivation) if deriver else (path,):
+        for wanted in (path, *(origin.rooted if origin else ())):
             if wanted.hash_part in self.roots:
                 return Fact(Known.YES, f"process {self.roots[wanted.hash_part][-1]}")
         return NO
@@ -155,9 +202,9 @@ class Sight:
 
     def _too_young(self, entry: Entry) -> Fact:
         age = self.now - entry.ctime
-        if age >= self.store.min_age:
+        if age >= self.store.least_age:
             return NO
-        wanted = f"{self.store.min_age:g} s are wanted"
+        wanted = f"{self.store.least_age:g} s are wanted"
         if age >= 0:
             return Fact(Known.YES, f"{int(age)} s ago, {wanted}")
         place = shlex.quote(self.store.store_dir.join(entry.base_name))
@@ -180,6 +227,7 @@ def look_around(store: Store, store_fd: int, uids: Collection[int]) -> Sight:
     return Sight(
         store=store,
         store_fd=store_fd,
+        store_uid=os.fstat(store_fd).st_uid,
         now=time.time(),
         holders=holders,
         running={
@@ -195,12 +243,6 @@ def look_around(store: Store, store_fd: int, uids: Collection[int]) -> Sight:
 def _process_text(pid: int) -> str:
     command = command_of(pid)
     return f"process {pid}, {command}" if command else f"process {pid}"
-
-
-def _shared(entry: Entry, deriver: Deriver | None) -> Fact:
-    if entry.open_to_others and deriver is None:
-        return Fact(Known.YES, f"mode {stat.S_IMODE(entry.mode):04o}")
-    return NO
 
 
 def temp_roots(state_dir: str, holders: Container[int] | None) -> dict[str, list[str]] | None:

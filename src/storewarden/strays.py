@@ -2,15 +2,25 @@
 """Which names are worth a look: those that the database does not know, and how that is found."""
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from storewarden.sight import look_around
 from storewarden.store import database
-from storewarden.store.entries import Entry, EntryKind, classify, is_private, look, open_directory
-from storewarden.store.paths import StorePath, parse_lock_name
+from storewarden.store.derivation import Origin, find_origins
+from storewarden.store.entries import (
+    Entry,
+    EntryKind,
+    classify,
+    is_lock_file,
+    is_private,
+    look,
+    open_directory,
+)
+from storewarden.store.paths import StorePath, covered_paths, parse_lock_name
 from storewarden.store.store import Store
-from storewarden.store.verdict import PROOF, Fact, Known
+from storewarden.store.verdict import Fact, Known
 
 Found = tuple[Entry, EntryKind]
 _MTIME_NS = 1_000_000_000
@@ -89,17 +99,33 @@ def _canonical(store_fd: int, name: str) -> bool:
         return True  # gone meanwhile
 
 
-def entries_of(store: Store, store_fd: int, names: Collection[str]) -> tuple[list[Found], bool]:
-    """What lies there under those names, by kind; and whether some are private directories."""
+def entries_of(
+    store: Store, store_fd: int, names: Collection[str], all_names: Iterable[str]
+) -> tuple[list[Found], dict[StorePath, Origin], bool]:
+    """What lies there under those names, by kind; what has an origin; if there are leftovers.
+
+    `all_names` are those of the whole store directory, by which origins are found; leftovers are
+    private directories.
+    """
     store_uid = os.fstat(store_fd).st_uid
     seen = [entry for name in names if (entry := look(store_fd, name)) is not None]
     entries = [entry for entry in seen if not is_private(entry, store_uid)]
-    users = store.build_users
-    found = [
-        (entry, _kind(store, entry, classify(entry, store_uid=store_uid, build_users=users)))
-        for entry in entries
-    ]
-    return found, len(seen) > len(entries)
+    locks = [entry for entry in entries if is_lock_file(entry, store_uid)]
+    paths = {path for entry in entries if (path := entry.store_path)} - {
+        lock.store_path for lock in locks
+    }
+    locked = {path for lock in locks for path in covered_paths(lock.base_name, store.store_dir)}
+    find = partial(
+        find_origins, store_fd=store_fd, store_dir=store.store_dir, state_dir=store.state_dir
+    )
+    # A lock's name tells its derivation, or else the database does, which no other name can.
+    origins = find(locked - paths, ()) | find(paths, all_names)
+    found = []
+    for entry in entries:
+        origin = origins.get(entry.store_path) if entry.store_path else None
+        kind = classify(entry, origin, store_uid=store_uid, build_users=store.build_users)
+        found.append((entry, _kind(store, entry, kind)))
+    return found, origins, len(seen) > len(entries)
 
 
 def _kind(store: Store, entry: Entry, kind: EntryKind) -> EntryKind:
@@ -113,30 +139,26 @@ class Glance:
     """What is plain at once of some names; what is in neither set wants a closer look."""
 
     alive: frozenset[str]
-    """A lock file that is held, or an output whose build user is in use or has a process."""
+    """What somebody is at work on: by its locks, its build user, or an orphan of that user."""
     gone: frozenset[str]
     others: frozenset[str]
-    """There, but of a kind that is never removed."""
+    """There, but by their names never removed."""
 
 
-def glance(store: Store, among: Collection[str]) -> Glance:
-    """Look at those names, and at neither the database nor Nix: cheap enough for every second."""
+def glance(store: Store, among: Mapping[str, tuple[str, ...] | None]) -> Glance:
+    """Look at those names, and at neither the database nor Nix: cheap enough for every second.
+
+    With each name go the locks beside its own that cover it; None where they cannot be known.
+    """
     store_fd = open_directory(store.view)
     try:
-        found, _ = entries_of(store, store_fd, among)
+        entries = [entry for name in among if (entry := look(store_fd, name)) is not None]
         sight = look_around(store, store_fd, ())
+        alive = [entry for entry in entries if sight.is_alive(entry, among[entry.base_name])]
     finally:
         os.close(store_fd)
-    removable = [(entry, kind) for entry, kind in found if kind in PROOF]
-    users = {entry.uid for entry, kind in removable if kind is EntryKind.OUTPUT}
-    busy = {uid for uid in users if sight.user_is_busy(uid)}
-    here = {entry.base_name for entry, _ in found}
     return Glance(
-        alive=frozenset(
-            entry.base_name
-            for entry, kind in removable
-            if (kind is EntryKind.LOCK and sight.is_held(entry)) or entry.uid in busy
-        ),
-        gone=frozenset(among) - here,
-        others=frozenset(here.difference(entry.base_name for entry, _ in removable)),
+        alive=frozenset(entry.base_name for entry in alive),
+        gone=frozenset(among).difference(entry.base_name for entry in entries),
+        others=frozenset(entry.base_name for entry in entries if entry.store_path is None),
     )

@@ -21,7 +21,7 @@ from storewarden.store.entries import BuildUsers
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import StoreDir, StorePath, nix32, output_lock, scratch_path
 from storewarden.store.store import Store
-from storewarden.store.verdict import Fact, Known
+from storewarden.store.verdict import NO, Fact, Known
 
 SCHEMA = """
     CREATE TABLE ValidPaths (
@@ -127,7 +127,7 @@ class ThrowawayStore:
         """Any file of the store's owner, not registered."""
         self._write(base_name, "something\n", 0o444)
 
-    def as_store(self, min_age: float = 0.0) -> Store:
+    def as_store(self, min_age: float | None = 0.0) -> Store:
         """It, as the rest of the program addresses a store."""
         own = frozenset() if os.geteuid() == 0 else frozenset({self.builder})
         return Store(
@@ -144,7 +144,10 @@ class ThrowawayStore:
         """The witness in Nix's place: here is none to ask, so its database is read once more."""
         try:
             with connect(self.state_dir) as connection:
-                return {p: Fact(registered(connection, self.store_dir, p)) for p in paths}
+                return {
+                    path: Fact(Known.YES) if registered(connection, self.store_dir, path) else NO
+                    for path in paths
+                }
         except StoreUnreadableError as cause:
             return {path: Fact(Known.UNKNOWN, str(cause)) for path in paths}
 

@@ -86,7 +86,7 @@ def test_nothing_given_means_to_look_at_the_usual_store_and_no_more() -> None:
     given = parser().parse_args(["scan"])
     assert [given.yes, given.dry_run, given.json, given.exit_code] == [False] * 4
     assert (given.store_dir, given.state_dir) == (StoreDir("/nix/store"), "/nix/var/nix")
-    assert (given.min_age, given.kind, given.nix) == (2.0, None, None)
+    assert (given.min_age, given.kind, given.nix) == (None, None, None)
 
 
 def test_kinds_add_up() -> None:

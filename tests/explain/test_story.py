@@ -17,9 +17,8 @@ from storewarden.explain.pointing import Pointed, point
 from storewarden.explain.story import Story, What, tell
 from storewarden.explain.uses import Uses
 from storewarden.report.story import story_lines, would
-from storewarden.store.derivers import Deriver
 from storewarden.store.entries import EntryKind
-from storewarden.store.paths import output_lock
+from storewarden.store.paths import Deriver, output_lock
 from storewarden.store.verdict import Fact, Known, Verdict
 from storewarden.throwaway import ThrowawayStore
 from sweeps import BEST, holding, look_at, needs_lock_table, user_lock
@@ -75,9 +74,13 @@ def test_debris_whose_lock_is_held_is_kept_and_its_holder_is_told(
 def test_a_build_of_something_else_by_its_build_user_is_to_be_waited_for_and_not_ended(
     place: ThrowawayStore, nix: str
 ) -> None:
-    path = place.strand(place.add_derivation("hello"))
+    path, covered = place.invent("hello"), place.strand(place.add_derivation("hello"))
+    place.add_output(path)
     with holding(f"{place.state_dir}/{user_lock(place)}") as pid:
         story = story_of(place, nix, path.base_name)
+        other = story_of(place, nix, covered.base_name)
+    # Where its derivation is known, so are its locks, and its user may build what it likes.
+    assert commands(other) == ["sudo storewarden scan --yes"]
     assert story.finding is not None
     assert story.finding.judgement.verdict is Verdict.KEEP
     assert story.user_lock is not None

@@ -13,9 +13,10 @@ from dataclasses import replace
 from json_documents import checked_records
 from storewarden import auditlog
 from storewarden.helper.engine import Requester, remove
-from storewarden.store.entries import classify, entry_of
+from storewarden.store.entries import open_directory
 from storewarden.store.store import Store
 from storewarden.store.wire import Outcome, RemoveRequest
+from storewarden.strays import entries_of
 from storewarden.throwaway import ThrowawayStore
 
 _HOLD = """
@@ -35,10 +36,13 @@ def log_of(place: ThrowawayStore) -> str:
 
 def request(place: ThrowawayStore, base_name: str) -> RemoveRequest:
     """The request that a sweep would make for that entry, whatever its kind."""
-    found = os.lstat(place.path(base_name))
-    entry, store = entry_of(base_name, found), place.as_store()
-    store_uid = os.stat(place.store_dir.path).st_uid
-    kind = classify(entry, store_uid=store_uid, build_users=store.build_users)
+    store_fd = open_directory(place.store_dir.path)
+    try:
+        [(entry, kind)], _, _ = entries_of(
+            place.as_store(), store_fd, [base_name], os.listdir(place.store_dir.path)
+        )
+    finally:
+        os.close(store_fd)
     return RemoveRequest.of(entry, kind)
 
 

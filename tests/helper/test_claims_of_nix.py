@@ -153,11 +153,24 @@ def test_the_lock_of_another_build_user_does_not_matter(
 
 
 @pytest.mark.parametrize("uid", [30001, host.FIRST_ALLOCATED])
-def test_a_missing_pool_of_build_users_is_unknown(
+def test_a_missing_pool_of_build_users_is_made_as_nix_makes_it(
     uid: int, place: ThrowawayStore, locks: ExitStack
 ) -> None:
     for pool in ("userpool", "userpool2"):
         os.rmdir(f"{place.state_dir}/{pool}")
-    fact = hold_user(locks, place.state_dir, uid, USERS)
+    before = os.umask(0o077)
+    try:
+        assert hold_user(locks, place.state_dir, uid, USERS).known is Known.NO
+    finally:
+        os.umask(before)
+    (made,) = set(os.listdir(place.state_dir)) & {"userpool", "userpool2"}
+    assert os.stat(f"{place.state_dir}/{made}").st_mode & 0o7777 == 0o755
+
+
+@pytest.mark.parametrize("uid", [30001, 872415232])
+def test_a_pool_of_build_users_that_cannot_be_made_is_unknown(
+    uid: int, place: ThrowawayStore, locks: ExitStack
+) -> None:
+    fact = hold_user(locks, f"{place.state_dir}/gone", uid, USERS)
     assert fact.known is Known.UNKNOWN
     assert "no such file" in fact.detail

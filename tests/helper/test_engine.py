@@ -2,7 +2,6 @@
 """The story of a removal, told by what others see at each of its steps."""
 
 import fcntl
-import json
 import os
 
 import pytest
@@ -18,7 +17,10 @@ from helper.bench import (
 )
 from helper.child import traced
 from helper.trees import left_private, spread
-from storewarden.store.paths import StorePath, output_lock, path_lock
+from storewarden.store.derivation import Origin
+from storewarden.store.entries import EntryKind
+from storewarden.store.paths import Deriver, StorePath, output_lock, path_lock
+from storewarden.store.verdict import proof_of
 from storewarden.throwaway import ThrowawayStore
 from sweeps import user_lock
 
@@ -75,7 +77,10 @@ def test_the_log_tells_who_asked_and_what_was_proved(
     assert intent["requester"] == {"uid": os.getuid(), "pid": os.getpid(), "via": "test"}
     assert intent["deriver"] == derivation.base_name
     assert intent["locks"] == sorted([path_lock(scratch), output_lock(derivation, "out")])
-    assert len(json.loads(json.dumps(intent["absent"]))) == 11
+    absent = intent["absent"]
+    assert isinstance(absent, list)
+    origin = Origin(Deriver(derivation, "out"), (), scratch=True)
+    assert set(absent) == set(proof_of(EntryKind.OUTPUT, origin))
     assert (result["op"], result["status"]) == (intent["seq"], "removed")
     assert (result["files"], result["directories"]) == (3, 2)
     assert audit_is_whole(place)
@@ -85,7 +90,7 @@ def test_all_of_nixs_locks_are_held_while_it_is_taken_and_none_while_it_is_purge
     place: ThrowawayStore, derivation: StorePath, scratch: StorePath
 ) -> None:
     locks = [place.path(path_lock(scratch)), place.path(output_lock(derivation, "out"))]
-    locks += [f"{place.state_dir}/{user_lock(place)}", f"{place.state_dir}/gc.lock"]
+    locks += [f"{place.state_dir}/gc.lock"]
     seen: dict[str, list[bool]] = {}
 
     def look(step: str) -> None:
@@ -94,10 +99,30 @@ def test_all_of_nixs_locks_are_held_while_it_is_taken_and_none_while_it_is_purge
         seen[step].append(builders_go_on)
 
     run(place, scratch.base_name, checkpoint=look)
-    held, free = [True] * 5, [False] * 4 + [True]
-    assert list(seen) == ["proved", "intended", "taken", "purging", "purged"]
-    assert [seen[step] for step in ("proved", "intended", "taken")] == [held] * 3
+    held, free = [True] * 4, [False] * 3 + [True]
+    assert list(seen) == ["proved", "intended", "unchanged", "taken", "purging", "purged"]
+    assert [seen[step] for step in ("proved", "intended", "unchanged", "taken")] == [held] * 4
     assert [seen[step] for step in ("purging", "purged")] == [free] * 2
+
+
+def test_the_lock_of_its_build_user_is_held_as_well_where_its_derivation_is_not_known(
+    place: ThrowawayStore,
+) -> None:
+    path = place.invent("x")
+    place.add_output(path)
+    lock = f"{place.state_dir}/{user_lock(place)}"
+    held: dict[str, bool] = {}
+
+    def look(step: str) -> None:
+        held[step] = os.path.exists(lock) and not can_be_locked(lock)
+
+    run(place, path.base_name, checkpoint=look)
+    assert {step for step, is_held in held.items() if is_held} == {
+        "proved",
+        "intended",
+        "unchanged",
+        "taken",
+    }
 
 
 @pytest.mark.parametrize("own_lock_was_there", [True, False])
@@ -128,4 +153,4 @@ def test_what_is_taken_is_moved_whole_and_purged_after(place: ThrowawayStore) ->
         reached.append(step)
 
     run(place, path.base_name, checkpoint=checkpoint)
-    assert reached == ["proved", "intended", "taken", "purging", "purged"]
+    assert reached == ["proved", "intended", "unchanged", "taken", "purging", "purged"]

@@ -42,7 +42,7 @@ def test_all_are_taken_before_any_is_purged(place: ThrowawayStore) -> None:
         *((path, "taken") for path in paths),
         *((path, "removed") for path in paths),
     ]
-    assert steps == ["proved", "intended", "taken"] * 3 + ["purging", "purged"] * 3
+    assert steps == ["proved", "intended", "unchanged", "taken"] * 3 + ["purging", "purged"] * 3
     assert not left_private(place)
 
 

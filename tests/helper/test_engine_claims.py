@@ -2,8 +2,10 @@
 """Each claim alone keeps an entry that would go without it."""
 
 import os
+import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -16,7 +18,7 @@ from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.store.store import Store
 from storewarden.store.wire import Outcome
 from storewarden.throwaway import ThrowawayStore
-from sweeps import user_lock
+from sweeps import needs_lock_table, user_lock
 
 
 @pytest.fixture
@@ -96,10 +98,21 @@ def test_the_lock_of_another_output_does_not_keep_it(place: ThrowawayStore) -> N
         assert run(place, path.base_name, store=alone(place))[-1].status == "removed"
 
 
-def test_its_build_users_lock_held_keeps_it(place: ThrowawayStore, scratch: StorePath) -> None:
+@pytest.fixture
+def unknown(place: ThrowawayStore) -> StorePath:
+    """A stranded output of no derivation that is known."""
+    path = place.invent("unknown")
+    place.add_output(path)
+    return path
+
+
+def test_its_build_users_lock_held_keeps_what_no_known_lock_covers(
+    place: ThrowawayStore, scratch: StorePath, unknown: StorePath
+) -> None:
     name = user_lock(place)
     with held_by_another(f"{place.state_dir}/{name}"):
-        assert f"({name} is held)" in claimed(place, scratch)
+        assert f"({name} is held)" in claimed(place, unknown)
+        assert run(place, scratch.base_name)[-1].status == "removed"
 
 
 def test_a_collector_at_work_keeps_it(place: ThrowawayStore, scratch: StorePath) -> None:
@@ -136,12 +149,77 @@ def test_a_live_temp_root_alone_leads_to_its_derivation(place: ThrowawayStore) -
         assert "(process 77)" in claimed(place, path, alone(place))
 
 
-def test_a_process_of_its_owner_keeps_it(place: ThrowawayStore, scratch: StorePath) -> None:
+def test_an_orphan_of_its_owner_keeps_it(
+    place: ThrowawayStore, scratch: StorePath, unknown: StorePath
+) -> None:
     user = place.builder if os.geteuid() == 0 else None
     store = replace(place.as_store(), processes_of=host.processes_of)
     with subprocess.Popen(["sleep", "60"], user=user) as process:
-        assert "a process of its owner is alive" in claimed(place, scratch, store)
+        assert "a process of its owner is alive" in claimed(place, unknown, store)
+        assert "belongs to no build of now" in claimed(place, scratch, store)
         process.kill()
+
+
+@contextmanager
+def building(place: ThrowawayStore) -> Iterator[int]:
+    """A worker that holds the lock of that store's build user, and a builder of its; its pid."""
+    lock = f"{place.state_dir}/{user_lock(place)}"
+    words = [sys.executable, "-I", "-S", "-c", _WORKER, lock, str(place.builder)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+        process.communicate()
+
+
+_WORKER = """
+import fcntl, os, subprocess, sys
+lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(lock, fcntl.LOCK_EX)
+with subprocess.Popen(["sh", "-c", "sleep 60 & wait"], user=int(sys.argv[2])) as builder:
+    print(builder.pid, flush=True)
+    sys.stdin.read()
+    subprocess.run(["pkill", "-P", str(builder.pid)])
+"""
+
+
+@needs_root
+@needs_lock_table
+def test_another_build_of_its_user_is_no_claim_on_what_known_locks_cover(
+    place: ThrowawayStore, scratch: StorePath, unknown: StorePath
+) -> None:
+    store = replace(place.as_store(), processes_of=host.processes_of)
+    with building(place):
+        assert f"({user_lock(place)} is held)" in claimed(place, unknown, store)
+        assert run(place, scratch.base_name, store=store)[-1].status == "removed"
+
+
+@needs_root
+@needs_lock_table
+def test_an_orphan_beside_another_build_of_its_user_keeps_it(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    store = replace(place.as_store(), processes_of=host.processes_of)
+    with building(place), subprocess.Popen(["sleep", "60"], user=place.builder) as orphan:
+        assert f"(process {orphan.pid})" in claimed(place, scratch, store)
+        orphan.kill()
+
+
+@needs_root
+@needs_lock_table
+def test_what_has_lost_its_parent_counts_as_an_orphan(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    store = replace(place.as_store(), processes_of=host.processes_of)
+    forked_twice = ["setpriv", f"--reuid={place.builder}", "--clear-groups", "sh", "-c"]
+    with building(place):
+        said = subprocess.run(
+            [*forked_twice, "sleep 60 >/dev/null & echo $!"], stdout=subprocess.PIPE, check=True
+        )
+        pid = int(said.stdout)
+        try:
+            assert f"(process {pid})" in claimed(place, scratch, store)
+        finally:
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run processes of other users")
@@ -155,18 +233,30 @@ def test_a_process_of_the_same_slot_keeps_it(place: ThrowawayStore, scratch: Sto
         process.kill()
 
 
-def test_what_changed_a_moment_ago_stays(place: ThrowawayStore, scratch: StorePath) -> None:
-    assert "changed too recently" in claimed(place, scratch, place.as_store(min_age=3600))
+def test_what_changed_a_moment_ago_stays_if_no_known_lock_covers_it(
+    place: ThrowawayStore, scratch: StorePath, unknown: StorePath
+) -> None:
+    store = place.as_store(min_age=3600)
+    assert "changed too recently" in claimed(place, unknown, store)
+    assert run(place, scratch.base_name, store=store)[-1].status == "removed"
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777, 0o1777])
-def test_what_others_may_write_to_stays_without_a_deriver(mode: int, place: ThrowawayStore) -> None:
-    path = place.invent("x")
-    place.add_output(path)
-    os.chmod(place.path(path.base_name), mode)
-    assert "others than its owner may write" in claimed(place, path)
-    os.chmod(place.path(path.base_name), 0o700)
-    assert run(place, path.base_name)[-1].status == "removed"
+def test_what_others_may_write_to_stays_while_another_build_user_is_at_work(
+    mode: int, place: ThrowawayStore, unknown: StorePath
+) -> None:
+    os.chmod(place.path(unknown.base_name), mode)
+    store = place.as_store()
+    other = next(iter(store.build_users.everyone[1]))
+
+    def processes(uids: Collection[int]) -> list[int] | None:
+        return [4711] if other in uids and place.builder in uids else []
+
+    busy = replace(store, processes_of=processes)
+    assert "others than its owner may write" in claimed(place, unknown, busy)
+    unseen = replace(store, processes_of=lambda uids: None if other in uids else [])
+    assert kept(place, unknown, unseen).unproved
+    assert run(place, unknown.base_name)[-1].status == "removed"
 
 
 def test_what_others_may_write_to_goes_when_its_deriver_is_locked(

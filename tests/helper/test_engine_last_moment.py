@@ -2,6 +2,7 @@
 """What happens between the proof and the rename: the last chance to be wrong."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -38,7 +39,7 @@ def _schema_changed(place: ThrowawayStore, _: StorePath) -> None:
 
 
 @pytest.mark.parametrize("event", [_registered, _database_gone, _schema_changed])
-@pytest.mark.parametrize("step", ["proved", "intended", "taken"])
+@pytest.mark.parametrize("step", ["proved", "intended", "unchanged", "taken"])
 def test_what_may_have_become_valid_is_put_back_whole(
     step: str,
     event: Callable[[ThrowawayStore, StorePath], None],
@@ -56,7 +57,10 @@ def test_what_may_have_become_valid_is_put_back_whole(
     assert audit_is_whole(place)
 
 
-def test_what_took_its_place_is_put_back(place: ThrowawayStore, scratch: StorePath) -> None:
+@pytest.mark.parametrize("step", ["intended", "unchanged"])
+def test_what_took_its_place_is_there_afterwards(
+    step: str, place: ThrowawayStore, scratch: StorePath
+) -> None:
     away = f"{place.state_dir}/away"
 
     def replace_it() -> None:
@@ -64,16 +68,18 @@ def test_what_took_its_place_is_put_back(place: ThrowawayStore, scratch: StorePa
         os.mkdir(place.path(scratch.base_name))
         write(f"{place.path(scratch.base_name)}/new")
 
-    (outcome,) = run(place, scratch.base_name, checkpoint=at("intended", replace_it))
+    (outcome,) = run(place, scratch.base_name, checkpoint=at(step, replace_it))
     assert outcome.status == "kept"
+    assert ("put back" in outcome.reasons[0]) == (step == "unchanged")
     assert os.listdir(place.path(scratch.base_name)) == ["new"]
     assert sorted(os.listdir(away)) == ["bin", "link", "log"]
     assert not left_private(place)
     assert audit_is_whole(place)
 
 
+@pytest.mark.parametrize("step", ["intended", "unchanged"])
 def test_a_link_that_took_its_place_is_not_followed(
-    place: ThrowawayStore, scratch: StorePath
+    step: str, place: ThrowawayStore, scratch: StorePath
 ) -> None:
     victim = f"{place.state_dir}/victim"
     os.mkdir(victim)
@@ -84,7 +90,7 @@ def test_a_link_that_took_its_place_is_not_followed(
         os.rename(place.path(scratch.base_name), f"{place.state_dir}/away")
         os.symlink(victim, place.path(scratch.base_name))
 
-    (outcome,) = run(place, scratch.base_name, checkpoint=at("intended", replace_it))
+    (outcome,) = run(place, scratch.base_name, checkpoint=at(step, replace_it))
     assert outcome.status == "kept"
     assert os.readlink(place.path(scratch.base_name)) == victim
     assert picture(victim) == before
@@ -124,7 +130,7 @@ def test_what_nobody_looked_at_and_cannot_be_put_back_waits_for_its_name_to_be_f
         os.chown(path, place.builder + 1, -1)
 
     def meanwhile(step: str) -> None:
-        if step == "intended":
+        if step == "unchanged":
             exchange()
         elif step == "taken":
             os.mkdir(path)
@@ -142,6 +148,36 @@ def test_what_nobody_looked_at_and_cannot_be_put_back_waits_for_its_name_to_be_f
         assert (outcome.status, "is held" in outcome.reasons[0]) == ("failed", True)
     (outcome,) = run(place)
     assert (outcome.status, os.listdir(path)) == ("kept", ["never looked at"])
+    assert not left_private(place)
+    assert audit_is_whole(place)
+
+
+@pytest.mark.parametrize("change", ["write", "chmod", "rebuild"])
+def test_what_changes_while_the_intent_is_written_is_never_moved(
+    change: str, place: ThrowawayStore, scratch: StorePath
+) -> None:
+    path = place.path(scratch.base_name)
+
+    def act() -> None:
+        match change:
+            case "write":
+                write(f"{path}/written-meanwhile")
+            case "chmod":
+                os.chmod(path, 0o700)
+            case _:  # as `nix-build --check` does with what lies at its redirect
+                shutil.rmtree(path)
+                os.mkdir(path)
+
+    inodes: set[int] = set()
+
+    def checkpoint(step: str) -> None:
+        if step == "intended":
+            act()
+            inodes.add(os.lstat(path).st_ino)
+
+    (outcome,) = run(place, scratch.base_name, checkpoint=checkpoint)
+    assert (outcome.status, outcome.reasons) == ("kept", ("it changed at the last moment",))
+    assert {os.lstat(path).st_ino} == inodes
     assert not left_private(place)
     assert audit_is_whole(place)
 
@@ -191,7 +227,7 @@ def test_a_private_directory_that_is_collected_under_way_hurts_nobody(
 
     before = names(place) - {scratch.base_name}
     outcome = run(place, scratch.base_name, checkpoint=at(step, collect))[-1]
-    assert outcome.status in ({"failed"} if step == "intended" else {"kept", "failed", "removed"})
+    assert outcome.status in ({"failed"} if step == "intended" else {"kept", "vanished", "removed"})
     assert (scratch.base_name in names(place)) is (step == "intended")
     assert names(place) - {scratch.base_name} == before
     assert audit_is_whole(place)

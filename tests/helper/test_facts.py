@@ -11,11 +11,11 @@ from helper.bench import can_be_locked, picture
 from storewarden import host
 from storewarden.helper.facts import Proof, hold_and_look, in_database
 from storewarden.helper.survey import Survey
-from storewarden.store.derivers import Deriver
+from storewarden.store.derivation import Origin
 from storewarden.store.entries import Entry, EntryKind, look, open_directory
-from storewarden.store.paths import StorePath, output_lock, path_lock
+from storewarden.store.paths import Deriver, StorePath, output_lock, path_lock
 from storewarden.store.store import Store
-from storewarden.store.verdict import NO, PROOF, Claim, Fact, Known
+from storewarden.store.verdict import NO, Claim, Fact, Known, proof_of
 from storewarden.throwaway import ThrowawayStore
 
 
@@ -31,7 +31,14 @@ def scratch(place: ThrowawayStore, derivation: StorePath) -> StorePath:
 
 @pytest.fixture
 def seen(derivation: StorePath, scratch: StorePath) -> Survey:
-    return Survey({scratch: NO}, {scratch: Deriver(derivation, "out")})
+    locks = tuple(sorted((path_lock(scratch), output_lock(derivation, "out"))))
+    return Survey({scratch: NO}, {scratch: Origin(Deriver(derivation, "out"), locks, scratch=True)})
+
+
+@pytest.fixture
+def unknown(seen: Survey) -> Survey:
+    """The same where no derivation is known, and so no lock that covers it."""
+    return replace(seen, origins={})
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def entry(store_fd: int, scratch: StorePath) -> Entry:
     return found
 
 
-def proof_of(store: Store, store_fd: int, seen: Survey, entry: Entry) -> Proof:
+def proof(store: Store, store_fd: int, seen: Survey, entry: Entry) -> Proof:
     with ExitStack() as locks:
         return hold_and_look(locks, store, store_fd, seen, entry, EntryKind.OUTPUT)
 
@@ -70,50 +77,50 @@ def test_all_claims_are_asked_and_the_locks_are_held(
     scratch: StorePath,
 ) -> None:
     with ExitStack() as locks:
-        proof = hold_and_look(locks, place.as_store(), store_fd, seen, entry, EntryKind.OUTPUT)
-        assert set(proof.facts) == set(PROOF[EntryKind.OUTPUT])
-        assert set(proof.facts.values()) == {NO}
-        held = [lock.base_name for lock in proof.held]
+        found = hold_and_look(locks, place.as_store(), store_fd, seen, entry, EntryKind.OUTPUT)
+        assert set(found.facts) == set(proof_of(EntryKind.OUTPUT, seen.origins[scratch]))
+        assert set(found.facts.values()) == {NO}
+        held = [lock.base_name for lock in found.held]
         assert held == sorted([path_lock(scratch), output_lock(derivation, "out")])
         assert not any(can_be_locked(place.path(lock)) for lock in held)
 
 
 def test_no_lock_is_touched_without_need(
-    place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
+    place: ThrowawayStore, store_fd: int, seen: Survey, unknown: Survey, entry: Entry
 ) -> None:
     before = picture(place.store_dir.path), picture(f"{place.state_dir}/userpool")
-    unknown = replace(seen, nix={})
-    assert against(proof_of(place.as_store(), store_fd, unknown, entry)) is Claim.VALID_TO_NIX
+    silent = replace(seen, nix={})
+    assert against(proof(place.as_store(), store_fd, silent, entry)) is Claim.VALID_TO_NIX
     young = place.as_store(min_age=3600)
-    assert against(proof_of(young, store_fd, seen, entry)) is Claim.TOO_YOUNG
+    assert against(proof(young, store_fd, unknown, entry)) is Claim.TOO_YOUNG
     assert (picture(place.store_dir.path), picture(f"{place.state_dir}/userpool")) == before
     assert not os.path.exists(f"{place.state_dir}/gc.lock")
 
 
 @pytest.mark.parametrize("min_age", [0.0, 2.0, 3600.0])
 def test_a_change_in_the_future_is_too_young(
-    min_age: float, place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
+    min_age: float, place: ThrowawayStore, store_fd: int, unknown: Survey, entry: Entry
 ) -> None:
     ahead = replace(entry, ctime=time.time() + 60)
     store = place.as_store(min_age=min_age)
-    assert against(proof_of(store, store_fd, seen, ahead)) is Claim.TOO_YOUNG
+    assert against(proof(store, store_fd, unknown, ahead)) is Claim.TOO_YOUNG
 
 
 def test_an_old_modification_time_makes_nothing_old(
-    place: ThrowawayStore, store_fd: int, seen: Survey, scratch: StorePath
+    place: ThrowawayStore, store_fd: int, unknown: Survey, scratch: StorePath
 ) -> None:
     os.utime(place.path(scratch.base_name), (1, 1))
     entry = look(store_fd, scratch.base_name)
     assert entry is not None
     store = place.as_store(min_age=60)
-    assert against(proof_of(store, store_fd, seen, entry)) is Claim.TOO_YOUNG
+    assert against(proof(store, store_fd, unknown, entry)) is Claim.TOO_YOUNG
 
 
 def test_another_file_system_counts_as_a_mount(
     place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
 ) -> None:
     elsewhere = replace(entry, device=entry.device + 1)
-    assert against(proof_of(place.as_store(), store_fd, seen, elsewhere)) is Claim.MOUNT
+    assert against(proof(place.as_store(), store_fd, seen, elsewhere)) is Claim.MOUNT
 
 
 @pytest.mark.parametrize("member", ["inode", "mode", "links", "uid", "gid", "size", "ctime"])
@@ -123,7 +130,7 @@ def test_any_difference_to_what_was_seen_is_a_change(
     other = replace(entry, **{member: getattr(entry, member) - 1})
     users = replace(place.as_store().build_users, uids=frozenset({entry.uid, entry.uid - 1}))
     store = replace(place.as_store(), build_users=users)
-    assert against(proof_of(store, store_fd, seen, other)) is Claim.CHANGED
+    assert against(proof(store, store_fd, seen, other)) is Claim.CHANGED
 
 
 @pytest.mark.parametrize(
@@ -138,7 +145,7 @@ def test_it_is_asked_for_the_processes_of_all_uids_of_a_slot(
     asked: Collection[int],
     place: ThrowawayStore,
     store_fd: int,
-    seen: Survey,
+    unknown: Survey,
     entry: Entry,
 ) -> None:
     questions: list[Collection[int]] = []
@@ -149,28 +156,28 @@ def test_it_is_asked_for_the_processes_of_all_uids_of_a_slot(
 
     users = replace(place.as_store().build_users, uids=frozenset({30001}))
     store = replace(place.as_store(), processes_of=answer, build_users=users)
-    proof = proof_of(store, store_fd, seen, replace(entry, uid=uid))
-    assert against(proof) is Claim.PROCESS
-    assert proof.facts[Claim.PROCESS] == Fact(Known.YES, "process 4711")
+    found = proof(store, store_fd, unknown, replace(entry, uid=uid))
+    assert against(found) is Claim.PROCESS
+    assert found.facts[Claim.PROCESS] == Fact(Known.YES, "process 4711")
     assert questions == [asked]
 
 
 def test_processes_that_cannot_all_be_seen_are_unknown(
-    place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
+    place: ThrowawayStore, store_fd: int, unknown: Survey, entry: Entry
 ) -> None:
     store = replace(place.as_store(), processes_of=lambda _: None)
-    proof = proof_of(store, store_fd, seen, entry)
-    assert against(proof) is Claim.PROCESS
-    assert proof.facts[Claim.PROCESS].known is Known.UNKNOWN
+    found = proof(store, store_fd, unknown, entry)
+    assert against(found) is Claim.PROCESS
+    assert found.facts[Claim.PROCESS].known is Known.UNKNOWN
 
 
 def test_temp_roots_that_cannot_be_read_are_unknown(
     place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
 ) -> None:
     os.symlink("nowhere", f"{place.state_dir}/temproots/1")
-    proof = proof_of(place.as_store(), store_fd, seen, entry)
-    assert against(proof) is Claim.TEMP_ROOT
-    assert proof.facts[Claim.TEMP_ROOT].known is Known.UNKNOWN
+    found = proof(place.as_store(), store_fd, seen, entry)
+    assert against(found) is Claim.TEMP_ROOT
+    assert found.facts[Claim.TEMP_ROOT].known is Known.UNKNOWN
 
 
 @pytest.mark.parametrize("state", ["db", ""])

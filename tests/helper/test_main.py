@@ -99,14 +99,14 @@ def test_what_is_held_stays(near: ThrowawayStore) -> None:
 
 
 def test_a_broken_world_is_told_and_the_helper_goes_on(near: ThrowawayStore) -> None:
-    lock = stale_lock(near)
+    line = line_for(near, stale_lock(near))
     database = f"{near.state_dir}/db/db.sqlite"
     os.rename(database, f"{database}.away")
     with serving(near) as helper:
-        (end,) = helper.ask(line_for(near, lock))
+        (end,) = helper.ask(line)
         assert "there is no Nix database" in end["error"]
         os.rename(f"{database}.away", database)
-        assert helper.ask(line_for(near, lock))[0]["status"] == "removed"
+        assert helper.ask(line)[0]["status"] == "removed"
 
 
 def test_an_audit_log_that_cannot_be_written_is_told(near: ThrowawayStore) -> None:

@@ -37,7 +37,7 @@ def test_what_had_taken_its_place_before_the_kill_is_put_back(
     place: ThrowawayStore, scratch: StorePath
 ) -> None:
     def checkpoint(step: str) -> None:
-        if step == "intended":
+        if step == "unchanged":
             os.rename(place.path(scratch.base_name), f"{place.state_dir}/away")
             os.mkdir(place.path(scratch.base_name))
             write(f"{place.path(scratch.base_name)}/never-proved-dead")

@@ -9,12 +9,11 @@ import pytest
 
 from helper.bench import names, records, request, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
-from storewarden.helper.survey import Survey, survey
+from storewarden.helper.survey import survey
 from storewarden.host import mount_of
-from storewarden.store.derivers import Deriver
 from storewarden.store.entries import EntryKind, open_directory
 from storewarden.store.errors import StoreUnreadableError
-from storewarden.store.paths import StorePath, output_lock
+from storewarden.store.paths import Deriver, StorePath, output_lock
 from storewarden.store.verdict import NO, Fact
 from storewarden.store.wire import RemoveRequest
 from storewarden.throwaway import ThrowawayStore
@@ -27,9 +26,10 @@ def store_fd(place: ThrowawayStore) -> Iterator[int]:
     os.close(fd)
 
 
-def surveyed(place: ThrowawayStore, store_fd: int, *paths: StorePath) -> Survey:
-    requests = [RemoveRequest(path.base_name, EntryKind.OUTPUT, 1, 1) for path in paths]
-    return survey(place.as_store(), store_fd, requests)
+def derivers(place: ThrowawayStore, store_fd: int, path: StorePath) -> dict[StorePath, Deriver]:
+    requests = [RemoveRequest(path.base_name, EntryKind.OUTPUT, 1, 1)]
+    found = survey(place.as_store(), store_fd, requests).origins
+    return {path: origin.deriver for path, origin in found.items()}
 
 
 def execute(place: ThrowawayStore, statement: str) -> None:
@@ -54,14 +54,14 @@ def test_nix_is_asked_once_about_all(place: ThrowawayStore, store_fd: int) -> No
 def test_a_deriver_is_found_by_its_lock_alone(place: ThrowawayStore, store_fd: int) -> None:
     derivation = place.invent("x.drv")
     path = place.strand(derivation, "dev")
-    assert surveyed(place, store_fd, path).derivers == {path: Deriver(derivation, "dev")}
+    assert derivers(place, store_fd, path) == {path: Deriver(derivation, "dev")}
 
 
 def test_a_deriver_is_found_by_its_file_alone(place: ThrowawayStore, store_fd: int) -> None:
     derivation = place.add_derivation("x")
     path = place.strand(derivation, "dev")
     os.unlink(place.path(output_lock(derivation, "dev")))
-    assert surveyed(place, store_fd, path).derivers == {path: Deriver(derivation, "dev")}
+    assert derivers(place, store_fd, path) == {path: Deriver(derivation, "dev")}
 
 
 def test_a_deriver_is_found_by_a_live_temp_root_alone(place: ThrowawayStore, store_fd: int) -> None:
@@ -71,9 +71,9 @@ def test_a_deriver_is_found_by_a_live_temp_root_alone(place: ThrowawayStore, sto
     roots = f"{place.state_dir}/temproots/1"
     with open(roots, "w", encoding="ascii") as file:
         file.write(place.path(derivation.base_name) + "\0")
-    assert surveyed(place, store_fd, path).derivers == {}
+    assert derivers(place, store_fd, path) == {}
     place.hold(roots)
-    assert surveyed(place, store_fd, path).derivers == {path: Deriver(derivation, "out")}
+    assert derivers(place, store_fd, path) == {path: Deriver(derivation, "out")}
 
 
 def test_a_deriver_is_found_in_the_database(place: ThrowawayStore, store_fd: int) -> None:
@@ -84,7 +84,7 @@ def test_a_deriver_is_found_in_the_database(place: ThrowawayStore, store_fd: int
         "INSERT INTO DerivationOutputs"  # noqa: S608 - the test's own names
         f" SELECT id, 'bin', '{full[1]}' FROM ValidPaths WHERE path = '{full[0]}'",
     )
-    assert surveyed(place, store_fd, path).derivers == {path: Deriver(derivation, "bin")}
+    assert derivers(place, store_fd, path) == {path: Deriver(derivation, "bin")}
 
 
 def refused(place: ThrowawayStore, text: str) -> None:

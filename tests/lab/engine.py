@@ -8,8 +8,8 @@ from real import namespace as ns
 from real.rig import Rig
 from real.warden import audit_log
 
-STEPS = ("proved", "intended", "taken", "purging", "purged")
-OF_A_LOCK = STEPS[:3]
+STEPS = ("proved", "intended", "unchanged", "taken", "purging", "purged")
+OF_A_LOCK = ("proved", "intended", "taken")
 # argv: audit log, step, what to do there, path.
 _PROGRAM = """
 import os, signal, sys

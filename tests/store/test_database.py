@@ -12,10 +12,8 @@ import pytest
 
 from storewarden.store import database
 from storewarden.store.database import check_schema, connect, registered, valid_names
-from storewarden.store.derivers import Deriver
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import StoreDir
-from storewarden.store.verdict import Known
 from storewarden.throwaway import ThrowawayStore
 
 
@@ -41,7 +39,7 @@ def test_a_path_is_registered_or_not(place: ThrowawayStore) -> None:
         yes = registered(connection, place.store_dir, place.invent("valid-0"))
         no = registered(connection, place.store_dir, place.invent("stranger"))
         elsewhere = registered(connection, StoreDir("/other/store"), place.invent("valid-0"))
-    assert (yes, no, elsewhere) == (Known.YES, Known.NO, Known.NO)
+    assert (yes, no, elsewhere) == (True, False, False)
 
 
 def test_what_stands_only_in_the_write_ahead_log_is_seen(place: ThrowawayStore) -> None:
@@ -56,15 +54,15 @@ def test_what_stands_only_in_the_write_ahead_log_is_seen(place: ThrowawayStore) 
             assert fresh.base_name.encode() not in file.read()
         assert fresh.base_name in set(valid_names(place.state_dir, place.store_dir))
         with connect(place.state_dir) as connection:
-            assert registered(connection, place.store_dir, fresh) is Known.YES
+            assert registered(connection, place.store_dir, fresh)
 
 
 def test_what_is_registered_meanwhile_is_seen_by_the_next_question(place: ThrowawayStore) -> None:
     fresh = place.invent("fresh")
     with connect(place.state_dir) as connection:
-        assert registered(connection, place.store_dir, fresh) is Known.NO
+        assert not registered(connection, place.store_dir, fresh)
         place.register(fresh)
-        assert registered(connection, place.store_dir, fresh) is Known.YES
+        assert registered(connection, place.store_dir, fresh)
 
 
 def test_what_is_not_committed_is_not_valid_yet(place: ThrowawayStore) -> None:
@@ -75,7 +73,7 @@ def test_what_is_not_committed_is_not_valid_yet(place: ThrowawayStore) -> None:
             (place.path(place.invent("fresh").base_name),),
         )
         with connect(place.state_dir) as connection:
-            assert registered(connection, place.store_dir, place.invent("fresh")) is Known.NO
+            assert not registered(connection, place.store_dir, place.invent("fresh"))
         nix.execute("ROLLBACK")
 
 
@@ -166,15 +164,3 @@ own.execute("ROLLBACK")
 def test_still_valid_asks_again(place: ThrowawayStore) -> None:
     names = [place.invent("valid-0").base_name, place.invent("gone").base_name, "no store path"]
     assert database.still_valid(place.state_dir, place.store_dir, names) == names[:1]
-
-
-def test_a_known_output_has_its_derivation_from_the_database(place: ThrowawayStore) -> None:
-    derivation, output = place.add_derivation("fixed"), place.invent("fixed-output")
-    with writer(place) as nix:
-        nix.execute(
-            "INSERT INTO DerivationOutputs SELECT id, 'out', ? FROM ValidPaths WHERE path = ?",
-            (place.path(output.base_name), place.path(derivation.base_name)),
-        )
-    wanted = [output, place.invent("stranger")]
-    found = database.known_derivers(place.state_dir, place.store_dir, wanted)
-    assert found == {output: Deriver(derivation, "out")}

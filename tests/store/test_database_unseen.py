@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from storewarden.store.database import DatabaseUnseenError, known_derivers, valid_names
+from storewarden.store.database import DatabaseUnseenError, valid_names
+from storewarden.store.derivation import find_origins
 from storewarden.throwaway import ThrowawayStore
 
 pytestmark = pytest.mark.skipif(os.geteuid() == 0, reason="root can open every database")
@@ -49,5 +50,11 @@ def test_a_schema_without_permission_is_unseen(sealed: ThrowawayStore, name: str
 
 
 def test_its_derivers_are_simply_not_known(sealed: ThrowawayStore) -> None:
-    wanted = [sealed.invent("valid-0")]
-    assert known_derivers(sealed.state_dir, sealed.store_dir, wanted) == {}
+    found = find_origins(
+        [sealed.invent("valid-0")],
+        [],
+        store_fd=-1,
+        store_dir=sealed.store_dir,
+        state_dir=sealed.state_dir,
+    )
+    assert found == {}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from storewarden.store.derivation import Origin
 from storewarden.store.entries import (
     PRIVATE_PREFIX,
     BuildUsers,
@@ -20,6 +21,7 @@ from storewarden.store.entries import (
     open_directory,
 )
 from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.paths import Deriver, StorePath
 from storewarden.throwaway import ThrowawayStore
 
 HASH = "0c" * 16
@@ -28,10 +30,17 @@ USERS = BuildUsers(30000, frozenset({30001, 30002}), 872415232, 65536 * 128, 655
 ENTRY = Entry(f"{HASH}-a", 1, 2, 0o40755, 2, 0, 0, 4096, 8, 100.0)
 
 
-def kind_of(base_name: str, uid: int = STORE_UID, gid: int = 0) -> EntryKind:
-    """The kind of a directory of that name and owner."""
+DERIVER = Deriver(StorePath(f"{'1c' * 16}-x.drv"), "out")
+SCRATCH = Origin(DERIVER, (), scratch=True)
+KNOWN = Origin(DERIVER, (), scratch=False)
+
+
+def kind_of(
+    base_name: str, uid: int = STORE_UID, gid: int = 0, origin: Origin | None = None
+) -> EntryKind:
+    """The kind of a directory of that name, owner and origin."""
     entry = replace(ENTRY, base_name=base_name, uid=uid, gid=gid)
-    return classify(entry, store_uid=STORE_UID, build_users=USERS)
+    return classify(entry, origin, store_uid=STORE_UID, build_users=USERS)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +67,32 @@ def kind_of(base_name: str, uid: int = STORE_UID, gid: int = 0) -> EntryKind:
     ],
 )
 @pytest.mark.parametrize("uid", [STORE_UID, 30001, 4321])
-def test_a_name_of_nix_own_decides_whoever_owns_it(name: str, kind: EntryKind, uid: int) -> None:
-    if uid != STORE_UID:
-        # A plain name says nothing of its owner; and no chroot of Nix's is another user's.
-        plain = EntryKind.OUTPUT if uid == 30001 else EntryKind.FOREIGN
-        others = {EntryKind.OUTPUT_OF_ROOT: plain, EntryKind.CHROOT: EntryKind.FOREIGN}
-        kind = others.get(kind, kind)
+def test_a_name_decides_only_what_no_build_could_have_chosen(
+    name: str, kind: EntryKind, uid: int
+) -> None:
+    if uid != STORE_UID and StorePath.maybe(name) is not None:
+        kind = EntryKind.OUTPUT if uid == 30001 else EntryKind.FOREIGN
     assert kind_of(name, uid) is kind
+
+
+@pytest.mark.parametrize("uid", [STORE_UID, 30001, 4321])
+@pytest.mark.parametrize("suffix", ["", ".tmp", ".check", ".old-1-2", ".drv.chroot"])
+def test_what_only_a_build_writes_is_an_output_whoever_owns_it_and_whatever_it_is_called(
+    suffix: str, uid: int
+) -> None:
+    assert kind_of(f"{HASH}-a{suffix}", uid, origin=SCRATCH) is EntryKind.OUTPUT
+
+
+def test_what_root_has_at_a_known_path_may_be_a_copy_in_progress() -> None:
+    assert kind_of(f"{HASH}-a", origin=KNOWN) is EntryKind.OUTPUT_OF_ROOT
+    assert kind_of(f"{HASH}-a", 4321, origin=KNOWN) is EntryKind.OUTPUT
+
+
+def test_where_builds_run_as_the_stores_owner_a_scratch_path_may_be_a_living_builders() -> None:
+    entry = replace(ENTRY, base_name=f"{HASH}-a")
+    nobody = BuildUsers(None, frozenset(), 872415232, 65536, 65536)
+    kind = classify(entry, SCRATCH, store_uid=STORE_UID, build_users=nobody)
+    assert kind is EntryKind.OUTPUT_OF_ROOT
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def _seen(place: ThrowawayStore, name: str) -> Entry:
 def test_an_empty_private_file_called_lock_is_a_lock_file(place: ThrowawayStore) -> None:
     lock = _lock(place)
     assert is_lock_file(lock, os.geteuid())
-    kind = classify(lock, store_uid=os.geteuid(), build_users=place.as_store().build_users)
+    kind = classify(lock, None, store_uid=os.geteuid(), build_users=place.as_store().build_users)
     assert kind is EntryKind.LOCK
 
 
@@ -73,6 +73,6 @@ def test_links_fifos_and_directories_are_no_lock_files(place: ThrowawayStore) ->
 
 def test_an_empty_output_called_lock_is_an_output() -> None:
     cargo_lock = replace(ENTRY, base_name=LOCK, mode=0o100600, links=1, uid=30001, size=0)
-    assert classify(cargo_lock, store_uid=STORE_UID, build_users=USERS) is EntryKind.OUTPUT
+    assert classify(cargo_lock, None, store_uid=STORE_UID, build_users=USERS) is EntryKind.OUTPUT
     own = replace(cargo_lock, uid=STORE_UID)
-    assert classify(own, store_uid=STORE_UID, build_users=USERS) is EntryKind.LOCK
+    assert classify(own, None, store_uid=STORE_UID, build_users=USERS) is EntryKind.LOCK

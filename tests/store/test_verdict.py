@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storewarden.store.derivation import Origin
 from storewarden.store.entries import EntryKind
+from storewarden.store.paths import Deriver, StorePath
 from storewarden.store.verdict import (
     NO,
     PROOF,
@@ -20,8 +22,14 @@ from storewarden.store.verdict import (
     Verdict,
     explain,
     judge,
+    proof_of,
 )
 
+DERIVER = Deriver(StorePath(f"{'1c' * 16}-x.drv"), "out")
+ORIGIN = Origin(DERIVER, (f"{DERIVER.derivation.base_name}.out.lock",), scratch=True)
+PROVED = [*((kind, None) for kind in PROOF), (EntryKind.OUTPUT, ORIGIN)]
+"""Each kind that has a proof, with what decides which proof."""
+Proved = tuple[EntryKind, Origin | None]
 TOWARDS_REMOVAL = [Verdict.KEEP, Verdict.CANDIDATE, Verdict.REMOVABLE]
 FACTS = {known: Fact(known) for known in Known}
 combinations = st.fixed_dictionaries(
@@ -29,10 +37,11 @@ combinations = st.fixed_dictionaries(
 )
 
 
-def every_combination(kind: EntryKind) -> Iterator[dict[Claim, Fact]]:
-    """All facts that there can be about an entry of that kind."""
-    for known in itertools.product(FACTS.values(), repeat=len(PROOF[kind])):
-        yield dict(zip(PROOF[kind], known, strict=True))
+def every_combination(proved: Proved) -> Iterator[dict[Claim, Fact]]:
+    """All facts that there can be about such an entry."""
+    proof = proof_of(*proved)
+    for known in itertools.product(FACTS.values(), repeat=len(proof)):
+        yield dict(zip(proof, known, strict=True))
 
 
 def test_the_proofs_ask_for_what_they_must() -> None:
@@ -40,67 +49,83 @@ def test_the_proofs_ask_for_what_they_must() -> None:
         Claim.VALID_TO_NIX,
         Claim.VALID_IN_DATABASE,
         Claim.CHANGED,
-        Claim.TOO_YOUNG,
         Claim.COLLECTOR,
         Claim.PATH_LOCK,
     }
+    of_a_tree = always | {Claim.TEMP_ROOT, Claim.MOUNT}
+    of_its_user = {Claim.TOO_YOUNG, Claim.SHARED, Claim.USER_LOCK, Claim.PROCESS}
     assert set(PROOF) == {EntryKind.OUTPUT, EntryKind.LOCK, EntryKind.CHROOT}
-    assert set(PROOF[EntryKind.OUTPUT]) == set(Claim) - {Claim.COVERS, Claim.INSIDE}
-    assert set(PROOF[EntryKind.LOCK]) == always | {Claim.COVERS}
-    assert set(PROOF[EntryKind.CHROOT]) == always | {Claim.TEMP_ROOT, Claim.MOUNT, Claim.INSIDE}
+    assert set(PROOF[EntryKind.OUTPUT]) == of_a_tree | of_its_user
+    assert set(PROOF[EntryKind.LOCK]) == always | {Claim.TOO_YOUNG, Claim.COVERS}
+    assert set(PROOF[EntryKind.CHROOT]) == of_a_tree | {Claim.TOO_YOUNG, Claim.INSIDE}
+
+
+def test_where_its_locks_are_known_an_orphan_stands_for_all_claims_of_its_user() -> None:
+    covered = set(proof_of(EntryKind.OUTPUT, ORIGIN))
+    of_its_user = {Claim.TOO_YOUNG, Claim.SHARED, Claim.USER_LOCK, Claim.PROCESS}
+    assert covered == set(PROOF[EntryKind.OUTPUT]) - of_its_user | {Claim.ORPHAN}
+
+
+@pytest.mark.parametrize("kind", sorted(set(EntryKind) - {EntryKind.OUTPUT}))
+def test_an_origin_changes_the_proof_of_outputs_alone(kind: EntryKind) -> None:
+    assert proof_of(kind, ORIGIN) == proof_of(kind, None) == PROOF.get(kind, ())
 
 
 def test_only_outputs_and_lock_files_are_removed_without_being_asked_for_by_kind() -> None:
     assert {EntryKind.OUTPUT, EntryKind.LOCK} == REMOVED_BY_DEFAULT
 
 
-@pytest.mark.parametrize("kind", list(PROOF))
-def test_only_what_no_claim_holds_of_is_removable(kind: EntryKind) -> None:
-    for facts in every_combination(kind):
+@pytest.mark.parametrize("proved", PROVED)
+def test_only_what_no_claim_holds_of_is_removable(proved: Proved) -> None:
+    for facts in every_combination(proved):
         known = {fact.known for fact in facts.values()}
-        judgement = judge(kind, facts)
+        judgement = judge(*proved, facts)
         assert (judgement.verdict is Verdict.REMOVABLE) == (known == {Known.NO})
         if Known.YES in known or facts[Claim.VALID_TO_NIX].known is not Known.NO:
             assert judgement.verdict is Verdict.KEEP
         assert judgement.reasons
 
 
-@pytest.mark.parametrize("kind", list(PROOF))
-def test_a_claim_that_holds_keeps_whatever_else_is_known(kind: EntryKind) -> None:
-    for claim in PROOF[kind]:
+@pytest.mark.parametrize("proved", PROVED)
+def test_a_claim_that_holds_keeps_whatever_else_is_known(proved: Proved) -> None:
+    # One that the proof does not ask for counts as well: an age that somebody has asked for.
+    for claim in Claim:
         for others in (NO, Fact(Known.UNKNOWN)):
-            facts = dict.fromkeys(PROOF[kind], others) | {claim: Fact(Known.YES, "seen")}
-            judgement = judge(kind, facts)
+            facts = dict.fromkeys(proof_of(*proved), others) | {claim: Fact(Known.YES, "seen")}
+            judgement = judge(*proved, facts)
             assert judgement.verdict is Verdict.KEEP
             assert judgement.reasons == (explain(claim, Fact(Known.YES, "seen")),)
 
 
-@given(kind=st.sampled_from(EntryKind), facts=combinations, claim=st.sampled_from(Claim))
+anything = st.tuples(st.sampled_from(EntryKind), st.sampled_from([None, ORIGIN]))
+
+
+@given(proved=anything, facts=combinations, claim=st.sampled_from(Claim))
 def test_learning_yes_or_unknown_never_moves_towards_removal(
-    kind: EntryKind, facts: dict[Claim, Fact], claim: Claim
+    proved: Proved, facts: dict[Claim, Fact], claim: Claim
 ) -> None:
-    with_no = TOWARDS_REMOVAL.index(judge(kind, facts | {claim: NO}).verdict)
-    unknown = TOWARDS_REMOVAL.index(judge(kind, facts | {claim: FACTS[Known.UNKNOWN]}).verdict)
-    with_yes = TOWARDS_REMOVAL.index(judge(kind, facts | {claim: FACTS[Known.YES]}).verdict)
+    with_no = TOWARDS_REMOVAL.index(judge(*proved, facts | {claim: NO}).verdict)
+    unknown = TOWARDS_REMOVAL.index(judge(*proved, facts | {claim: FACTS[Known.UNKNOWN]}).verdict)
+    with_yes = TOWARDS_REMOVAL.index(judge(*proved, facts | {claim: FACTS[Known.YES]}).verdict)
     assert with_yes <= unknown <= with_no
 
 
-@given(kind=st.sampled_from(EntryKind), facts=combinations)
-def test_a_missing_fact_is_an_unknown_one(kind: EntryKind, facts: dict[Claim, Fact]) -> None:
-    filled = {claim: facts.get(claim, FACTS[Known.UNKNOWN]) for claim in Claim}
-    assert judge(kind, facts) == judge(kind, filled)
+@given(proved=anything, facts=combinations)
+def test_a_missing_fact_is_an_unknown_one(proved: Proved, facts: dict[Claim, Fact]) -> None:
+    filled = dict.fromkeys(proof_of(*proved), FACTS[Known.UNKNOWN]) | facts
+    assert judge(*proved, facts) == judge(*proved, filled)
 
 
-@pytest.mark.parametrize("kind", list(PROOF))
-def test_nothing_known_at_all_keeps(kind: EntryKind) -> None:
-    judgement = judge(kind, {})
+@pytest.mark.parametrize("proved", PROVED)
+def test_nothing_known_at_all_keeps(proved: Proved) -> None:
+    judgement = judge(*proved, {})
     assert judgement.verdict is Verdict.KEEP
-    assert set(judgement.unknown) == set(PROOF[kind])
+    assert set(judgement.unknown) == set(proof_of(*proved))
 
 
 @pytest.mark.parametrize("kind", sorted(set(EntryKind) - set(PROOF)))
 def test_a_kind_that_is_only_reported_is_never_removable(kind: EntryKind) -> None:
-    judgement = judge(kind, dict.fromkeys(Claim, NO))
+    judgement = judge(kind, None, dict.fromkeys(Claim, NO))
     assert judgement.verdict is Verdict.KEEP
     assert judgement.reasons == (REPORT_ONLY[kind],)
 
@@ -110,16 +135,13 @@ def test_every_kind_is_either_proved_or_only_reported() -> None:
     assert not set(PROOF) & set(REPORT_ONLY)
 
 
-@pytest.mark.parametrize("kind", list(PROOF))
+@pytest.mark.parametrize("proved", PROVED)
 @pytest.mark.parametrize("claim", sorted(Claim))
 def test_one_unknown_claim_makes_a_candidate_unless_it_is_nix_own_word(
-    kind: EntryKind, claim: Claim
+    proved: Proved, claim: Claim
 ) -> None:
-    facts = dict.fromkeys(PROOF[kind], NO) | {claim: Fact(Known.UNKNOWN)}
-    judgement = judge(kind, facts)
-    if claim not in PROOF[kind]:
-        assert judgement.verdict is Verdict.REMOVABLE
-        return
+    facts = dict.fromkeys(proof_of(*proved), NO) | {claim: Fact(Known.UNKNOWN)}
+    judgement = judge(*proved, facts)
     wanted = Verdict.KEEP if claim is Claim.VALID_TO_NIX else Verdict.CANDIDATE
     assert (judgement.verdict, judgement.unknown) == (wanted, (claim,))
 

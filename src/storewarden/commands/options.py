@@ -83,9 +83,8 @@ def add_store(command: Parser) -> None:
     add(
         "--min-age",
         type=_seconds,
-        default=DEFAULT.min_age,
         metavar="AGE",
-        help="since its last change: 0, 30s, 5m, 2h, 1d (2s)",
+        help="since its last change: 0, 30s, 5m, 2h, 1d (0; 2s where no lock is known)",
     )
     add(
         "--store-dir",

@@ -2,19 +2,17 @@
 """What belongs to an entry by its name: derivations, outputs, lock files."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from storewarden.explain.locks import Around, LockFile, store_lock
-from storewarden.store import database
-from storewarden.store.derivations import CHROOT_SUFFIX, outputs_of
-from storewarden.store.derivers import Deriver, find_derivers
+from storewarden.store.derivation import CHROOT_SUFFIX, Origin, find_origins, outputs_of
 from storewarden.store.errors import BadStorePathError
 from storewarden.store.paths import (
     LOCK_SUFFIX,
+    Deriver,
     StorePath,
-    output_lock,
     parse_lock_name,
     path_lock,
     scratch_path,
@@ -31,16 +29,25 @@ class Output:
     there: bool
 
 
-def derivers_of(around: Around, name: str) -> tuple[Deriver, ...]:
-    """What the path is an output of, by the database, or as a scratch path."""
+def origin_of(around: Around, name: str) -> Origin | None:
+    """What the path is an output of, by the database or as a scratch path; and its locks."""
     path, store = StorePath.maybe(name), around.store
     if path is None or path.is_derivation or name.endswith(CHROOT_SUFFIX):
-        return ()
-    known = database.known_derivers(store.state_dir, store.store_dir, [path])
-    computed = find_derivers([path], around.names, store.store_dir)
-    both = [found for by in (known, computed) if (found := by.get(path))]
+        return None
+    found = find_origins(
+        [path],
+        around.names,
+        store_fd=around.store_fd,
+        store_dir=store.store_dir,
+        state_dir=store.state_dir,
+    )
+    return found.get(path)
+
+
+def derivers_of(name: str, origin: Origin | None) -> tuple[Deriver, ...]:
+    """What it is an output of; of a lock file, what it locks."""
     locked = [Deriver(r.locked, r.output) for r in parse_lock_name(name) if r.output is not None]
-    return tuple(dict.fromkeys([*both, *locked]))
+    return tuple(dict.fromkeys([*([origin.deriver] if origin else ()), *locked]))
 
 
 def declared(around: Around, name: str) -> Iterator[Output]:
@@ -61,13 +68,13 @@ def declared(around: Around, name: str) -> Iterator[Output]:
         yield Output(output, full, not path, there)
 
 
-def covering(around: Around, name: str, derivers: Iterable[Deriver]) -> Iterator[LockFile]:
+def covering(around: Around, name: str, origin: Origin | None) -> Iterator[LockFile]:
     """The lock files that cover it, and exist; of a lock file, itself."""
     if name.endswith(LOCK_SUFFIX) and parse_lock_name(name):
         names = [name]
     else:
         names = list(_lock_names(around, name))
-        names += [output_lock(d.derivation, d.output) for d in derivers]
+        names += origin.locks if origin else ()
     for one in dict.fromkeys(names):
         yield from filter(None, [store_lock(around, one)])
 

@@ -7,7 +7,7 @@ all that is asked. Where it cannot be read, or shows another pid namespace, it i
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from glob import escape, glob
@@ -16,10 +16,9 @@ from storewarden.explain.flocks import Flock, flocks, held_inodes
 from storewarden.processes import Running, running
 from storewarden.scan import locked_by
 from storewarden.sight import temp_roots
-from storewarden.store import database
-from storewarden.store.derivers import Deriver
+from storewarden.store.derivation import find_origins
 from storewarden.store.entries import Entry, entry_of, list_names, look
-from storewarden.store.paths import LOCK_SUFFIX, StorePath, covered_paths, parse_lock_name
+from storewarden.store.paths import LOCK_SUFFIX, Deriver, StorePath, covered_paths, parse_lock_name
 from storewarden.store.store import Store
 from storewarden.store.verdict import Known
 
@@ -112,7 +111,15 @@ def store_lock(around: Around, name: str) -> LockFile | None:
     if entry is None or not stat.S_ISREG(entry.mode):
         return None
     covered = tuple(covered_paths(name, around.store.store_dir))
-    deriver = locked_by(around.store_fd, name) or _known(around.store, covered)
+    store = around.store
+    origins = find_origins(
+        covered,
+        (),  # what the database knows is enough: the other locks name their derivation
+        store_fd=around.store_fd,
+        store_dir=store.store_dir,
+        state_dir=store.state_dir,
+    )
+    deriver = locked_by(around.store_fd, name, origins, store.store_dir)
     lock = _lock_file(around, around.store.store_dir.join(name), entry, Role.STORE)
     wanted = (*covered, deriver.derivation) if deriver else covered
     pids = around.rooted(wanted)
@@ -186,9 +193,3 @@ def _role(name: str) -> Role:
             return Role.DATABASE
         case _:
             return Role.COLLECTOR
-
-
-def _known(store: Store, covered: Collection[StorePath]) -> Deriver | None:
-    """The deriver of a path that is known before its build."""
-    known = database.known_derivers(store.state_dir, store.store_dir, covered)
-    return next(iter(known.values()), None)

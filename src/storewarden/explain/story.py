@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from storewarden.explain.kept import Answer, Registration, referrers, registration, roots
-from storewarden.explain.kinship import Output, covering, declared, derivers_of
+from storewarden.explain.kinship import Output, covering, declared, derivers_of, origin_of
 from storewarden.explain.locks import Around, LockFile, state_lock
 from storewarden.explain.pointing import Pointed
 from storewarden.explain.uses import Uses, uses_of
@@ -19,7 +19,6 @@ from storewarden.findings import Finding, Sweep
 from storewarden.processes import Running, running
 from storewarden.scan import sweep_among, user_name
 from storewarden.store import database
-from storewarden.store.derivers import Deriver
 from storewarden.store.entries import (
     LINKS,
     Entry,
@@ -27,7 +26,7 @@ from storewarden.store.entries import (
     is_private,
     look,
 )
-from storewarden.store.paths import StorePath
+from storewarden.store.paths import Deriver, StorePath
 from storewarden.store.validity import Nix
 from storewarden.store.verdict import Fact, Known
 
@@ -86,9 +85,10 @@ def tell(around: Around, nix: Nix, pointed: Pointed) -> Story:
     """The story of that entry. What lives is looked at before Nix is asked."""
     store, name = around.store, pointed.base_name
     path, entry = store.store_dir.join(name), _look(around, name)
-    derivers = derivers_of(around, name)
+    origin = origin_of(around, name)
+    derivers = derivers_of(name, origin)
     uses, users = _users(path, entry)
-    wanted = [p for p in (StorePath.maybe(name), *(d.derivation for d in derivers)) if p]
+    wanted = [p for p in (StorePath.maybe(name), *(origin.rooted if origin else ())) if p]
     rooted = around.rooted(wanted)
     user_lock = entry and state_lock(around, store.build_users.user_lock(entry.uid))
     swept = sweep_among(store, {name}, tuple(EntryKind)) if "/" not in name else _NOTHING
@@ -107,7 +107,7 @@ def tell(around: Around, nix: Nix, pointed: Pointed) -> Story:
         registered=_registered(around, nix, name) if asked else None,
         derivers=derivers,
         outputs=tuple(declared(around, name)),
-        locks=tuple(covering(around, name, derivers)),
+        locks=tuple(covering(around, name, origin)),
         user_lock=user_lock if user_lock and _is_build_users(around, entry) else None,
         collector=state_lock(around, "gc.lock"),
         rooted=None if rooted is None else tuple(map(running, rooted)),

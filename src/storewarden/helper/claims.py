@@ -53,6 +53,7 @@ def hold_user(stack: ExitStack, state_dir: str, uid: int, build_users: BuildUser
         if build_users.is_stranger(uid) and "userpool2" in os.listdir(state_dir):
             why = f"uid {uid} may be one that Nix allocates, by another start-id"
             return Fact(Known.UNKNOWN, why)
+        _make_pool(os.path.dirname(path))
         fd = os.open(path, _LOCK_FLAGS | os.O_CREAT, _LOCK_MODE)
     except OSError as cause:
         # A directory that cannot be listed leaves it open whether Nix allocates users.
@@ -61,6 +62,14 @@ def hold_user(stack: ExitStack, state_dir: str, uid: int, build_users: BuildUser
             return Fact(Known.UNKNOWN, f"{name}: {_reason(cause)}")
     stack.callback(os.close, fd)
     return _flock(fd, fcntl.LOCK_EX, f"{name} is held")
+
+
+def _make_pool(directory: str) -> None:
+    """Make the directory of user locks as Nix makes it before its first build (user-lock.cc)."""
+    if not os.path.isdir(directory):
+        with suppress(OSError):
+            os.mkdir(directory)
+            os.chmod(directory, 0o755)  # noqa: S103 - whatever the umask: Nix's own
 
 
 def hold_lock_file(stack: ExitStack, store_fd: int, base_name: str) -> HeldLock | Fact | None:

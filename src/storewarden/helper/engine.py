@@ -111,12 +111,13 @@ def _take(work: _Work, privates: ExitStack, request: RemoveRequest) -> _Taken | 
     if (entry.device, entry.inode) != (request.device, request.inode):
         return Outcome(name, Status.KEPT, ("it is no longer the entry that was looked at",))
     store_uid = os.fstat(work.store_fd).st_uid
-    kind = classify(entry, store_uid=store_uid, build_users=work.store.build_users)
+    origin = work.survey.origins.get(StorePath(name))
+    kind = classify(entry, origin, store_uid=store_uid, build_users=work.store.build_users)
     if kind is not request.kind:
         return Outcome(name, Status.KEPT, (f"it is of kind {kind}, not {request.kind}",))
     with ExitStack() as locks:
         proof = hold_and_look(locks, work.store, work.store_fd, work.survey, entry, kind)
-        judgement = judge(kind, proof.facts)
+        judgement = judge(kind, origin, proof.facts)
         if judgement.verdict is not Verdict.REMOVABLE:
             against = [(c, f) for c, f in proof.facts.items() if f.known is not Known.NO]
             unproved = bool(against) and all(fact.known is Known.UNKNOWN for _, fact in against)
@@ -150,26 +151,48 @@ def _take_tree(
         return _failed(name, cause)
     op = _intend(work, entry, kind, proof, private.name)
     work.checkpoint("intended")
+    failed = _move_out(work, entry, private)
+    if failed is not None:
+        return _conclude(work.log, op, failed)
+    work.checkpoint("taken")
+    moved = look(private.fd, name)
+    # What another has put there is out of its place until this is done: nothing is asked before.
+    if moved is None or not moved.same_object(entry):
+        return _put_back(work, op, name, private, "it was replaced at the last moment")
+    if in_database(work.store, StorePath(name)).known is not Known.NO:
+        return _put_back(work, op, name, private, "it was registered at the last moment")
+    return _Taken(name, op, private)
+
+
+def _move_out(work: _Work, entry: Entry, private: Private) -> Outcome | None:
+    """Move it out of the store, if it is still what was proved dead; else what became of it."""
+    name = entry.base_name
+    # The intent took a disk's time to write. What has come in its place meanwhile stays.
+    now = look(work.store_fd, name)
+    if now is None:
+        return Outcome(name, Status.VANISHED)
+    if now != entry:
+        return Outcome(name, Status.KEPT, ("it changed at the last moment",))
+    work.checkpoint("unchanged")
     try:
         remove_from_store(work.store_fd, name, private)
     except OSError as cause:
         if look(work.store_fd, name) is None:
-            return _conclude(work.log, op, Outcome(name, Status.VANISHED))
-        return _conclude(work.log, op, _failed(name, cause))
-    work.checkpoint("taken")
-    moved = look(private.fd, name)
-    valid = in_database(work.store, StorePath(name))
-    if moved is not None and moved.same_object(entry) and valid.known is Known.NO:
-        return _Taken(name, op, private)
-    reason = "it was replaced or registered at the last moment, so it was put back"
+            return Outcome(name, Status.VANISHED)
+        return _failed(name, cause)
+    return None
+
+
+def _put_back(work: _Work, op: int, name: str, private: Private, why: str) -> Outcome:
     try:
         put_back(work.store_fd, name, private)
+    except FileNotFoundError:
+        return _conclude(work.log, op, Outcome(name, Status.VANISHED))
     except OSError as cause:
-        reason = f"it may be wanted again but cannot be put back from {private.name}: {cause}"
-        failed = Outcome(name, Status.FAILED, (reason,))
+        reason = f"{why}, and it cannot be put back from {private.name}: {cause.strerror}"
         # The intent of what lies there stays open: it tells that from what was proved dead.
-        return failed if moved else _conclude(work.log, op, failed)
-    return _conclude(work.log, op, Outcome(name, Status.KEPT, (reason,)))
+        return Outcome(name, Status.FAILED, (reason,))
+    return _conclude(work.log, op, Outcome(name, Status.KEPT, (f"{why}, so it was put back",)))
 
 
 def _purge(work: _Work, item: _Taken) -> Outcome:
@@ -180,7 +203,7 @@ def _purge(work: _Work, item: _Taken) -> Outcome:
 
 
 def _intend(work: _Work, entry: Entry, kind: EntryKind, proof: Proof, private: str) -> int:
-    deriver = work.survey.derivers.get(StorePath(entry.base_name))
+    origin = work.survey.origins.get(StorePath(entry.base_name))
     return work.log.append(
         "intent",
         program=f"storewarden {__version__}",
@@ -192,8 +215,8 @@ def _intend(work: _Work, entry: Entry, kind: EntryKind, proof: Proof, private: s
         uid=entry.uid,
         gid=entry.gid,
         ctime=int(entry.ctime),
-        deriver=deriver.derivation.base_name if deriver else "",
-        output=deriver.output if deriver else "",
+        deriver=origin.deriver.derivation.base_name if origin else "",
+        output=origin.deriver.output if origin else "",
         locks=[lock.base_name for lock in proof.held],
         absent=[claim.value for claim in proof.facts],
         private=private,

@@ -2,23 +2,22 @@
 """All claims on one entry, asked in order, under the locks that this takes and leaves held."""
 
 import os
-import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from storewarden.helper import claims
 from storewarden.helper.claims import HeldLock
 from storewarden.helper.survey import Survey
-from storewarden.host import mounts, processes_inside
+from storewarden.host import mounts, orphans, processes_inside
 from storewarden.store.database import connect, registered
-from storewarden.store.derivations import chroot_locks
+from storewarden.store.derivation import Origin, chroot_locks
 from storewarden.store.entries import Entry, EntryKind, look
 from storewarden.store.errors import StoreUnreadableError
-from storewarden.store.paths import StorePath, covered_paths, output_lock, path_lock
+from storewarden.store.paths import StorePath, covered_paths, path_lock
 from storewarden.store.store import Store
-from storewarden.store.verdict import NO, PROOF, Claim, Fact, Facts, Known
+from storewarden.store.verdict import NO, Claim, Fact, Facts, Known, proof_of
 
 Ask = Callable[[], Fact]
 
@@ -40,11 +39,11 @@ def hold_and_look(
     without need. What is seen through locks comes first, what only holds under them last.
     """
     path = StorePath(entry.base_name)
+    origin = survey.origins.get(path)
     held: list[HeldLock] = []
     asked: dict[Claim, Ask] = {
         Claim.VALID_TO_NIX: lambda: survey.nix.get(path, Fact(Known.UNKNOWN)),
-        Claim.TOO_YOUNG: lambda: _too_young(entry, store.min_age),
-        Claim.SHARED: lambda: _shared(entry, survey, path),
+        Claim.TOO_YOUNG: lambda: _too_young(entry, store.least_age),
         Claim.COVERS: lambda: _covers(store, store_fd, entry),
         Claim.MOUNT: lambda: _mounted(store, store_fd, entry),
         Claim.COLLECTOR: lambda: claims.hold_collector(locks, store.state_dir),
@@ -52,20 +51,22 @@ def hold_and_look(
             locks, store.state_dir, entry.uid, store.build_users
         ),
         Claim.PATH_LOCK: lambda: _hold_path_locks(
-            locks, held, store_fd, _lock_names(store, store_fd, survey, entry, kind), kind
+            locks, held, store_fd, _lock_names(store, store_fd, origin, entry, kind), kind
         ),
-        Claim.PROCESS: lambda: _running(store, entry.uid),
+        Claim.PROCESS: lambda: _running(store, store.build_users.under_lock_of(entry.uid)),
+        Claim.SHARED: lambda: _shared(store, entry),
+        Claim.ORPHAN: lambda: _orphan(store, store_fd, entry),
         Claim.INSIDE: lambda: inside(store, store_fd, entry),
-        Claim.TEMP_ROOT: lambda: _rooted(store, survey, path),
+        Claim.TEMP_ROOT: lambda: _rooted(store, origin, path),
         Claim.VALID_IN_DATABASE: lambda: in_database(store, path),
         Claim.CHANGED: lambda: _changed(store_fd, entry),
     }
+    proof = proof_of(kind, origin)
     facts: dict[Claim, Fact] = {}
-    for claim, ask in asked.items():
-        if claim in PROOF.get(kind, ()):
-            facts[claim] = ask()
-            if facts[claim].known is not Known.NO:
-                break
+    for claim in (one for one in asked if one in proof):
+        facts[claim] = asked[claim]()
+        if facts[claim].known is not Known.NO:
+            break
     return Proof(facts, tuple(held))
 
 
@@ -73,7 +74,7 @@ def in_database(store: Store, path: StorePath) -> Fact:
     """Whether the database has the path as valid, by a connection opened for this question."""
     try:
         with connect(store.state_dir) as connection:
-            return Fact(registered(connection, store.store_dir, path))
+            return Fact(Known.YES) if registered(connection, store.store_dir, path) else NO
     except StoreUnreadableError as cause:
         return Fact(Known.UNKNOWN, str(cause))
 
@@ -87,10 +88,18 @@ def _too_young(entry: Entry, min_age: float) -> Fact:
     return NO
 
 
-def _shared(entry: Entry, survey: Survey, path: StorePath) -> Fact:
-    """A build that no lock name leads to could be writing into what is open to others."""
-    if entry.open_to_others and path not in survey.derivers:
-        return Fact(Known.YES, f"mode {stat.S_IMODE(entry.mode):04o}")
+def _shared(store: Store, entry: Entry) -> Fact:
+    """Whether a build user may be writing into what is open to others, and no known lock covers.
+
+    A build that was alive before the survey has a temp root on its derivation, so that its locks
+    were found; this is for one that has begun since. The owner has no process: that comes first.
+    """
+    if not entry.open_to_others:
+        return NO
+    for uids in store.build_users.everyone:
+        running = _running(store, uids)
+        if running.known is not Known.NO:
+            return running
     return NO
 
 
@@ -142,21 +151,17 @@ def _hold_path_locks(
 
 
 def _lock_names(
-    store: Store, store_fd: int, survey: Survey, entry: Entry, kind: EntryKind
+    store: Store, store_fd: int, origin: Origin | None, entry: Entry, kind: EntryKind
 ) -> tuple[str, ...] | None:
     """The locks that cover an entry, sorted as pathlocks.cc takes them; None: cannot be told."""
-    path = StorePath(entry.base_name)
-    deriver = survey.derivers.get(path)
+    own = path_lock(StorePath(entry.base_name))
     match kind:
         case EntryKind.LOCK:
             return (entry.base_name,)
         case EntryKind.CHROOT:
             return chroot_locks(store_fd, entry.base_name, store.store_dir)
-        case _ if deriver is None:
-            return (path_lock(path),)
         case _:
-            covering = output_lock(deriver.derivation, deriver.output)
-            return tuple(sorted((path_lock(path), covering)))
+            return tuple(sorted({own, *(origin.locks if origin else ())}))
 
 
 def inside(store: Store, store_fd: int, entry: Entry) -> Fact:
@@ -175,17 +180,35 @@ def inside(store: Store, store_fd: int, entry: Entry) -> Fact:
     return Fact(Known.YES, f"process {pids[0]}") if pids else NO
 
 
-def _running(store: Store, uid: int) -> Fact:
-    pids = store.processes_of(store.build_users.under_lock_of(uid))
+def _running(store: Store, uids: Collection[int]) -> Fact:
+    pids = store.processes_of(uids)
     if pids is None:
         return Fact(Known.UNKNOWN)
     return Fact(Known.YES, f"process {pids[0]}") if pids else NO
 
 
-def _rooted(store: Store, survey: Survey, path: StorePath) -> Fact:
-    deriver = survey.derivers.get(path)
+def _orphan(store: Store, store_fd: int, entry: Entry) -> Fact:
+    """A process of its owner that no build of now has started: it may still write there.
+
+    Nix kills every process of a uid when it takes the lock of that uid (2.8.1
+    local-derivation-goal.cc, 2.26.3 and 2.34.6 likewise), so whatever descends from the holder of
+    that lock belongs to another build, and cannot write here without one of the locks held here.
+    """
+    users = store.build_users
+    if entry.uid == os.fstat(store_fd).st_uid and not users.own(entry.uid, entry.gid):
+        return NO  # Nix had ended its builder, and all processes of that user, before it took it
+    pids = store.processes_of(users.under_lock_of(entry.uid))
+    left = (
+        None if pids is None else orphans(f"{store.state_dir}/{users.user_lock(entry.uid)}", pids)
+    )
+    if left is None:
+        return Fact(Known.UNKNOWN)
+    return Fact(Known.YES, f"process {left[0]}") if left else NO
+
+
+def _rooted(store: Store, origin: Origin | None, path: StorePath) -> Fact:
     # A chroot has the hash part of its derivation, as the collector knows too.
-    paths = (path,) if deriver is None else (path, deriver.derivation)
+    paths = (path, *(origin.rooted if origin else ()))
     return claims.rooted(claims.temp_roots(store.state_dir, store.store_dir), paths)
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from storewarden.helper.claims import temp_roots
 from storewarden.host import listener, mounts, unfit
-from storewarden.store.database import Census, connect, known_derivers, sample
-from storewarden.store.derivers import Deriver, find_derivers
+from storewarden.store.database import Census, connect, sample
+from storewarden.store.derivation import Origin, find_origins
 from storewarden.store.entries import look
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import LOCK_SUFFIX, StorePath
@@ -24,7 +24,7 @@ class Survey:
     """What held of a batch before any lock was taken; it can only lead to fewer removals."""
 
     nix: dict[StorePath, Fact]
-    derivers: dict[StorePath, Deriver]
+    origins: dict[StorePath, Origin]
 
 
 def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Survey:
@@ -34,14 +34,19 @@ def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Su
     paths = [StorePath(request.base_name) for request in requests]
     census = _Count()
     names = census.counting(_names(store_fd), temp_roots(store.state_dir, store.store_dir) or {})
-    known = known_derivers(store.state_dir, store.store_dir, paths)
-    derivers = known | find_derivers(paths, names, store.store_dir)
+    origins = find_origins(
+        paths,
+        names,
+        store_fd=store_fd,
+        store_dir=store.store_dir,
+        state_dir=store.state_dir,
+    )
     with connect(store.state_dir) as connection:
         count, sampled = sample(connection, store.store_dir)
     present = sum(name is not None and look(store_fd, name) is not None for name in sampled)
     scaled = count * present // max(1, len(sampled))
     Census(count, scaled, max(0, census.store_paths - scaled)).check()
-    return Survey(store.ask_nix(paths), derivers)
+    return Survey(store.ask_nix(paths), origins)
 
 
 @dataclass(slots=True)

@@ -21,6 +21,8 @@ _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
 _ALL_UIDS, _OVERFLOW_UID = 2**32 - 1, 65534
 """-1 is no uid; the other is what proc(5) says of /proc/sys/kernel/overflowuid."""
 _SYSTEM_IDS = 4  # real, effective, saved and file system uid
+_TRIES = 8
+_NOBODY = -1
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -140,17 +142,77 @@ def lock_holders(table: str = "/proc/locks") -> dict[int, int] | None:
     """
     try:
         with open(table, encoding="ascii") as file:
-            return dict(_exclusive_flocks(file))
+            return {int(at.split(":")[2]): pid for at, pid in _exclusive_flocks(file)}
     except (OSError, ValueError, IndexError):
         return None
 
 
-def _exclusive_flocks(lines: Iterator[str]) -> Iterator[tuple[int, int]]:
+def _exclusive_flocks(lines: Iterator[str]) -> Iterator[tuple[str, int]]:
+    """Device and inode, as the table has them, and the pid of each exclusive flock."""
     for line in lines:
         fields = line.split()
         # A waiter's line has "->" after the number; it holds nothing.
         if len(fields) > 5 and fields[1] == "FLOCK" and fields[3] == "WRITE":  # noqa: PLR2004 - columns of proc(5)
-            yield int(fields[5].split(":")[2]), int(fields[4])
+            yield fields[5], int(fields[4])
+
+
+def orphans(user_lock: str, pids: Collection[int]) -> list[int] | None:
+    """Those of `pids` that do not descend from the process which holds that lock file.
+
+    None where it cannot be told. What was forked twice has lost its parent, and is an orphan.
+    """
+    try:
+        holder = _holder(user_lock) if pids else _NOBODY
+        left = [pid for pid in pids if not _descends(pid, holder)]
+        # In a container all that has lost its parent is the child of process 1, the holder or not.
+        same = holder != 1 and (not pids or _holder(user_lock) == holder)
+    except (OSError, ValueError, LookupError, StopIteration):
+        return None
+    return left if same else None
+
+
+def _holder(path: str, table: str = "/proc/locks") -> int:
+    """The pid that holds that file's flock exclusively; _NOBODY where none is seen to.
+
+    By inode and by the device of the mount: stat(2) gives another one on btrfs.
+    """
+    try:
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return _NOBODY
+    try:
+        inode = os.fstat(fd).st_ino
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+            mount = next(line.split()[1] for line in file if line.startswith(b"mnt_id:"))
+    finally:
+        os.close(fd)
+    with open("/proc/self/mountinfo", "rb") as file:
+        device = next(line.split(b" ")[2] for line in file if line.startswith(mount + b" "))
+    major, minor = map(int, device.split(b":"))
+    place = f"{major:02x}:{minor:02x}:{inode}"
+    with open(table, encoding="ascii") as file:
+        return next((pid for at, pid in _exclusive_flocks(file) if at == place), _NOBODY)
+
+
+def _descends(pid: int, ancestor: int) -> bool:
+    """Whether that process, if it has not ended, is `ancestor` or descends from it."""
+    for _ in range(_TRIES):
+        at = pid
+        try:
+            while at > 1 and at != ancestor:
+                at = _parent(at)
+        except (FileNotFoundError, ProcessLookupError):
+            if at == pid:
+                return True  # it has ended meanwhile, and claims nothing
+            continue  # one between them has, and left its child to another
+        return at == ancestor
+    raise LookupError(f"the ancestors of process {pid} change all the time")
+
+
+def _parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        # A process is called as it likes, with brackets too.
+        return int(file.read().rpartition(b")")[2].split()[1])
 
 
 def mounts(table: str = "/proc/self/mountinfo") -> list[tuple[str, str]] | None:

@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Collection
+from dataclasses import replace
 
 from storewarden.config import Mode
 from storewarden.findings import Finding
@@ -15,7 +16,7 @@ from storewarden.store.errors import StorewardenError
 from storewarden.store.verdict import PROOF, Claim, Verdict
 from storewarden.strays import glance
 
-_PLAIN = frozenset({Claim.USER_LOCK, Claim.PROCESS})
+_PLAIN = frozenset({Claim.PATH_LOCK, Claim.USER_LOCK, Claim.PROCESS, Claim.ORPHAN})
 """Claims whose end a mere glance shows."""
 _LASTING = frozenset({Claim.SHARED, Claim.MOUNT})
 """Claims that nobody alive need stand behind, so they may hold for ever."""
@@ -51,7 +52,7 @@ def look_again(work: Work, names: Collection[str]) -> None:
     """Look at those suspects."""
     now = time.monotonic()
     try:
-        seen = glance(work.store, names)
+        seen = glance(work.store, {name: work.suspects[name].covering for name in names})
         rest = set(names) - seen.alive - seen.gone - seen.others
         found = sweep_among(work.store, rest, tuple(PROOF)) if rest else None
     except StorewardenError as cause:
@@ -105,13 +106,13 @@ def _keep(work: Work, finding: Finding) -> None:
     if finding.kind not in work.config.kinds or finding.judgement.verdict is not Verdict.KEEP:
         work.suspects.pop(name, None)
         return
-    suspect = work.suspects.get(name) or Suspect(name, now)
+    suspect = replace(work.suspects.get(name) or Suspect(name, now), covering=finding.covering)
     age = finding.age or 0.0
     lasting = _LASTING if age > -_AHEAD_SECONDS else _LASTING | {Claim.TOO_YOUNG}
     if claims & _PLAIN:
         work.suspects[name] = alive(suspect, now)
     elif claims == {Claim.TOO_YOUNG} and not claims & lasting:
-        work.suspects[name] = young(suspect, now, work.config.min_age - age)
+        work.suspects[name] = young(suspect, now, work.store.least_age - age)
     elif claims - lasting:
         work.suspects[name] = refused(suspect, now)
     else:

@@ -27,6 +27,8 @@ class Suspect:
     """Of the first try that came to nothing."""
     reasons: tuple[str, ...] = ()
     """Why it could not be removed, though nothing alive is known to claim it. Else empty."""
+    covering: tuple[str, ...] | None = ()
+    """The locks that cover it, as far as it was looked at; None where they cannot be known."""
 
 
 def noticed(name: str, now: float, min_age: float) -> Suspect:
@@ -36,12 +38,12 @@ def noticed(name: str, now: float, min_age: float) -> Suspect:
 
 def alive(suspect: Suspect, now: float) -> Suspect:
     """Something is seen to claim it."""
-    return Suspect(suspect.name, now + _ALIVE_SECONDS)
+    return _afresh(suspect, now + _ALIVE_SECONDS)
 
 
 def young(suspect: Suspect, now: float, missing: float) -> Suspect:
     """It wants so many seconds to the least age."""
-    return Suspect(suspect.name, now + missing + _GRACE_SECONDS)
+    return _afresh(suspect, now + missing + _GRACE_SECONDS)
 
 
 def refused(suspect: Suspect, now: float) -> Suspect:
@@ -65,6 +67,10 @@ def due(suspects: Mapping[str, Suspect], now: float) -> list[str]:
 def next_due(suspects: Mapping[str, Suspect]) -> float:
     """When the first is due; infinity where there is none."""
     return min((suspect.due for suspect in suspects.values()), default=float("inf"))
+
+
+def _afresh(suspect: Suspect, due: float) -> Suspect:
+    return Suspect(suspect.name, due, covering=suspect.covering)
 
 
 def _later(suspect: Suspect, now: float) -> Suspect:

@@ -61,7 +61,7 @@ def notice(work: Work, names: Iterable[str]) -> None:
     now = time.monotonic()
     for name in names:
         if name not in work.suspects:
-            work.suspects[name] = noticed(name, now, work.config.min_age)
+            work.suspects[name] = noticed(name, now, work.store.least_age)
 
 
 def fail(work: Work, name: str, reasons: tuple[str, ...]) -> None:

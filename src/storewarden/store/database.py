@@ -7,15 +7,13 @@ log, so a path registered a moment ago would look invalid.
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from storewarden.store.derivers import Deriver
-from storewarden.store.errors import StoreUnreadableError
-from storewarden.store.paths import StoreDir, StorePath
-from storewarden.store.verdict import Known
+from storewarden.store.errors import BadStorePathError, StoreUnreadableError
+from storewarden.store.paths import Deriver, StoreDir, StorePath
 
 SCHEMA = "10"
 BUSY_SECONDS = 5.0
@@ -118,11 +116,10 @@ def valid_names(state_dir: str, store_dir: StoreDir) -> Iterator[str]:
             yield name
 
 
-def registered(connection: sqlite3.Connection, store_dir: StoreDir, path: StorePath) -> Known:
-    """Whether the database has `path` as valid: yes or no, from a fresh transaction."""
+def registered(connection: sqlite3.Connection, store_dir: StoreDir, path: StorePath) -> bool:
+    """Whether the database has `path` as valid, from a fresh transaction."""
     query = "SELECT 1 FROM ValidPaths WHERE path = ?"
-    row = connection.execute(query, (store_dir.join(path.base_name),)).fetchone()
-    return Known.NO if row is None else Known.YES
+    return connection.execute(query, (store_dir.join(path.base_name),)).fetchone() is not None
 
 
 def sample(connection: sqlite3.Connection, store_dir: StoreDir) -> tuple[int, list[str | None]]:
@@ -143,26 +140,62 @@ def still_valid(state_dir: str, store_dir: StoreDir, names: Iterable[str]) -> li
     """Those of `names` that the database still has: asked again, for what seems to be missing."""
     paths = [path for name in names if (path := StorePath.maybe(name)) is not None]
     with connect(state_dir) as connection:
-        valid = [p for p in paths if registered(connection, store_dir, p) is Known.YES]
+        valid = [p for p in paths if registered(connection, store_dir, p)]
     return [path.base_name for path in valid]
 
 
-def known_derivers(
-    state_dir: str, store_dir: StoreDir, paths: Iterable[StorePath]
-) -> dict[StorePath, Deriver]:
-    """The derivers of paths that are known before their build (input-addressed, fixed-output).
+class Outputs:
+    """What the database knows of the outputs of derivations, asked by one connection.
 
-    Table DerivationOutputs, filled when a `.drv` is registered. Nothing where it cannot be read.
+    DerivationOutputs has those whose path is known before the build (input-addressed, fixed,
+    deferred), from the time their `.drv` is registered. Floating ones that were built are in
+    BuildTraceV3 (2.35 on; its rows outlive the path) or in Realisations (2.4 to 2.34), which does
+    not name the derivation but a hash of it.
     """
-    query = """SELECT v.path, o.id FROM DerivationOutputs o JOIN ValidPaths v ON v.id = o.drv
-               WHERE o.path = ?"""
-    found = {}
-    with suppress(DatabaseUnseenError), connect(state_dir) as connection:
-        for path in paths:
-            row = connection.execute(query, (store_dir.join(path.base_name),)).fetchone()
-            if row is not None:
-                found[path] = Deriver(store_dir.parse(row[0]), row[1])
-    return found
+
+    def __init__(self, connection: sqlite3.Connection, store_dir: StoreDir) -> None:
+        """Look which of the tables there are: those of floating outputs are made on first use."""
+        self._ask, self._store_dir = connection.execute, store_dir
+        self._tables = {name for (name,) in self._ask("SELECT name FROM sqlite_master")}
+
+    def known_derivers(self, path: StorePath) -> list[Deriver]:
+        """The derivations that have `path` as an output which is known before their build."""
+        query = """SELECT v.path, o.id FROM DerivationOutputs o JOIN ValidPaths v ON v.id = o.drv
+                   WHERE o.path = ?"""
+        rows = self._ask(query, (self._store_dir.join(path.base_name),))
+        return [Deriver(drv, output) for text, output in rows if (drv := self._path(text))]
+
+    def realised_derivers(self, path: StorePath) -> list[Deriver]:
+        """The derivations that had `path` as a floating output and would write it there again."""
+        if "BuildTraceV3" not in self._tables:
+            return []
+        query = "SELECT drvPath, outputName FROM BuildTraceV3 WHERE outputPath = ?"
+        rows = self._ask(query, (self._store_dir.join(path.base_name),))
+        return [Deriver(drv, output) for text, output in rows if (drv := StorePath.maybe(text))]
+
+    def known_outputs(self, derivation: StorePath) -> list[tuple[str, StorePath]]:
+        """Name and path of each output of a registered derivation that has a known path."""
+        query = """SELECT o.id, o.path FROM DerivationOutputs o JOIN ValidPaths v ON v.id = o.drv
+                   WHERE v.path = ?"""
+        rows = self._ask(query, (self._store_dir.join(derivation.base_name),))
+        return [(output, path) for output, text in rows if (path := self._path(text))]
+
+    def realised(self, names: Container[str]) -> Iterator[tuple[StorePath | None, str, StorePath]]:
+        """Derivation (None: not told), output and path of the floating outputs so called."""
+        queries = {
+            "BuildTraceV3": "SELECT drvPath, outputName, outputPath FROM BuildTraceV3",
+            "Realisations": """SELECT '', r.outputName, v.path FROM Realisations r
+                               JOIN ValidPaths v ON v.id = r.outputPath""",
+        }
+        for query in [queries[table] for table in queries if table in self._tables]:
+            for drv, output, text in self._ask(query):
+                if (path := self._path(text)) is not None and path.name in names:
+                    yield StorePath.maybe(drv), output, path
+
+    def _path(self, text: str) -> StorePath | None:
+        with suppress(BadStorePathError):
+            return self._store_dir.parse(text)
+        return None
 
 
 def _explain(path: str, cause: sqlite3.Error) -> StoreUnreadableError:

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
+from storewarden.store.derivation import Origin
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import StorePath, parse_lock_name
 
@@ -55,6 +56,17 @@ class BuildUsers:
     first_allocated: int
     allocated: int
     per_slot: int
+
+    @property
+    def exist(self) -> bool:
+        """Whether builds run as users of their own, and not as the store's owner."""
+        return self.gid is not None or bool(self.uids)
+
+    @property
+    def everyone(self) -> tuple[frozenset[int], range]:
+        """All uids that builds may run as."""
+        first = self.first_allocated
+        return self.uids, range(first, first + self.allocated)
 
     def slot(self, uid: int) -> int | None:
         """The `userpool2/slot-<n>` that `uid` belongs to (user-lock.cc, 2.12 and later)."""
@@ -188,30 +200,30 @@ def is_private(entry: Entry, store_uid: int) -> bool:
     return own and entry.uid == store_uid and entry.base_name.startswith(PRIVATE_PREFIX)
 
 
-def classify(entry: Entry, *, store_uid: int, build_users: BuildUsers) -> EntryKind:
+def classify(
+    entry: Entry, origin: Origin | None, *, store_uid: int, build_users: BuildUsers
+) -> EntryKind:
     """The kind of an unregistered entry. `store_uid` is the store directory's owner.
 
-    Names that Nix gives to its own temporaries win over the owner, so a hostile or unlucky
-    output called so is reported and kept.
+    A name decides only what no build could have chosen: a derivation may be called `foo.tmp` or
+    `foo.check`, and what Nix itself calls so is the store owner's.
     """
-    named = _kind_by_name(entry.base_name)
-    if named is EntryKind.CHROOT and entry.uid != store_uid:
-        return EntryKind.FOREIGN  # Nix's chroots are root's; whose joke this is cannot be told
-    if named is not None:
-        return named
+    if StorePath.maybe(entry.base_name) is None:
+        temporary = _TEMPORARY.fullmatch(entry.base_name)
+        return EntryKind.TEMPORARY if temporary else EntryKind.FOREIGN
     if is_lock_file(entry, store_uid):
         return EntryKind.LOCK
-    if build_users.own(entry.uid, entry.gid):
+    # Nix makes a scratch path its own before it registers it. Where builds run as the store's
+    # owner (no build users), a builder that outlived its worker would look the same.
+    made_its_own = origin is not None and origin.scratch and build_users.exist
+    others = origin is not None and entry.uid != store_uid
+    if build_users.own(entry.uid, entry.gid) or made_its_own or others:
         return EntryKind.OUTPUT
-    return EntryKind.OUTPUT_OF_ROOT if entry.uid == store_uid else EntryKind.FOREIGN
+    return _kind_of_nix(entry.base_name) if entry.uid == store_uid else EntryKind.FOREIGN
 
 
-def _kind_by_name(name: str) -> EntryKind | None:
-    if _TEMPORARY.fullmatch(name):
-        return EntryKind.TEMPORARY
-    if StorePath.maybe(name) is None:
-        return EntryKind.FOREIGN
+def _kind_of_nix(name: str) -> EntryKind:
     for suffix, kind in _KINDS_BY_SUFFIX.items():
         if name.endswith(suffix):
             return kind
-    return EntryKind.OLD if _OLD.fullmatch(name) else None
+    return EntryKind.OLD if _OLD.fullmatch(name) else EntryKind.OUTPUT_OF_ROOT

@@ -2,7 +2,7 @@
 """Names in a store directory, exactly as Nix reads them or stricter. Pure.
 
 Rules from libstore/path.cc `StorePath::StorePath` and `checkName` (Nix 2.34.6). One is stricter:
-Nix does not look at the character between hash part and name; here it must be `-`.
+before 2.35.2 Nix did not look at the character between hash part and name; here it must be `-`.
 """
 
 import hashlib
@@ -84,6 +84,14 @@ class StoreDir:
 
 
 @dataclass(frozen=True, slots=True)
+class Deriver:
+    """A derivation and the name of one of its outputs."""
+
+    derivation: StorePath
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
 class LockName:
     """What a lock file's name says: a derivation and its output, or else the path it locks."""
 
@@ -124,12 +132,26 @@ def path_lock(path: StorePath) -> str:
 def scratch_path(derivation: StorePath, output: str, store_dir: StoreDir) -> StorePath:
     """Where an unsandboxed build of a floating output writes before its final path is known.
 
-    libstore `makeFallbackPath` and `makeStorePath`, the same from 2.4 to 2.36. `derivation` is
-    the resolved one. `BadStorePathError` where Nix could not build such a name either.
+    libstore `makeFallbackPath(outputName)`, the same from 2.4 to 2.36. `derivation` is the
+    resolved one. `BadStorePathError` where Nix could not build such a name either.
     """
     stem = derivation.name.removesuffix(DERIVATION_SUFFIX)
     name = stem if output == "out" else f"{stem}-{output}"
-    inner = f"rewrite:{derivation.base_name}:name:{output}"
+    return _rewritten(derivation, f"name:{output}", name, store_dir)
+
+
+def redirect_path(derivation: StorePath, path: StorePath, store_dir: StoreDir) -> StorePath:
+    """Where an unsandboxed build of an output writes while `path`, which it would get, is in use.
+
+    libstore `makeFallbackPath(path)`, the same from 2.4 to 2.36: `--check`, `--rebuild`,
+    `--repair`, and the valid outputs of a derivation of which others are missing.
+    """
+    return _rewritten(derivation, path.base_name, path.name, store_dir)
+
+
+def _rewritten(derivation: StorePath, what: str, name: str, store_dir: StoreDir) -> StorePath:
+    """`makeStorePath` of libstore, of the type `rewrite:…` and with a hash of zeroes."""
+    inner = f"rewrite:{derivation.base_name}:{what}"
     fingerprint = f"{inner}:sha256:{'0' * 64}:{store_dir.path}:{name}"
     digest = hashlib.sha256(fingerprint.encode()).digest()
     folded = bytearray(20)

@@ -10,6 +10,8 @@ from storewarden.store.entries import BuildUsers
 from storewarden.store.paths import StoreDir, StorePath
 from storewarden.store.verdict import Fact
 
+LEAST_AGE = 2.0
+"""Seconds, unless another age is asked for."""
 AskNix = Callable[[Sequence[StorePath]], dict[StorePath, Fact]]
 ProcessesOf = Callable[[Collection[int]], "list[int] | None"]
 
@@ -25,14 +27,19 @@ class Store:
     """For each store path whether Nix has it as valid."""
     processes_of: ProcessesOf
     """Pids that run as one of those uids; None where some cannot be seen."""
-    min_age: float
-    """Seconds since its last change that an entry must have been left alone."""
+    min_age: float | None
+    """Seconds since its last change that an entry must have been left alone, if somebody says."""
     view: str
     """Where the store directory is opened: `store_dir` itself, or a writable view of it."""
     hidden_uid: int | None = None
     """What owners show as who have no uid in this user namespace. Nothing follows from it."""
     apart: Callable[[], bool] = lambda: False
     """Whether nix-daemon runs where neither its processes nor their locks can be seen from here."""
+
+    @property
+    def least_age(self) -> float:
+        """How long an entry that no known lock covers must have been left alone."""
+        return LEAST_AGE if self.min_age is None else self.min_age
 
 
 def build_users(group: str, allocated: tuple[int, int, int]) -> BuildUsers:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from storewarden.store.derivation import Origin
 from storewarden.store.entries import EntryKind
 
 
@@ -30,6 +31,7 @@ class Claim(StrEnum):
     PATH_LOCK = "path-lock-held"
     USER_LOCK = "user-lock-held"
     PROCESS = "process-of-owner"
+    ORPHAN = "orphan-of-owner"
     TEMP_ROOT = "temp-root"
     MOUNT = "mount-inside"
     SHARED = "writable-by-others"
@@ -70,30 +72,40 @@ Facts = Mapping[Claim, Fact]
 
 NO = Fact(Known.NO)
 
+_OF_USERS = (Claim.TOO_YOUNG, Claim.SHARED, Claim.USER_LOCK, Claim.PROCESS)
+_ALWAYS = (
+    Claim.VALID_TO_NIX,
+    Claim.VALID_IN_DATABASE,
+    Claim.CHANGED,
+    Claim.COLLECTOR,
+    Claim.PATH_LOCK,
+)
+_COVERED = (*_ALWAYS, Claim.ORPHAN, Claim.TEMP_ROOT, Claim.MOUNT)
 PROOF: Mapping[EntryKind, tuple[Claim, ...]] = {
-    EntryKind.OUTPUT: tuple(c for c in Claim if c not in {Claim.COVERS, Claim.INSIDE}),
-    EntryKind.LOCK: (
-        Claim.VALID_TO_NIX,
-        Claim.VALID_IN_DATABASE,
-        Claim.CHANGED,
-        Claim.TOO_YOUNG,
-        Claim.COLLECTOR,
-        Claim.PATH_LOCK,
-        Claim.COVERS,
-    ),
+    EntryKind.OUTPUT: (*_ALWAYS, *_OF_USERS, Claim.TEMP_ROOT, Claim.MOUNT),
+    EntryKind.LOCK: (*_ALWAYS, Claim.TOO_YOUNG, Claim.COVERS),
     EntryKind.CHROOT: (
-        Claim.VALID_TO_NIX,
-        Claim.VALID_IN_DATABASE,
-        Claim.CHANGED,
+        *_ALWAYS,
         Claim.TOO_YOUNG,
-        Claim.COLLECTOR,
-        Claim.PATH_LOCK,
         Claim.TEMP_ROOT,
         Claim.MOUNT,
         Claim.INSIDE,
     ),
 }
 """What must be known to be absent before an entry of that kind is removed. No row: never."""
+
+
+def proof_of(kind: EntryKind, origin: Origin | None) -> tuple[Claim, ...]:
+    """What must be known to be absent before that entry is removed; nothing: it never is.
+
+    Where the locks that cover an output are known, no build can be writing into it while they
+    are held, whoever its build user is at work for: only an orphan is left to exclude. Where they
+    are not known, the claims of the user stand in.
+    """
+    if kind is EntryKind.OUTPUT and origin is not None:
+        return _COVERED
+    return PROOF.get(kind, ())
+
 
 REMOVED_BY_DEFAULT = frozenset({EntryKind.OUTPUT, EntryKind.LOCK})
 """What is removed without being asked for by kind."""
@@ -116,9 +128,11 @@ _IF_YES: Mapping[Claim, str] = {
     Claim.PATH_LOCK: "its lock is held, so a build or copy of it is alive",
     Claim.USER_LOCK: "its build user is in use by a build",
     Claim.PROCESS: "a process of its owner is alive",
+    Claim.ORPHAN: "a process of its owner is alive that belongs to no build of now",
     Claim.TEMP_ROOT: "a live process holds a temp root on it or its derivation",
     Claim.MOUNT: "something is mounted on it or in it",
-    Claim.SHARED: "others than its owner may write to it, and its derivation is not known",
+    Claim.SHARED: "others than its owner may write to it, its derivation is not known, and another"
+    " build user is at work",
     Claim.COVERS: "what it covers still lies there, and it tells whose that is",
     Claim.INSIDE: "a process has its root or its directory in it",
 }
@@ -132,24 +146,26 @@ _IF_UNKNOWN: Mapping[Claim, str] = {
     Claim.PATH_LOCK: "its lock could not be tested",
     Claim.USER_LOCK: "its build user's lock could not be tested",
     Claim.PROCESS: "the processes of its owner could not all be seen",
+    Claim.ORPHAN: "whether each process of its owner belongs to a build of now could not be seen",
     Claim.TEMP_ROOT: "temp roots could not be read",
     Claim.MOUNT: "the mounts could not be read",
-    Claim.SHARED: "who may write to it could not be told",
+    Claim.SHARED: "others may write to it, and whether one is at work could not be seen",
     Claim.COVERS: "whether what it covers is there could not be seen",
     Claim.INSIDE: "whether a process is in it could not be seen",
 }
 
 
-def judge(kind: EntryKind, facts: Facts) -> Judgement:
-    """The verdict on an entry of that kind, given all that is known of it.
+def judge(kind: EntryKind, origin: Origin | None, facts: Facts) -> Judgement:
+    """The verdict on an entry of that kind and origin, given all that is known of it.
 
     Any claim known to hold keeps it. Where Nix could not be asked it is kept as well. Any other
     claim that is not known makes it a candidate; only if all are known absent is it removable.
+    A fact that the proof does not need (an age that somebody asked for) counts all the same.
     """
-    if kind not in PROOF:
+    proof = proof_of(kind, origin)
+    if not proof:
         return Judgement(Verdict.KEEP, (REPORT_ONLY[kind],))
-    unseen = Fact(Known.UNKNOWN)
-    looked = {claim: facts.get(claim, unseen) for claim in PROOF[kind]}
+    looked = dict.fromkeys(proof, Fact(Known.UNKNOWN)) | dict(facts)
     claims = tuple(claim for claim, fact in looked.items() if fact.known is Known.YES)
     unknown = tuple(claim for claim, fact in looked.items() if fact.known is Known.UNKNOWN)
     doubts = tuple(explain(claim, looked[claim]) for claim in unknown)

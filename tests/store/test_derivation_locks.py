@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from storewarden.store.derivations import chroot_locks
+from storewarden.store.derivation import chroot_locks
 from storewarden.store.entries import open_directory
 from storewarden.store.paths import StorePath
 from storewarden.throwaway import ThrowawayStore

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Derivations that make derivations (`x.drv.drv`): their locks have every reading too."""
 
-from storewarden.store.derivers import Deriver, find_derivers
+from storewarden.store.derivation import find_origins
 from storewarden.store.paths import (
+    Deriver,
     LockName,
     StoreDir,
     StorePath,
@@ -20,6 +21,6 @@ def test_the_lock_of_a_derivation_of_a_derivation_names_it() -> None:
 
 
 def test_the_scratch_path_of_a_derivation_of_a_derivation_has_its_deriver() -> None:
-    wanted = scratch_path(DRV, "out", STORE)
-    found = find_derivers([wanted], [output_lock(DRV, "out")], STORE)
-    assert found == {wanted: Deriver(DRV, "out")}
+    wanted, names = scratch_path(DRV, "out", STORE), [output_lock(DRV, "out")]
+    found = find_origins([wanted], names, store_fd=-1, store_dir=STORE, state_dir="/nonexistent")
+    assert found[wanted].deriver == Deriver(DRV, "out")

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from storewarden.store.derivations import chroot_locks
+from storewarden.store.derivation import chroot_locks
 from storewarden.store.entries import open_directory
 from storewarden.throwaway import ThrowawayStore
 

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""Which derivation an unregistered path belongs to, and which locks cover it. One place for both.
+
+The covering locks of a path are those that every build which may write there has to hold. Where
+they are known and held here, no build can be writing, whoever its build user is:
+
+- a scratch path (form 1) of a floating output: `<drv>.<output>.lock`;
+- a redirect (form 2) of a known path: the lock of the path that it stands for, or, where that
+  floats, those of all outputs of its derivation;
+- a floating output that was built before (2.35 on), whose path is gone: `<drv>.<output>.lock`;
+- an output whose path is known before the build: its own.
+
+A scratch path or redirect is proved by its hash, so a wrong guess cannot slip in. Read in
+`startBuilder` and `acquireResources` (`tryToBuild`) of Nix 2.8.1, 2.26.4, 2.34.6 and 2.35.2.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from storewarden.store.database import DatabaseUnseenError, Outputs, connect
+from storewarden.store.errors import BadStorePathError
+from storewarden.store.paths import (
+    DERIVATION_SUFFIX,
+    HASH_PART_LENGTH,
+    LOCK_SUFFIX,
+    Deriver,
+    StoreDir,
+    StorePath,
+    output_lock,
+    parse_lock_name,
+    path_lock,
+    redirect_path,
+    scratch_path,
+)
+
+CHROOT_SUFFIX = ".chroot"
+REWRITTEN_SUFFIX = ".tmp"
+"""Nix copies a scratch path to `<path>.tmp` while it rewrites hashes (registerOutputs, to 2.34)."""
+_OUTPUT = r'\("([^"\\]+)","([^"\\]*)","[^"\\]*","[^"\\]*"\)'
+_OUTPUTS = re.compile(rf"Derive\(\[{_OUTPUT}(?:,{_OUTPUT})*\],\[", re.ASCII)
+_MOST = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an unregistered path comes from, as far as builds may write there."""
+
+    deriver: Deriver
+    locks: tuple[str, ...]
+    """Base names of the covering locks, sorted as pathlocks.cc takes them."""
+    scratch: bool
+    """Whether only a build that was cut off leaves it, whoever owns it: forms 1 and 2."""
+    replaced: StorePath | None = None
+    """The path that a redirect stands for."""
+
+    @property
+    def rooted(self) -> tuple[StorePath, ...]:
+        """What a living builder of it has a temp root on."""
+        return tuple(path for path in (self.deriver.derivation, self.replaced) if path)
+
+
+def find_origins(
+    wanted: Iterable[StorePath],
+    names: Iterable[str],
+    *,
+    store_fd: int,
+    store_dir: StoreDir,
+    state_dir: str,
+) -> dict[StorePath, Origin]:
+    """The origin of each path in `wanted` that has one which can be known.
+
+    `names` are those of the store directory and of derivations that live temp roots name. One
+    pass over them: all but the fitting ones cost a slice and a look into a dictionary. Where this
+    user cannot open the database, only scratch paths of form 1 are found.
+    """
+    bases: dict[StorePath, list[StorePath]] = {}
+    for path in wanted:
+        bases.setdefault(path, []).append(path)
+        base = StorePath.maybe(path.base_name.removesuffix(REWRITTEN_SUFFIX))
+        if base is not None and base != path:
+            bases.setdefault(base, []).append(path)
+    found: dict[StorePath, Origin] = {}
+    fitting: dict[str, set[Deriver]] = {}
+    for deriver, paths in _readings(names, _possible_outputs(bases)) if bases else ():
+        fitting.setdefault(paths[0].name, set()).add(deriver)
+        with suppress(BadStorePathError):
+            path = scratch_path(deriver.derivation, deriver.output, store_dir)
+            if path in paths:
+                lock = output_lock(deriver.derivation, deriver.output)
+                found[path] = Origin(deriver, _sorted(path, lock), scratch=True)
+    missing = bases.keys() - found
+    if missing:
+        with suppress(DatabaseUnseenError), connect(state_dir) as connection:
+            outputs = Outputs(connection, store_dir)
+            for deriver, replaced, locks in _replacing(missing, fitting, outputs, store_fd):
+                path = redirect_path(deriver.derivation, replaced, store_dir)
+                if path in missing:
+                    covering = _sorted(path, *locks)
+                    found[path] = Origin(deriver, covering, scratch=True, replaced=replaced)
+            for path in missing - found.keys():
+                found |= _by_table(path, outputs)
+    return {path: found[base] for base in bases.keys() & found for path in bases[base]}
+
+
+def _sorted(path: StorePath, *locks: str) -> tuple[str, ...]:
+    return tuple(sorted({path_lock(path), *locks}))
+
+
+def _by_table(path: StorePath, outputs: Outputs) -> dict[StorePath, Origin]:
+    """The origin of what a build writes at its own place, because it is known and not there."""
+    realised = outputs.realised_derivers(path)
+    derivers = [*outputs.known_derivers(path), *realised]
+    # Any of them may build it again: an unresolved derivation has a row beside its resolved one.
+    locks = [output_lock(one.derivation, one.output) for one in realised]
+    return {path: Origin(derivers[0], _sorted(path, *locks), scratch=False)} if derivers else {}
+
+
+def _replacing(
+    missing: Iterable[StorePath],
+    fitting: Mapping[str, set[Deriver]],
+    outputs: Outputs,
+    store_fd: int,
+) -> Iterator[tuple[Deriver, StorePath, tuple[str, ...]]]:
+    """Builds that would make a path so called anew, beside the one that is there; their locks."""
+    by_name = {
+        path.name: {one.derivation for one in fitting.get(path.name, ())} for path in missing
+    }
+    for derivation in {one for derivations in by_name.values() for one in derivations}:
+        for output, path in outputs.known_outputs(derivation):
+            yield Deriver(derivation, output), path, (path_lock(path),)
+    for named, output, path in outputs.realised(by_name):
+        for derivation in [named] if named else by_name[path.name]:
+            yield Deriver(derivation, output), path, _floating_locks(store_fd, derivation, output)
+
+
+def _floating_locks(store_fd: int, derivation: StorePath, output: str) -> tuple[str, ...]:
+    """The locks of all floating outputs of a derivation; of that one, where it cannot be read."""
+    names = {output}
+    with suppress(OSError, ValueError):
+        names.update(name for name, path in outputs_of(store_fd, derivation) if not path)
+    return tuple(output_lock(derivation, one) for one in names)
+
+
+_Outputs = dict[str, dict[str, list[StorePath]]]
+"""By the stem of a derivation's name, by output: the wanted paths that it could be."""
+
+
+def _possible_outputs(wanted: Iterable[StorePath]) -> _Outputs:
+    outputs: _Outputs = {}
+    for path in wanted:
+        outputs.setdefault(path.name, {}).setdefault("out", []).append(path)
+        for place, character in enumerate(path.name):
+            stem, output = path.name[:place], path.name[place + 1 :]
+            if character == "-" and stem and output:
+                outputs.setdefault(stem, {}).setdefault(output, []).append(path)
+    return outputs
+
+
+def _readings(names: Iterable[str], outputs: _Outputs) -> Iterator[tuple[Deriver, list[StorePath]]]:
+    """The derivations and outputs that `names` tell of, with the paths that each could be."""
+    for name in names:
+        if name.endswith(DERIVATION_SUFFIX):
+            stem = name[HASH_PART_LENGTH + 1 : -len(DERIVATION_SUFFIX)]
+            if stem in outputs and (derivation := StorePath.maybe(name)) is not None:
+                for output, paths in outputs[stem].items():
+                    yield Deriver(derivation, output), paths
+        elif name.endswith(LOCK_SUFFIX) and ".drv." in name:
+            for one in parse_lock_name(name):
+                stem = one.locked.name.removesuffix(DERIVATION_SUFFIX)
+                if one.output is not None and one.output in outputs.get(stem, {}):
+                    yield Deriver(one.locked, one.output), outputs[stem][one.output]
+
+
+def chroot_locks(store_fd: int, base_name: str, store_dir: StoreDir) -> tuple[str, ...] | None:
+    """Base names of all output locks of the derivation that a chroot is called after.
+
+    None where they cannot be told: the `.drv` is gone, is not the store owner's (a build user
+    may put a file of any name there), or is not the plain `Derive([…` of derivations.cc.
+    """
+    derivation = StorePath.maybe(base_name.removesuffix(CHROOT_SUFFIX))
+    if derivation is None or not derivation.is_derivation:
+        return None
+    try:
+        outputs = outputs_of(store_fd, derivation)
+        locks = {output_lock(derivation, output) for output, _ in outputs}
+        locks |= {path_lock(store_dir.parse(path)) for _, path in outputs if path}
+    except (OSError, ValueError, BadStorePathError):
+        return None
+    return tuple(sorted(locks)) or None
+
+
+def outputs_of(store_fd: int, derivation: StorePath) -> list[tuple[str, str]]:
+    """Name and full path (empty for a floating output) of each output, from the `.drv` file.
+
+    `OSError` or `ValueError` where it is not there, or not to be believed.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    with open(os.open(derivation.base_name, flags, dir_fd=store_fd), encoding="utf-8") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.fstat(store_fd).st_uid:
+            raise ValueError("no derivation of the store owner's")
+        head = _OUTPUTS.match(file.read(_MOST))
+    if head is None:
+        raise ValueError("not a plain derivation")
+    outputs: list[tuple[str, str]] = re.findall(_OUTPUT, head[0])
+    # An output's name becomes part of a file's name: it must be one, and no path.
+    if not all(parse_lock_name(output_lock(derivation, output)) for output, _ in outputs):
+        raise ValueError("an output of a name that Nix would refuse")
+    return outputs

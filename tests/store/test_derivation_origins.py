@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""Where a path comes from by what the database knows, and the locks that cover it."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from storewarden.store.derivation import Origin, find_origins
+from storewarden.store.entries import open_directory
+from storewarden.store.paths import (
+    Deriver,
+    StoreDir,
+    StorePath,
+    output_lock,
+    path_lock,
+    redirect_path,
+    scratch_path,
+)
+from storewarden.throwaway import ThrowawayStore
+
+REALISATIONS = """CREATE TABLE Realisations (
+    id integer primary key autoincrement not null, drvPath text not null,
+    outputName text not null, outputPath integer not null, signatures text)"""
+BUILD_TRACE = """CREATE TABLE BuildTraceV3 (
+    id integer primary key autoincrement not null, drvPath text not null,
+    outputName text not null, outputPath text not null, signatures text)"""
+"""As ca-specific-schema.sql has them in Nix 2.34.6 and 2.35.2."""
+REST = '[],["/nix/store/x"],"x86_64-linux","/bin/sh",["-c","echo"],[("name","x")])'
+
+
+@pytest.fixture
+def store_fd(place: ThrowawayStore) -> Iterator[int]:
+    fd = open_directory(place.store_dir.path)
+    yield fd
+    os.close(fd)
+
+
+def execute(place: ThrowawayStore, statement: str, *values: str) -> None:
+    with closing(sqlite3.connect(f"{place.state_dir}/db/db.sqlite")) as connection, connection:
+        connection.execute(statement, values)
+
+
+def know_output(place: ThrowawayStore, derivation: StorePath, output: str, path: StorePath) -> None:
+    """As Nix does when a `.drv` is registered whose output has a path known beforehand."""
+    execute(
+        place,
+        "INSERT INTO DerivationOutputs SELECT id, ?, ? FROM ValidPaths WHERE path = ?",
+        output,
+        place.path(path.base_name),
+        place.path(derivation.base_name),
+    )
+
+
+def origin_of(place: ThrowawayStore, store_fd: int, path: StorePath) -> Origin | None:
+    found = find_origins(
+        [path],
+        os.listdir(place.store_dir.path),
+        store_fd=store_fd,
+        store_dir=place.store_dir,
+        state_dir=place.state_dir,
+    )
+    return found.get(path)
+
+
+@pytest.mark.parametrize(
+    ("derivation", "path", "redirect"),
+    [
+        (
+            "n5yrhpd3w98lga8ypbfs79xfld9qjf8f-form2ia.drv",
+            "spwwxg990ppv5bjm52g9fdrqb6sr0xrl-form2ia",
+            "9pxsnyjcmbylp54jqgkqgimqix4zxpl2-form2ia",
+        ),
+        (
+            "vawn8nagrr0l7v1x6r167n63j6s1bjxq-form2ca.drv",
+            "77i2dnff7hwfcx7alkyidf7v8zxfdjmn-form2ca",
+            "crwi54pgjxg3nr5xla7gfvcq7z555pjj-form2ca",
+        ),
+    ],
+)
+def test_a_redirect_is_what_real_nix_made_it(derivation: str, path: str, redirect: str) -> None:
+    # Written by nix-build --check of Nix 2.8.0.
+    found = redirect_path(StorePath(derivation), StorePath(path), StoreDir("/nix/store"))
+    assert found == StorePath(redirect)
+
+
+def test_a_scratch_path_is_covered_by_the_lock_of_its_output(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation = place.add_derivation("x")
+    path = place.strand(derivation, "dev")
+    locks = tuple(sorted((path_lock(path), output_lock(derivation, "dev"))))
+    wanted = Origin(Deriver(derivation, "dev"), locks, scratch=True)
+    assert origin_of(place, store_fd, path) == wanted
+
+
+def test_what_nix_copies_a_scratch_path_to_is_covered_like_it(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation = place.add_derivation("x")
+    path = place.strand(derivation)
+    rewritten = StorePath(f"{path.base_name}.tmp")
+    place.add_output(rewritten)
+    assert origin_of(place, store_fd, rewritten) == origin_of(place, store_fd, path)
+
+
+def test_a_derivation_called_tmp_has_a_scratch_path_of_its_own(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation = place.add_derivation("x.tmp")
+    found = origin_of(place, store_fd, place.strand(derivation))
+    assert found is not None
+    assert found.deriver == Deriver(derivation, "out")
+
+
+def test_a_redirect_of_a_known_path_is_covered_by_the_lock_of_that_path(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation, valid = place.add_derivation("x"), place.add_valid("x")
+    know_output(place, derivation, "out", valid)
+    path = redirect_path(derivation, valid, place.store_dir)
+    locks = tuple(sorted((path_lock(path), path_lock(valid))))
+    found = origin_of(place, store_fd, path)
+    assert found == Origin(Deriver(derivation, "out"), locks, scratch=True, replaced=valid)
+    assert found.rooted == (derivation, valid)
+
+
+@pytest.mark.parametrize("table", ["Realisations", "BuildTraceV3"])
+def test_a_redirect_of_a_floating_path_is_covered_by_the_locks_of_all_its_outputs(
+    place: ThrowawayStore, store_fd: int, table: str
+) -> None:
+    derivation, valid = place.invent("x.drv"), place.add_valid("x-dev")
+    outputs = '("dev","","r:sha256",""),("out","","r:sha256","")'
+    with open(place.path(derivation.base_name), "w", encoding="utf-8") as file:
+        file.write(f"Derive([{outputs}],{REST}")
+    place.register(derivation)
+    realise(place, table, derivation, "dev", valid)
+    path = redirect_path(derivation, valid, place.store_dir)
+    locks = {path_lock(path), output_lock(derivation, "out"), output_lock(derivation, "dev")}
+    found = origin_of(place, store_fd, path)
+    assert found is not None
+    assert (found.deriver, set(found.locks)) == (Deriver(derivation, "dev"), locks)
+    assert (found.scratch, found.replaced) == (True, valid)
+
+
+def test_where_the_derivation_cannot_be_read_the_lock_of_that_output_covers_its_redirect(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation, valid = place.invent("x.drv"), place.add_valid("x")
+    realise(place, "BuildTraceV3", derivation, "out", valid)
+    path = redirect_path(derivation, valid, place.store_dir)
+    found = origin_of(place, store_fd, path)
+    assert found is not None
+    assert set(found.locks) == {path_lock(path), output_lock(derivation, "out")}
+
+
+def test_a_floating_output_that_was_built_before_is_covered_by_all_that_would_build_it(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    # From 2.35 on the realisation outlives the path, and the next build writes to the path itself.
+    path, first, second = place.invent("x"), place.invent("a.drv"), place.invent("b.drv")
+    place.add_output(path)
+    for derivation in (first, second):
+        realise(place, "BuildTraceV3", derivation, "out", path)
+    found = origin_of(place, store_fd, path)
+    assert found is not None
+    wanted = {path_lock(path), output_lock(first, "out"), output_lock(second, "out")}
+    assert set(found.locks) == wanted
+    assert not found.scratch, "what is root's there may be on its way to be registered"
+
+
+def test_a_path_that_is_known_before_its_build_is_covered_by_its_own_lock(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation, path = place.add_derivation("x"), place.invent("x")
+    know_output(place, derivation, "out", path)
+    wanted = Origin(Deriver(derivation, "out"), (path_lock(path),), scratch=False)
+    assert origin_of(place, store_fd, path) == wanted
+
+
+def test_a_path_of_no_known_derivation_has_no_origin(place: ThrowawayStore, store_fd: int) -> None:
+    place.add_derivation("x")
+    execute(place, REALISATIONS)
+    execute(place, BUILD_TRACE)
+    assert origin_of(place, store_fd, place.invent("x")) is None
+
+
+def test_a_row_of_another_store_or_of_no_path_leads_nowhere(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation, path = place.add_derivation("x"), place.invent("x")
+    execute(place, BUILD_TRACE)
+    insert = "INSERT INTO BuildTraceV3 (drvPath, outputName, outputPath) VALUES (?, 'out', ?)"
+    for drv, output in (
+        ("no path", place.path(path.base_name)),
+        (derivation.base_name, f"/elsewhere/{path.base_name}"),
+        ("", ""),
+    ):
+        execute(place, insert, drv, output)
+    assert origin_of(place, store_fd, path) is None
+
+
+def realise(
+    place: ThrowawayStore, table: str, derivation: StorePath, output: str, path: StorePath
+) -> None:
+    """Record that a build gave that floating output that path, as that version of Nix does."""
+    with closing(sqlite3.connect(f"{place.state_dir}/db/db.sqlite")) as connection, connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if table not in tables:
+            connection.execute(REALISATIONS if table == "Realisations" else BUILD_TRACE)
+        if table == "Realisations":
+            connection.execute(
+                "INSERT INTO Realisations (drvPath, outputName, outputPath)"
+                " SELECT ?, ?, id FROM ValidPaths WHERE path = ?",
+                ("sha256:" + "0" * 64, output, place.path(path.base_name)),
+            )
+        else:
+            connection.execute(
+                "INSERT INTO BuildTraceV3 (drvPath, outputName, outputPath) VALUES (?, ?, ?)",
+                (derivation.base_name, output, place.path(path.base_name)),
+            )
+
+
+def test_an_origin_is_never_found_for_a_wrong_hash(place: ThrowawayStore, store_fd: int) -> None:
+    derivation = place.add_derivation("x")
+    right = scratch_path(derivation, "out", place.store_dir)
+    wrong = StorePath(f"{right.base_name[:31]}{'0' if right.base_name[31] != '0' else '1'}-x")
+    assert origin_of(place, store_fd, right) is not None
+    assert origin_of(place, store_fd, wrong) is None
