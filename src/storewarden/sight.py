@@ -166,9 +166,9 @@ class Sight:
             return UNKNOWN
         pids = self.store.processes_of(users.under_lock_of(entry.uid))
         lock = f"{self.store.state_dir}/{users.user_lock(entry.uid)}"
-        left = None if pids is None else host.orphans(lock, pids)
-        if left is None:
+        if pids is None:
             return UNKNOWN
+        left = host.orphans(lock, pids)
         return Fact(Known.YES, _process_text(left[0])) if left else NO
 
     def _shared(self, entry: Entry) -> Fact:

@@ -156,7 +156,7 @@ def test_an_orphan_of_its_owner_keeps_it(
     store = replace(place.as_store(), processes_of=host.processes_of)
     with subprocess.Popen(["sleep", "60"], user=user) as process:
         assert "a process of its owner is alive" in claimed(place, unknown, store)
-        assert "belongs to no build of now" in claimed(place, scratch, store)
+        assert "not seen to belong to another build" in claimed(place, scratch, store)
         process.kill()
 
 

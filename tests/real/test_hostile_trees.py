@@ -42,13 +42,7 @@ mkdir -m 700 tmp-storewarden-1-0; echo x > tmp-storewarden-1-0/file
 ln -s "$1" tmp-storewarden-2-0
 """
 HASH = "0123456789abcdfghijklmnpqrsvwxyz"
-KEPT = {
-    "evil\nname\033[31m\udcff",
-    f"{HASH}-open-to-others",
-    f"{HASH}-old.old-1-2",
-    f"{HASH}-check.check",
-    f"{HASH}-chroot.drv.chroot",
-}
+KEPT = {"evil\nname\033[31m\udcff"}
 
 
 def test_names_that_a_builder_chose_mislead_nobody(rig: Rig) -> None:

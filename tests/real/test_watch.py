@@ -151,7 +151,7 @@ def test_a_helper_that_has_gone_is_told_and_waited_for(rig: Rig) -> None:
     build = start_build(rig, Recipe("job"))
     strand(rig, build)
     ns.wait_until(lambda: "helper" in watcher.status["problems"], "the complaint")
-    assert watcher.status["stuck_count"] == len(build.entries)
+    ns.wait_until(lambda: watcher.status["stuck_count"] == len(build.entries), "all to be stuck")
     assert valid_paths(rig).isdisjoint(build.entries)
     with helper(rig, "nobody"):
         wait_until_gone(rig, build.entries, 40)

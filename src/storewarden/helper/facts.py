@@ -198,11 +198,9 @@ def _orphan(store: Store, store_fd: int, entry: Entry) -> Fact:
     if entry.uid == os.fstat(store_fd).st_uid and not users.own(entry.uid, entry.gid):
         return NO  # Nix had ended its builder, and all processes of that user, before it took it
     pids = store.processes_of(users.under_lock_of(entry.uid))
-    left = (
-        None if pids is None else orphans(f"{store.state_dir}/{users.user_lock(entry.uid)}", pids)
-    )
-    if left is None:
+    if pids is None:
         return Fact(Known.UNKNOWN)
+    left = orphans(f"{store.state_dir}/{users.user_lock(entry.uid)}", pids)
     return Fact(Known.YES, f"process {left[0]}") if left else NO
 
 

@@ -78,10 +78,10 @@ def _proc_listpids(kind: int, uid: int) -> list[int] | None:
     return [pid for pid in buffer[: used // 4] if pid]
 
 
-def orphans(user_lock: str, pids: Collection[int]) -> list[int] | None:
-    """None, unless there is no process at all: who holds a lock cannot be told here."""
+def orphans(user_lock: str, pids: Collection[int]) -> list[int]:
+    """All of them: who holds a lock cannot be told here."""
     del user_lock
-    return None if pids else []
+    return list(pids)
 
 
 def processes_inside(directory: str, objects: Collection[tuple[int, int]]) -> list[int] | None:

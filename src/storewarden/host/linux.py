@@ -156,19 +156,19 @@ def _exclusive_flocks(lines: Iterator[str]) -> Iterator[tuple[str, int]]:
             yield fields[5], int(fields[4])
 
 
-def orphans(user_lock: str, pids: Collection[int]) -> list[int] | None:
-    """Those of `pids` that do not descend from the process which holds that lock file.
+def orphans(user_lock: str, pids: Collection[int]) -> list[int]:
+    """Those of `pids` that are not seen to descend from the process which holds that lock file.
 
-    None where it cannot be told. What was forked twice has lost its parent, and is an orphan.
+    All of them where that cannot be told. What was forked twice has lost its parent.
     """
     try:
         holder = _holder(user_lock) if pids else _NOBODY
         left = [pid for pid in pids if not _descends(pid, holder)]
         # In a container all that has lost its parent is the child of process 1, the holder or not.
-        same = holder != 1 and (not pids or _holder(user_lock) == holder)
+        told = holder != 1 and (not pids or _holder(user_lock) == holder)
     except (OSError, ValueError, LookupError, StopIteration):
-        return None
-    return left if same else None
+        return list(pids)
+    return left if told else list(pids)
 
 
 def _holder(path: str, table: str = "/proc/locks") -> int:

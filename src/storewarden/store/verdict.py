@@ -128,7 +128,7 @@ _IF_YES: Mapping[Claim, str] = {
     Claim.PATH_LOCK: "its lock is held, so a build or copy of it is alive",
     Claim.USER_LOCK: "its build user is in use by a build",
     Claim.PROCESS: "a process of its owner is alive",
-    Claim.ORPHAN: "a process of its owner is alive that belongs to no build of now",
+    Claim.ORPHAN: "a process of its owner is alive and not seen to belong to another build",
     Claim.TEMP_ROOT: "a live process holds a temp root on it or its derivation",
     Claim.MOUNT: "something is mounted on it or in it",
     Claim.SHARED: "others than its owner may write to it, its derivation is not known, and another"
@@ -146,7 +146,7 @@ _IF_UNKNOWN: Mapping[Claim, str] = {
     Claim.PATH_LOCK: "its lock could not be tested",
     Claim.USER_LOCK: "its build user's lock could not be tested",
     Claim.PROCESS: "the processes of its owner could not all be seen",
-    Claim.ORPHAN: "whether each process of its owner belongs to a build of now could not be seen",
+    Claim.ORPHAN: "the processes of its owner could not all be seen",
     Claim.TEMP_ROOT: "temp roots could not be read",
     Claim.MOUNT: "the mounts could not be read",
     Claim.SHARED: "others may write to it, and whether one is at work could not be seen",
