@@ -51,10 +51,15 @@ def test_what_an_interrupted_build_stranded_is_named_removed_and_builds_again(
 
 
 # What Nix calls things of its own, and what a derivation may be called as well.
-NAMES = ("foo.check", "foo.tmp", "foo.old-1-2", "foo.drv.chroot")
+NAMES = {
+    "as a check's": "foo.check",
+    "as a temporary": "foo.tmp",
+    "as what was replaced": "foo.old-1-2",
+    "as a chroot": "foo.drv.chroot",
+}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
 def test_what_an_interrupted_build_stranded_is_removed_whatever_it_is_called(
     rig: Rig, name: str
 ) -> None:
