@@ -32,7 +32,9 @@ completions: .venv/.ready
 
 # The lab: Debian roots with Nix 2.8, 2.26 and 2.34, booted with systemd (as root on Debian; the
 # roots take about two minutes to make, once, and some 330 MB each). Nothing in it is skipped but
-# what a Nix cannot do. Its soak takes as long as is said: STOREWARDEN_LAB_SOAK=300 make lab
+# what a Nix cannot do. What it tries again and again takes as long as is said: each soak seconds
+# (STOREWARDEN_LAB_SOAK=600 make lab), races (_RACES=50, _ROUNDS=10 of ten), a build user's builds
+# (_BUSY=20), interrupted registrations (_REGISTERING=10).
 lab: .venv/.ready
 	bash tests/lab/make-roots
 	STOREWARDEN_REQUIRE_LAB=1 PYTHONPATH=tests $(PY) -m lab.everything --table docs/lab-results.md

@@ -9,10 +9,12 @@ import pytest
 
 from lab.machine import Machine, booted, reset
 from lab.places import REQUIRED, SUITES, missing
-from lab.table import Row, markdown, row_of, save, table
+from lab.service import installed, running
+from lab.table import TALLY, Row, markdown, row_of, save, table
 from real.rig import Rig
 
 _ROWS = pytest.StashKey[list[Row]]()
+_TALLIES = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ROWS] = []
+    config.stash[_TALLIES] = []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -69,6 +72,23 @@ def rig(machine: Machine) -> Rig:
     return machine.rig
 
 
+@pytest.fixture(scope="module")
+def installations() -> Iterator[tuple[ExitStack, dict[str, str]]]:
+    """To set up and take back takes longer than most of the tests: once a file is enough."""
+    with ExitStack() as stack:
+        yield stack, {}
+
+
+@pytest.fixture
+def service(machine: Machine, installations: tuple[ExitStack, dict[str, str]]) -> Iterator[Machine]:
+    """The service as it was set up, with no log, and started when the store had been emptied."""
+    stack, configurations = installations
+    if machine.suite not in configurations:
+        configurations[machine.suite] = stack.enter_context(installed(machine))
+    with running(machine, configurations[machine.suite]):
+        yield machine
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
@@ -77,6 +97,9 @@ def pytest_runtest_makereport(
     row = row_of(item, report)
     if row is not None:
         item.config.stash[_ROWS].append(row)
+    if report.when == "call":
+        told = dict(report.user_properties)
+        item.config.stash[_TALLIES] += [f"{TALLY}{told['tally']}"] if "tally" in told else []
     return report
 
 
@@ -87,7 +110,7 @@ def pytest_terminal_summary(
     if not rows:
         return
     terminalreporter.section("the lab")
-    for line in table(rows):
+    for line in (*table(rows), *config.stash[_TALLIES]):
         terminalreporter.write_line(line)
     if (place := config.getoption("--lab-table", default=None)) is not None:
         Path(place).write_text(markdown(rows), encoding="utf-8")

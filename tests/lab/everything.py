@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 from lab.places import SUITES
-from lab.table import Row, load, markdown, table
+from lab.table import TALLY, Row, load, markdown, table
 
 
 def main() -> int:
@@ -26,8 +26,9 @@ def main() -> int:
             if code != 0:
                 with open(f"{place}/{suite}.log", encoding="utf-8", errors="replace") as log:
                     _say(log.read())
+        counted = [line for suite in SUITES for line in _tallies(f"{place}/{suite}.log")]
         rows = [row for suite in SUITES for row in _rows(f"{place}/{suite}.json")]
-    for line in table(rows) if rows else ["no test has run"]:
+    for line in (*table(rows), *counted) if rows else ["no test has run"]:
         _say(line)
     if options.table is not None and rows:
         with open(options.table, "w", encoding="utf-8") as file:
@@ -48,6 +49,11 @@ def _start(suite: str, place: str, words: list[str]) -> subprocess.Popen[bytes]:
 
 def _rows(place: str) -> list[Row]:
     return load(place) if os.path.exists(place) else []
+
+
+def _tallies(log: str) -> list[str]:
+    with open(log, encoding="utf-8", errors="replace") as file:
+        return [line.rstrip() for line in file if line.startswith(TALLY)]
 
 
 def _say(line: str) -> None:

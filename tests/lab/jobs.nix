@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: MIT
-# Floating content-addressed derivations of one script, one for each of `names` (a space between
-# them): what a test needs that is not in ../real/slow.nix.
-{ names, script }:
+# Derivations of one script, one for each of `names` (a space between them): what a test needs that
+# is not in ../real/slow.nix. Floating content-addressed, or of another kind; `tag` makes another
+# derivation of the same.
+{ names, script, kind ? "ca", tag ? "" }:
+let
+  recursive = { outputHashMode = "recursive"; outputHashAlgo = "sha256"; };
+  extra = {
+    ia = { };
+    ca = recursive // { __contentAddressed = true; };
+    impure = recursive // { __impure = true; };
+  };
+in
 map
-  (name: derivation {
-    inherit name;
+  (name: derivation ({
+    inherit name tag;
     system = builtins.currentSystem;
     PATH = "/usr/bin:/bin";
     builder = "/bin/sh";
     args = [ "-c" script ];
-    __contentAddressed = true;
-    outputHashMode = "recursive";
-    outputHashAlgo = "sha256";
-  })
+  } // extra.${kind}))
   (builtins.filter builtins.isString (builtins.split " " names))

@@ -56,10 +56,11 @@ def build_words(rig: Rig, names: Sequence[str], script: str, *options: str) -> l
     return ["nix-build", "--no-out-link", *many, job, *given, *options]
 
 
-def start(rig: Rig, names: Sequence[str], script: str, log: str) -> ns.Child:
+def start(rig: Rig, names: Sequence[str], script: str, log: str, *options: str) -> ns.Child:
     """Start building them, as an ordinary user."""
     place = f"{rig.base}/logs/{log}"
-    return ns.start(rig.namespace, build_words(rig, names, script), log=place, user=rig.user)
+    words = build_words(rig, names, script, *options)
+    return ns.start(rig.namespace, words, log=place, user=rig.user)
 
 
 def log_of(rig: Rig, log: str) -> str:

@@ -4,13 +4,16 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from subprocess import CompletedProcess
 
 from delivery import deliver
 from lab.machine import Machine, control
 from real import namespace as ns
+from real.builds import Build
 from real.rig import Rig
 
 WATCHER, SOCKET, HELPER = (
@@ -18,6 +21,9 @@ WATCHER, SOCKET, HELPER = (
     "storewarden-helper.socket",
     "storewarden-helper.service",
 )
+CONFIG = "/etc/storewarden/config.toml"
+MIN_AGE = 2.0
+LOGS = "/var/log/storewarden"
 Done = CompletedProcess[str]
 _OF_ACCOUNTS = ("passwd-", "group-", "shadow-", "gshadow-", ".pwd.lock", "subuid-", "subgid-")
 
@@ -36,6 +42,47 @@ def delivered(machine: Machine) -> Iterator[str]:
         run(rig, [python, "-m", "storewarden", "setup", "--uninstall"])
         for left in (place, f"{rig.root}/etc/storewarden", f"{rig.root}/var/log/storewarden"):
             shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def installed(machine: Machine) -> Iterator[str]:
+    """While the service is set up, whatever becomes of the machine meanwhile; its configuration."""
+    with delivered(machine) as python:
+        setup(machine.rig, python)
+        yield ns.read(f"{machine.rig.root}{CONFIG}")
+
+
+@contextmanager
+def running(machine: Machine, configuration: str) -> Iterator[None]:
+    """While what is set up runs with that configuration, having begun with no log."""
+    write_config(machine.rig, configuration)
+    control(machine.rig, "stop", WATCHER, SOCKET, HELPER)
+    for log in Path(f"{machine.rig.root}{LOGS}").iterdir():
+        log.unlink()
+    control(machine.rig, "reset-failed")
+    control(machine.rig, "start", SOCKET, WATCHER)
+    try:
+        yield
+    finally:
+        control(machine.rig, "stop", WATCHER, SOCKET, HELPER)
+
+
+def write_config(rig: Rig, text: str) -> None:
+    Path(f"{rig.root}{CONFIG}").write_text(text, encoding="utf-8")
+
+
+def wait_until_gone(rig: Rig, build: Build, seconds: float = MIN_AGE + 2) -> None:
+    """Return when nothing of what that build left is there; fail if it is not gone in time."""
+    began = time.monotonic()
+    while any(os.path.lexists(rig.outside(path)) for path in build.entries):
+        late = time.monotonic() - began - seconds
+        assert late < 0, f"not removed within {seconds} s:\n{journal(rig)}"
+        time.sleep(0.02)
+
+
+def audit_log(rig: Rig) -> str:
+    """Where the installed service keeps its own."""
+    return f"{rig.root}{LOGS}/audit.jsonl"
 
 
 def _compiled(machine: Machine) -> str:

@@ -12,6 +12,8 @@ import pytest
 
 from lab.places import SUITES
 
+TALLY = "tally: "
+"""What a line begins with that a test has counted, in a log of pytest's."""
 _NIX = {"bookworm": "Nix 2.8", "trixie": "Nix 2.26", "forky": "Nix 2.34"}
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from lab.interrupts import Outage, end_orphan, strand
 from lab.machine import Machine
-from real.builds import Interrupt, builder_lives, retry, start_build
+from real.builds import Interrupt, builder_lives, retry, start_build, stranded
 from real.recipes import Recipe
 from real.rig import Rig, picture, unregistered
 from real.story import (
@@ -48,6 +48,26 @@ def test_what_an_interrupted_build_stranded_is_named_removed_and_builds_again(
 
     assert_builds_exactly_its_own_files(rig, build)
     assert_audit_log_tells(rig, build)
+
+
+# What Nix calls things of its own, and what a derivation may be called as well.
+NAMES = {
+    "as a check's": "foo.check",
+    "as a temporary": "foo.tmp",
+    "as what was replaced": "foo.old-1-2",
+    "as a chroot": "foo.drv.chroot",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
+def test_what_an_interrupted_build_stranded_is_removed_whatever_it_is_called(
+    rig: Rig, name: str
+) -> None:
+    build = stranded(rig, name)
+    report = scan(rig, "--dry-run")
+    assert_names_it(rig, report, build)
+    assert statuses(scan(rig, "--yes")) == dict.fromkeys(build.entries, "removed"), report
+    assert_builds_exactly_its_own_files(rig, build)
 
 
 def assert_an_orphaned_builder_is_left_alone(rig: Rig, entries: set[str], output: str) -> None:

@@ -16,7 +16,7 @@ from real.test_live_builds import (
     assert_ended_well,
     test_a_live_output_is_kept_and_its_lock_and_the_holder_of_it_are_named,
     test_builds_that_start_and_end_during_sweeps_all_end_well,
-    test_debris_of_a_build_user_who_builds_again_waits_until_that_build_has_ended,
+    test_debris_of_a_build_user_who_builds_again_goes_and_that_build_goes_on,
 )
 from real.test_main_job import test_a_builder_that_outlived_its_worker_is_left_alone_until_it_ends
 from real.warden import Report, finding, scan, statuses
@@ -24,7 +24,7 @@ from real.warden import Report, finding, scan, statuses
 SHARED = (
     test_a_live_output_is_kept_and_its_lock_and_the_holder_of_it_are_named,
     test_builds_that_start_and_end_during_sweeps_all_end_well,
-    test_debris_of_a_build_user_who_builds_again_waits_until_that_build_has_ended,
+    test_debris_of_a_build_user_who_builds_again_goes_and_that_build_goes_on,
     test_a_builder_that_outlived_its_worker_is_left_alone_until_it_ends,
 )
 TEN = [(kind, box) for kind in ("ca", "ia", "fod") for box in (False, True)] * 2

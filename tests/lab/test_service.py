@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +13,24 @@ import pytest
 from lab.interrupts import Outage, interrupt
 from lab.jobs import FINISH, WITNESS, log_of, start, wait_for_builders, witness
 from lab.machine import Machine, control, power_cut
-from lab.service import HELPER, SOCKET, WATCHER, delivered, journal, run, setup
+from lab.service import (
+    CONFIG,
+    HELPER,
+    MIN_AGE,
+    SOCKET,
+    WATCHER,
+    journal,
+    run,
+    wait_until_gone,
+    write_config,
+)
 from real import namespace as ns
-from real.builds import Build, Interrupt, builder_lives, let_finish, start_build, stranded
+from real.builds import Interrupt, builder_lives, let_finish, start_build, stranded
 from real.recipes import Recipe
 from real.rig import Rig, unregistered
 from real.story import assert_builds_exactly_its_own_files
 
-MIN_AGE = 2.0
 WAYS = [*Interrupt, *Outage]
-CONFIG = "/etc/storewarden/config.toml"
-
-
-@contextmanager
-def installed(machine: Machine) -> Iterator[str]:
-    """While the service is set up, whatever becomes of the machine meanwhile; its configuration."""
-    with delivered(machine) as python:
-        setup(machine.rig, python)
-        yield ns.read(f"{machine.rig.root}{CONFIG}")
-
-
-@pytest.fixture(scope="module")
-def installations() -> Iterator[tuple[ExitStack, dict[str, str]]]:
-    """To set up and take back takes longer than most of the tests: once is enough."""
-    with ExitStack() as stack:
-        yield stack, {}
-
-
-@pytest.fixture
-def service(machine: Machine, installations: tuple[ExitStack, dict[str, str]]) -> Iterator[Machine]:
-    """The service as it was set up, with no log, and started when the store had been emptied."""
-    stack, configurations = installations
-    if machine.suite not in configurations:
-        configurations[machine.suite] = stack.enter_context(installed(machine))
-    write_config(machine.rig, configurations[machine.suite])
-    control(machine.rig, "stop", WATCHER, SOCKET, HELPER)
-    for log in Path(f"{machine.rig.root}/var/log/storewarden").iterdir():
-        log.unlink()
-    control(machine.rig, "reset-failed")
-    control(machine.rig, "start", SOCKET, WATCHER)
-    yield machine
-    control(machine.rig, "stop", WATCHER, SOCKET, HELPER)
 
 
 def status(rig: Rig) -> dict[str, Any]:
@@ -69,14 +44,6 @@ def problems(rig: Rig) -> dict[str, str]:
     return found
 
 
-def wait_until_gone(rig: Rig, build: Build, seconds: float = MIN_AGE + 2) -> None:
-    began = time.monotonic()
-    while any(os.path.lexists(rig.outside(path)) for path in build.entries):
-        late = time.monotonic() - began - seconds
-        assert late < 0, f"not removed within {seconds} s:\n{journal(rig)}"
-        time.sleep(0.02)
-
-
 def restarts(rig: Rig) -> int:
     return int(control(rig, "show", "--property=NRestarts", "--value", WATCHER))
 
@@ -84,10 +51,6 @@ def restarts(rig: Rig) -> int:
 def assert_the_audit_log_is_whole(rig: Rig) -> None:
     verified = run(rig, ["storewarden", "audit", "verify"])
     assert verified.returncode == 0, verified.stdout + verified.stderr
-
-
-def write_config(rig: Rig, text: str) -> None:
-    Path(f"{rig.root}{CONFIG}").write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize("how", WAYS, ids=lambda how: how.value)
