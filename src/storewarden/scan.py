@@ -14,6 +14,7 @@ from storewarden.copyable import ThisStore, repair_path
 from storewarden.findings import Finding, Sweep
 from storewarden.limits import limits
 from storewarden.sight import Sight, look_around
+from storewarden.sizes import tree_size
 from storewarden.store import database
 from storewarden.store.derivers import Deriver, find_derivers
 from storewarden.store.entries import (
@@ -24,7 +25,6 @@ from storewarden.store.entries import (
     open_directory,
 )
 from storewarden.store.paths import StorePath, covered_paths, parse_lock_name
-from storewarden.store.sizes import tree_size
 from storewarden.store.store import Store
 from storewarden.store.verdict import (
     NO,
