@@ -9,6 +9,7 @@ import pytest
 
 from helper.bench import names, records, request, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
+from storewarden import host
 from storewarden.helper.survey import Survey, survey
 from storewarden.host import mount_of
 from storewarden.store.derivers import Deriver
@@ -151,6 +152,23 @@ def test_a_store_with_layers_is_not_touched(place: ThrowawayStore) -> None:
 
     assert "is on a file system of type overlay" in in_child(in_own_mounts)
     assert path in names(place)
+
+
+@needs_root
+@pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x1c", "\x85", "\u2028", "\\134\\012"])
+def test_the_name_of_somebody_s_mount_stops_nobody(end: str, place: ThrowawayStore) -> None:
+    path = place.strand(place.add_derivation("x")).base_name
+    # processes_of reads the table of mounts as well.
+    store = replace(place.as_store(), processes_of=host.processes_of)
+
+    def beside_such_a_mount() -> list[str]:
+        take_own_mounts()
+        point = f"{place.state_dir}/a{end}b - nfs x rw"
+        os.mkdir(point)
+        mount("-t", "tmpfs", "none", point)
+        return [outcome.status.value for outcome in run(place, path, store=store)]
+
+    assert in_child(beside_such_a_mount) == ["taken", "removed"]
 
 
 @needs_root

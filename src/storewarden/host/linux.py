@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 FIRST_ALLOCATED = 872415232
 ALLOCATED = 65536 * 128
@@ -21,7 +21,9 @@ _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
 _ALL_UIDS, _OVERFLOW_UID = 2**32 - 1, 65534
 """-1 is no uid; the other is what proc(5) says of /proc/sys/kernel/overflowuid."""
 _SYSTEM_IDS = 4  # real, effective, saved and file system uid
-_ESCAPE = re.compile(r"\\([0-7]{3})")
+_POINT = 4  # the column of the mount point, proc(5)
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+_TABLE = "/proc/self/mountinfo"
 
 
 def peer(connection: socket.socket) -> tuple[int, int | None]:
@@ -65,10 +67,10 @@ def processes_of(uids: Collection[int], proc: str = "/proc") -> list[int] | None
     found = []
     for pid in pids:
         try:
-            with open(f"{proc}/{pid}/status", encoding="utf-8", errors="replace") as file:
-                fields = dict(line.split(":", 1) for line in file if ":" in line)
-            owners = {int(uid) for uid in fields["Uid"].split()[:_SYSTEM_IDS]}
-            dead = fields["State"].strip().startswith(("Z", "X"))
+            lines = _lines(f"{proc}/{pid}/status")
+            fields = dict(line.split(b":", 1) for line in lines if b":" in line)
+            owners = {int(uid) for uid in fields[b"Uid"].split()[:_SYSTEM_IDS]}
+            dead = fields[b"State"].strip().startswith((b"Z", b"X"))
             if any(uid in uids for uid in owners) and not (dead and _alone(f"{proc}/{pid}/task")):
                 found.append(pid)
         except (FileNotFoundError, ProcessLookupError):
@@ -85,11 +87,10 @@ def _check_visible(proc: str) -> None:
     that of root; elsewhere pid 1 is what is hidden first.
     """
     os.stat(f"{proc}/1/status")
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        options = [line.rstrip("\n") for line in file if line.split(" ")[4] == proc][-1:]
-    hidden = re.search(r"[ ,]hidepid=(?!0|off)(\w+)", "".join(options))
+    options = [line for line in _lines(_TABLE) if _point(line) == proc][-1:]
+    hidden = re.search(rb"[ ,]hidepid=(?!0|off)(\w+)", b"".join(options))
     # Where only those that one may trace are shown no group helps, and pid 1 may be one of them.
-    spared = hidden and hidden[1] not in {"4", "ptraceable"}
+    spared = hidden and hidden[1] not in {b"4", b"ptraceable"}
     if hidden and not (spared and 0 in {os.getegid(), *os.getgroups()}):
         raise PermissionError("processes are hidden here")
 
@@ -139,35 +140,51 @@ def lock_holders(table: str = "/proc/locks") -> dict[int, int] | None:
     out what processes of other pid namespaces hold, so absence from it proves nothing.
     """
     try:
-        with open(table, encoding="ascii") as file:
-            return dict(_exclusive_flocks(file))
+        return dict(_exclusive_flocks(_lines(table)))
     except (OSError, ValueError, IndexError):
         return None
 
 
-def _exclusive_flocks(lines: Iterator[str]) -> Iterator[tuple[int, int]]:
+def _exclusive_flocks(lines: Iterable[bytes]) -> Iterator[tuple[int, int]]:
     for line in lines:
-        fields = line.split()
+        _, kind, _, mode, pid, place, *_ = line.split()
         # A waiter's line has "->" after the number; it holds nothing.
-        if len(fields) > 5 and fields[1] == "FLOCK" and fields[3] == "WRITE":  # noqa: PLR2004 - columns of proc(5)
-            yield int(fields[5].split(":")[2]), int(fields[4])
+        if kind == b"FLOCK" and mode == b"WRITE":
+            yield int(place.split(b":")[2]), int(pid)
 
 
-def mounts(table: str = "/proc/self/mountinfo") -> list[tuple[str, str]] | None:
-    """Mount point and file system type of every mount seen here, in the order they were made."""
-    found = []
+def mounts(table: str = _TABLE) -> list[tuple[str, str]] | None:
+    """Mount point and file system type of every mount seen here, in the order they were made.
+
+    None where a mount point cannot be told: it could be anywhere. The type of a mount whose line
+    does not tell it is empty, which is of interest to what lies on that mount alone.
+    """
     try:
-        with open(table, encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                left, _, right = line.partition(" - ")
-                found.append((_unescape(left.split(" ")[4]), right.split(" ")[0]))
-    except (OSError, IndexError):
+        return [(_point(line), _type(line)) for line in _lines(table)]
+    except OSError:
         return None
-    return found
 
 
-def _unescape(text: str) -> str:
-    return _ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), text)
+def _lines(table: str) -> list[bytes]:
+    """The lines of a file of `/proc`; users choose names in it, with any character in them.
+
+    The kernel escapes the newline alone (`show_mountinfo`, `proc_task_name`), so that nothing else
+    ends a line.
+    """
+    with open(table, "rb") as file:
+        return [line for line in file.read().split(b"\n") if line]
+
+
+def _point(line: bytes) -> str:
+    """The mount point of a line of mountinfo; `OSError` where it has none."""
+    fields = line.split(b" ")
+    if len(fields) <= _POINT or not fields[_POINT].startswith(b"/"):
+        raise OSError("a mount whose place cannot be told")
+    return os.fsdecode(_ESCAPE.sub(lambda octal: bytes([int(octal[1], 8) & 0xFF]), fields[_POINT]))
+
+
+def _type(line: bytes) -> str:
+    return os.fsdecode(line.partition(b" - ")[2].split(b" ")[0])
 
 
 def rename_exclusive(from_fd: int, name: str, to_fd: int, new_name: str) -> None:
