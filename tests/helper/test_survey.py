@@ -185,3 +185,16 @@ def test_a_store_in_memory_is_as_good_as_any(place: ThrowawayStore) -> None:
         return [outcome.status.value for outcome in run(place, path.base_name)]
 
     assert in_child(in_own_mounts) == ["taken", "removed"]
+
+
+def test_the_store_is_listed_from_its_beginning_wherever_others_stand(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation = place.invent("x.drv")
+    path = place.strand(derivation)
+    # As after a listing whose rewind has failed: all copies of a descriptor share their place.
+    os.lseek(store_fd, 2**63 - 1, os.SEEK_SET)
+    with os.scandir(store_fd) as entries:
+        assert list(entries) == []
+    os.lseek(store_fd, 2**63 - 1, os.SEEK_SET)
+    assert surveyed(place, store_fd, path).derivers == {path: Deriver(derivation, "out")}
