@@ -13,12 +13,17 @@ from pathlib import Path
 import pytest
 
 from storewarden.findings import Finding
-from storewarden.repair import HelperUnavailableError, remove_through, repair, requests_for
+from storewarden.repair import (
+    MAX_REPLY,
+    HelperUnavailableError,
+    remove_through,
+    repair,
+    requests_for,
+)
 from storewarden.store.entries import Entry, EntryKind
 from storewarden.store.errors import BadMessageError, StoreUnreadableError
 from storewarden.store.verdict import Judgement, Verdict
 from storewarden.store.wire import (
-    MAX_REPLY,
     Outcome,
     RemoveRequest,
     Status,

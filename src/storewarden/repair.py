@@ -11,15 +11,19 @@ from storewarden.store.entries import EntryKind
 from storewarden.store.errors import BadMessageError, StoreUnreadableError, UnavailableError
 from storewarden.store.verdict import REMOVED_BY_DEFAULT, Verdict
 from storewarden.store.wire import (
-    MAX_REPLY,
+    MAX_BATCH,
+    MAX_REQUEST,
+    VERSION,
     Outcome,
     RemoveRequest,
-    batches,
-    decode_reply,
-    encode_request,
+    Status,
+    canonical,
+    load,
 )
 
 Remove = Callable[[Sequence[RemoveRequest]], Iterator[Outcome]]
+MAX_REPLY = 65536
+"""Bytes of one line of a reply."""
 _SEND_SECONDS = 10.0
 _WAITING_SECONDS = 1.0
 _REPLY_SECONDS = 600.0
@@ -56,6 +60,28 @@ def repair(
         if stopped():
             return
         yield from remove(batch)
+
+
+def encode_request(requests: tuple[RemoveRequest, ...]) -> bytes:
+    """The line that asks for these entries, newline included."""
+    entries = [
+        {"name": r.base_name, "kind": r.kind.value, "device": r.device, "inode": r.inode}
+        for r in requests
+    ]
+    return canonical({"v": VERSION, "op": "remove", "entries": entries}) + b"\n"
+
+
+def batches(requests: tuple[RemoveRequest, ...]) -> tuple[tuple[RemoveRequest, ...], ...]:
+    """The requests, in order, in groups that each fit into one line."""
+    groups: list[tuple[RemoveRequest, ...]] = []
+    current: tuple[RemoveRequest, ...] = ()
+    for request in requests:
+        grown = (*current, request)
+        if len(grown) > MAX_BATCH or len(encode_request(grown)) > MAX_REQUEST:
+            groups.append(current)
+            grown = (request,)
+        current = grown
+    return (*groups, current) if current else tuple(groups)
 
 
 def remove_through(
@@ -130,4 +156,18 @@ def _outcomes(lines: Iterator[bytes]) -> Iterator[Outcome]:
     )
 
 
-__all__ = ["BadMessageError", "HelperUnavailableError", "remove_through", "repair", "requests_for"]
+def decode_reply(line: bytes) -> Outcome | str:
+    """One line of a reply: an outcome, or the text of the last line ("" when all went well)."""
+    message = load(line)
+    if not isinstance(message, dict) or message.get("v") != VERSION:
+        raise BadMessageError("the helper speaks another version of the protocol")
+    try:
+        match message:
+            case {"end": True, "error": str(error)}:
+                return error
+            case {"reasons": list(reasons), "status": status, **rest}:
+                del rest["v"]
+                return Outcome(status=Status(status), reasons=tuple(map(str, reasons)), **rest)
+    except (TypeError, ValueError) as cause:
+        raise BadMessageError(f"the helper's answer is not understood: {cause}") from cause
+    raise BadMessageError("the helper's answer is not understood")

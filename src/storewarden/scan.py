@@ -14,6 +14,7 @@ from storewarden.copyable import ThisStore, repair_path
 from storewarden.findings import Finding, Sweep
 from storewarden.limits import limits
 from storewarden.sight import Sight, look_around
+from storewarden.sizes import tree_size
 from storewarden.store.derivation import Origin
 from storewarden.store.entries import (
     Entry,
@@ -30,7 +31,6 @@ from storewarden.store.paths import (
     parse_lock_name,
     path_lock,
 )
-from storewarden.store.sizes import tree_size
 from storewarden.store.store import Store
 from storewarden.store.verdict import (
     NO,

@@ -42,6 +42,12 @@ def test_a_helper_that_listens_is_seen_and_not_disturbed(tmp_path: Path) -> None
             listener.accept()  # nobody has called
 
 
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_the_name_of_somebody_s_socket_hides_no_other(tmp_path: Path, end: str) -> None:
+    with listening(f"{tmp_path}/a{end}b c"), listening(f"{tmp_path}/h.sock"):
+        assert f"{tmp_path}/h.sock" in listeners("/proc/net/unix")
+
+
 def test_where_the_kernel_does_not_tell_it_is_called(tmp_path: Path) -> None:
     with listening(f"{tmp_path}/h.sock"):
         assert look_at_helper(f"{tmp_path}/h.sock", table="/dev/null") is Listening.YES

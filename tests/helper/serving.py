@@ -16,7 +16,8 @@ import pytest
 from helper.bench import log_of, request
 from helper.child import in_child
 from stand_in import write_answering_nix
-from storewarden.store.wire import encode_request, load
+from storewarden.repair import encode_request
+from storewarden.store.wire import load
 from storewarden.throwaway import ThrowawayStore
 
 ROOT = os.geteuid() == 0

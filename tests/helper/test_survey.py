@@ -9,6 +9,7 @@ import pytest
 
 from helper.bench import names, records, request, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
+from storewarden import host
 from storewarden.helper.survey import survey
 from storewarden.host import mount_of
 from storewarden.store.entries import EntryKind, open_directory
@@ -154,6 +155,23 @@ def test_a_store_with_layers_is_not_touched(place: ThrowawayStore) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x1c", "\x85", "\u2028", "\\134\\012"])
+def test_the_name_of_somebody_s_mount_stops_nobody(end: str, place: ThrowawayStore) -> None:
+    path = place.strand(place.add_derivation("x")).base_name
+    # processes_of reads the table of mounts as well.
+    store = replace(place.as_store(), processes_of=host.processes_of)
+
+    def beside_such_a_mount() -> list[str]:
+        take_own_mounts()
+        point = f"{place.state_dir}/a{end}b - nfs x rw"
+        os.mkdir(point)
+        mount("-t", "tmpfs", "none", point)
+        return [outcome.status.value for outcome in run(place, path, store=store)]
+
+    assert in_child(beside_such_a_mount) == ["taken", "removed"]
+
+
+@needs_root
 def test_a_store_in_memory_is_as_good_as_any(place: ThrowawayStore) -> None:
     path = place.invent("x")
 
@@ -167,3 +185,16 @@ def test_a_store_in_memory_is_as_good_as_any(place: ThrowawayStore) -> None:
         return [outcome.status.value for outcome in run(place, path.base_name)]
 
     assert in_child(in_own_mounts) == ["taken", "removed"]
+
+
+def test_the_store_is_listed_from_its_beginning_wherever_others_stand(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation = place.invent("x.drv")
+    path = place.strand(derivation)
+    # As after a listing whose rewind has failed: all copies of a descriptor share their place.
+    os.lseek(store_fd, 2**63 - 1, os.SEEK_SET)
+    with os.scandir(store_fd) as entries:
+        assert list(entries) == []
+    os.lseek(store_fd, 2**63 - 1, os.SEEK_SET)
+    assert derivers(place, store_fd, path) == {path: Deriver(derivation, "out")}

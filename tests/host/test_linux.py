@@ -46,7 +46,9 @@ def test_who_holds_a_flock_is_read_from_the_table(tmp_path: Path) -> None:
     assert found == {22: 200, 2**64 - 1: 600, 77: 0}
 
 
-@pytest.mark.parametrize("text", ["1: FLOCK  ADVISORY  WRITE x 08:01:22 0 EOF\n", "\xff\n"])
+@pytest.mark.parametrize(
+    "text", ["1: FLOCK  ADVISORY  WRITE x 08:01:22 0 EOF\n", "\xff\n", "rubbish\n"]
+)
 def test_a_table_that_is_not_understood_is_unknown(tmp_path: Path, text: str) -> None:
     (tmp_path / "locks").write_text(text, encoding="latin-1")
     assert linux.lock_holders(f"{tmp_path}/locks") is None
@@ -83,10 +85,31 @@ def test_mounts_are_read_with_their_escapes(tmp_path: Path) -> None:
     ]
 
 
-def test_mounts_that_cannot_be_read_are_unknown(tmp_path: Path) -> None:
-    (tmp_path / "mountinfo").write_text(f"{MOUNTS}rubbish\n", errors="surrogateescape")
+@pytest.mark.parametrize("line", ["rubbish", "33 22 0:29 /", "33 22 0:29 / here rw - ext4 x rw"])
+def test_mounts_that_cannot_be_read_are_unknown(line: str, tmp_path: Path) -> None:
+    (tmp_path / "mountinfo").write_text(f"{MOUNTS}{line}\n", errors="surrogateescape")
     assert linux.mounts(f"{tmp_path}/mountinfo") is None
     assert linux.mounts(f"{tmp_path}/absent") is None
+
+
+@pytest.mark.parametrize("end", ["\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028"])
+def test_only_a_newline_ends_a_line_of_mounts(end: str, tmp_path: Path) -> None:
+    line = f"33 22 0:29 / /mnt/{end} - nfs rw - fuse {end} rw\n"
+    (tmp_path / "mountinfo").write_bytes(os.fsencode(MOUNTS) + line.encode())
+    seen = linux.mounts(f"{tmp_path}/mountinfo")
+    assert seen is not None
+    assert [os.fsencode(point) for point, _ in seen][4:] == [f"/mnt/{end}".encode()]
+
+
+def test_a_mount_of_which_only_the_place_is_told_is_of_no_type(tmp_path: Path) -> None:
+    (tmp_path / "mountinfo").write_text(
+        f"{MOUNTS}33 22 0:29 / /mnt/x rw\n", errors="surrogateescape"
+    )
+    seen = linux.mounts(f"{tmp_path}/mountinfo")
+    assert seen is not None
+    assert seen[4:] == [("/mnt/x", "")]
+    assert host.unfit("/mnt/x/store", seen)
+    assert not host.unfit("/nix", seen)
 
 
 def test_the_real_mounts_have_a_root() -> None:

@@ -112,6 +112,15 @@ def test_a_name_cannot_pass_for_an_owner(proc: Path) -> None:
     assert processes_of([BUILDER], str(proc)) == [50]
 
 
+@pytest.mark.parametrize("end", ["\r", "\x0b", "\x1c", "\x85", "\u2028"])
+def test_only_a_newline_ends_a_line_of_a_status(proc: Path, end: str) -> None:
+    add(proc, 50, "30001\t30001\t30001\t30001")
+    text = (proc / "50" / "status").read_text()
+    name = f"Name:\tx{end}State:\tZ{end}Uid:\t7\t7\t7\t7"
+    (proc / "50" / "status").write_bytes(text.replace("Name:\tx", name).encode())
+    assert processes_of([BUILDER], str(proc)) == [50]
+
+
 def test_a_real_process_is_found_and_a_real_zombie_is_not() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         assert child.pid in (processes_of([os.geteuid()]) or [])

@@ -16,6 +16,7 @@ def mount(device: str, root: str, point: str) -> str:
 
 TABLES = {
     "nothing is mounted": ((), Mounted.PLAIN),
+    "an odd name": (("90 22 0:7 / /mnt/a\rb\u2028c rw - tmpfs none rw",), Mounted.PLAIN),
     "over itself": ((mount("254:0", "/nix/store", "/nix/store"),), Mounted.PLAIN),
     "another device": ((mount("254:1", "/", "/nix/store"),), Mounted.OWN),
     "another directory": ((mount("254:0", "/srv/store", "/nix/store"),), Mounted.OWN),

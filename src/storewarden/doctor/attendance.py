@@ -4,6 +4,7 @@
 import os
 import socket
 import stat
+from contextlib import suppress
 
 from storewarden import auditlog, host, processes
 from storewarden.auditlog import Verification
@@ -81,13 +82,15 @@ def listeners(table: str) -> frozenset[str]:
     """The paths of Unix sockets on which somebody listens, as far as that table has them."""
     found = set()
     try:
-        with open(table, encoding="utf-8", errors="surrogateescape") as file:
+        with open(table, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             next(file, None)  # the names of the columns
             for line in file:
-                _, _, _, flags, _, _, _, *path = line.rstrip("\n").split(None, 7)
-                if path and int(flags, 16) & _LISTENS:
-                    found.update(path)
-    except (OSError, ValueError):
+                # Any user may bind a socket with a newline in its name, which makes other lines.
+                with suppress(ValueError):
+                    _, _, _, flags, _, _, _, *path = line.rstrip("\n").split(None, 7)
+                    if path and int(flags, 16) & _LISTENS:
+                        found.update(path)
+    except OSError:
         return frozenset()
     return frozenset(found)
 

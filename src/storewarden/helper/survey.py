@@ -9,7 +9,7 @@ from storewarden.helper.claims import temp_roots
 from storewarden.host import listener, mounts, unfit
 from storewarden.store.database import Census, connect, sample
 from storewarden.store.derivation import Origin, find_origins
-from storewarden.store.entries import look
+from storewarden.store.entries import look, opened_anew
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import LOCK_SUFFIX, StorePath
 from storewarden.store.store import Store
@@ -66,7 +66,7 @@ class _Count:
 
 def _names(store_fd: int) -> Iterator[str]:
     try:
-        with os.scandir(store_fd) as entries:
+        with opened_anew(store_fd) as fd, os.scandir(fd) as entries:
             for entry in entries:
                 yield entry.name
     except OSError as cause:

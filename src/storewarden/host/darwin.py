@@ -108,7 +108,7 @@ def mounts(table: str = "/sbin/mount") -> list[tuple[str, str]] | None:
 def parse_mounts(text: str) -> list[tuple[str, str]] | None:
     """The table from lines such as `/dev/disk3s7 on /nix (apfs, local, journaled)`."""
     found = []
-    for line in text.splitlines():
+    for line in filter(None, text.split("\n")):  # a name may hold any other end of a line
         place, bracket, options = line.rpartition(" (")
         _, on, point = place.partition(" on ")
         if not (on and bracket):

@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 FIRST_ALLOCATED = 872415232
 ALLOCATED = 65536 * 128
@@ -23,7 +23,9 @@ _ALL_UIDS, _OVERFLOW_UID = 2**32 - 1, 65534
 _SYSTEM_IDS = 4  # real, effective, saved and file system uid
 _TRIES = 8
 _NOBODY = -1
-_ESCAPE = re.compile(r"\\([0-7]{3})")
+_POINT = 4  # the column of the mount point, proc(5)
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+_TABLE = "/proc/self/mountinfo"
 
 
 def peer(connection: socket.socket) -> tuple[int, int | None]:
@@ -67,10 +69,10 @@ def processes_of(uids: Collection[int], proc: str = "/proc") -> list[int] | None
     found = []
     for pid in pids:
         try:
-            with open(f"{proc}/{pid}/status", encoding="utf-8", errors="replace") as file:
-                fields = dict(line.split(":", 1) for line in file if ":" in line)
-            owners = {int(uid) for uid in fields["Uid"].split()[:_SYSTEM_IDS]}
-            dead = fields["State"].strip().startswith(("Z", "X"))
+            lines = _lines(f"{proc}/{pid}/status")
+            fields = dict(line.split(b":", 1) for line in lines if b":" in line)
+            owners = {int(uid) for uid in fields[b"Uid"].split()[:_SYSTEM_IDS]}
+            dead = fields[b"State"].strip().startswith((b"Z", b"X"))
             if any(uid in uids for uid in owners) and not (dead and _alone(f"{proc}/{pid}/task")):
                 found.append(pid)
         except (FileNotFoundError, ProcessLookupError):
@@ -87,11 +89,10 @@ def _check_visible(proc: str) -> None:
     that of root; elsewhere pid 1 is what is hidden first.
     """
     os.stat(f"{proc}/1/status")
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        options = [line.rstrip("\n") for line in file if line.split(" ")[4] == proc][-1:]
-    hidden = re.search(r"[ ,]hidepid=(?!0|off)(\w+)", "".join(options))
+    options = [line for line in _lines(_TABLE) if _point(line) == proc][-1:]
+    hidden = re.search(rb"[ ,]hidepid=(?!0|off)(\w+)", b"".join(options))
     # Where only those that one may trace are shown no group helps, and pid 1 may be one of them.
-    spared = hidden and hidden[1] not in {"4", "ptraceable"}
+    spared = hidden and hidden[1] not in {b"4", b"ptraceable"}
     if hidden and not (spared and 0 in {os.getegid(), *os.getgroups()}):
         raise PermissionError("processes are hidden here")
 
@@ -141,19 +142,18 @@ def lock_holders(table: str = "/proc/locks") -> dict[int, int] | None:
     out what processes of other pid namespaces hold, so absence from it proves nothing.
     """
     try:
-        with open(table, encoding="ascii") as file:
-            return {int(at.split(":")[2]): pid for at, pid in _exclusive_flocks(file)}
+        return {int(at.split(b":")[2]): pid for at, pid in _exclusive_flocks(_lines(table))}
     except (OSError, ValueError, IndexError):
         return None
 
 
-def _exclusive_flocks(lines: Iterator[str]) -> Iterator[tuple[str, int]]:
+def _exclusive_flocks(lines: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
     """Device and inode, as the table has them, and the pid of each exclusive flock."""
     for line in lines:
-        fields = line.split()
+        _, kind, _, mode, pid, place, *_ = line.split()
         # A waiter's line has "->" after the number; it holds nothing.
-        if len(fields) > 5 and fields[1] == "FLOCK" and fields[3] == "WRITE":  # noqa: PLR2004 - columns of proc(5)
-            yield fields[5], int(fields[4])
+        if kind == b"FLOCK" and mode == b"WRITE":
+            yield place, int(pid)
 
 
 def orphans(user_lock: str, pids: Collection[int]) -> list[int]:
@@ -182,16 +182,14 @@ def _holder(path: str, table: str = "/proc/locks") -> int:
         return _NOBODY
     try:
         inode = os.fstat(fd).st_ino
-        with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
-            mount = next(line.split()[1] for line in file if line.startswith(b"mnt_id:"))
+        about = _lines(f"/proc/self/fdinfo/{fd}")
+        mount = next(line.split()[1] for line in about if line.startswith(b"mnt_id:"))
     finally:
         os.close(fd)
-    with open("/proc/self/mountinfo", "rb") as file:
-        device = next(line.split(b" ")[2] for line in file if line.startswith(mount + b" "))
+    device = next(at.split(b" ")[2] for at in _lines(_TABLE) if at.startswith(mount + b" "))
     major, minor = map(int, device.split(b":"))
-    place = f"{major:02x}:{minor:02x}:{inode}"
-    with open(table, encoding="ascii") as file:
-        return next((pid for at, pid in _exclusive_flocks(file) if at == place), _NOBODY)
+    place = f"{major:02x}:{minor:02x}:{inode}".encode()
+    return next((pid for at, pid in _exclusive_flocks(_lines(table)) if at == place), _NOBODY)
 
 
 def _descends(pid: int, ancestor: int) -> bool:
@@ -215,21 +213,38 @@ def _parent(pid: int) -> int:
         return int(file.read().rpartition(b")")[2].split()[1])
 
 
-def mounts(table: str = "/proc/self/mountinfo") -> list[tuple[str, str]] | None:
-    """Mount point and file system type of every mount seen here, in the order they were made."""
-    found = []
+def mounts(table: str = _TABLE) -> list[tuple[str, str]] | None:
+    """Mount point and file system type of every mount seen here, in the order they were made.
+
+    None where a mount point cannot be told: it could be anywhere. The type of a mount whose line
+    does not tell it is empty, which is of interest to what lies on that mount alone.
+    """
     try:
-        with open(table, encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                left, _, right = line.partition(" - ")
-                found.append((_unescape(left.split(" ")[4]), right.split(" ")[0]))
-    except (OSError, IndexError):
+        return [(_point(line), _type(line)) for line in _lines(table)]
+    except OSError:
         return None
-    return found
 
 
-def _unescape(text: str) -> str:
-    return _ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), text)
+def _lines(table: str) -> list[bytes]:
+    """The lines of a file of `/proc`; users choose names in it, with any character in them.
+
+    The kernel escapes the newline alone (`show_mountinfo`, `proc_task_name`), so that nothing else
+    ends a line.
+    """
+    with open(table, "rb") as file:
+        return [line for line in file.read().split(b"\n") if line]
+
+
+def _point(line: bytes) -> str:
+    """The mount point of a line of mountinfo; `OSError` where it has none."""
+    fields = line.split(b" ")
+    if len(fields) <= _POINT or not fields[_POINT].startswith(b"/"):
+        raise OSError("a mount whose place cannot be told")
+    return os.fsdecode(_ESCAPE.sub(lambda octal: bytes([int(octal[1], 8) & 0xFF]), fields[_POINT]))
+
+
+def _type(line: bytes) -> str:
+    return os.fsdecode(line.partition(b" - ")[2].split(b" ")[0])
 
 
 def rename_exclusive(from_fd: int, name: str, to_fd: int, new_name: str) -> None:

@@ -60,8 +60,8 @@ def this_machine(config: str) -> Machine:
     """Look at the one this runs on; `config` is the configuration file, if it is there yet."""
     text = said(["systemctl", "--version"])
     version = re.match(r"systemd (\d+)", text)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        table = file.read()
+    with open("/proc/self/mountinfo", "rb") as file:
+        table = os.fsdecode(file.read())
     read_only = os.path.exists("/nix/store") and os.statvfs("/nix/store").f_flag & os.ST_RDONLY
     return Machine(
         int(version[1]) if version else 0,
@@ -141,7 +141,8 @@ def has_user() -> bool:
 def mounted(table: str, *, read_only: bool) -> Mounted:
     """How the store is mounted, from the text of /proc/self/mountinfo."""
     at: dict[str, tuple[str, str]] = {}
-    for line in table.splitlines():
+    # Any user may have chosen the name of a mount point, with "\r" in it say.
+    for line in filter(None, table.split("\n")):
         _, _, device, root, point, *_ = line.split(" ")
         at[point] = (device, root)  # the last one covers those before it
     if "/nix/store" not in at:

@@ -8,7 +8,8 @@ sticky, so symbolic links, fifos and hard links may stand under any name.
 import os
 import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,7 +20,7 @@ from storewarden.store.paths import StorePath, parse_lock_name
 LINKS = ".links"
 PRIVATE_PREFIX = "tmp-storewarden-"
 """Our private directories: Nix's collector spares a locked `tmp-*` (2.12+), else collects it."""
-PRIVATE_MODE = 0o700
+PRIVATE_MODE, OPEN_TO_OTHERS = 0o700, 0o077
 _TEMPORARY = re.compile(r"(tmp|add|rename-tmp|\.tmp|\.tmp-link)-.*|trash", re.DOTALL)
 _OLD = re.compile(r".*\.old-[0-9]+-[0-9]+", re.DOTALL)
 _LOCK_MODE = 0o600
@@ -146,10 +147,25 @@ def open_directory(path: str) -> int:
         raise StoreUnreadableError(f"cannot open the store directory {path}: {reason}") from cause
 
 
+@contextmanager
+def opened_anew(directory_fd: int) -> Iterator[int]:
+    """Another descriptor of a directory, to list it with: it stands at the beginning for certain.
+
+    Copies of one descriptor share their place in a directory. Where the rewind after a listing
+    fails, the next one would find nothing there.
+    """
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def list_names(store_fd: int) -> list[str]:
     """Every name in the store directory but `.links`."""
     try:
-        return [name for name in os.listdir(store_fd) if name not in _UNSEEN]
+        with opened_anew(store_fd) as fd:
+            return [name for name in os.listdir(fd) if name not in _UNSEEN]
     except OSError as cause:
         reason = os.strerror(cause.errno or 0).lower()
         raise StoreUnreadableError(f"cannot list the store directory: {reason}") from cause
@@ -196,7 +212,7 @@ def is_lock_file(entry: Entry, store_uid: int) -> bool:
 
 def is_private(entry: Entry, store_uid: int) -> bool:
     """Whether it is a private directory of this program's, which no build user can make."""
-    own = stat.S_ISDIR(entry.mode) and stat.S_IMODE(entry.mode) & ~stat.S_ISGID == PRIVATE_MODE
+    own = stat.S_ISDIR(entry.mode) and not entry.mode & OPEN_TO_OTHERS
     return own and entry.uid == store_uid and entry.base_name.startswith(PRIVATE_PREFIX)
 
 

@@ -19,7 +19,6 @@ VERSION = 1
 MAX_REQUEST = 4096
 """Bytes of one request line, newline included."""
 MAX_BATCH = 16
-MAX_REPLY = 65536
 _MAX_INTEGER = 2**64
 
 
@@ -65,28 +64,6 @@ class Outcome:
     bytes: int = 0
 
 
-def encode_request(requests: tuple[RemoveRequest, ...]) -> bytes:
-    """The line that asks for these entries, newline included."""
-    entries = [
-        {"name": r.base_name, "kind": r.kind.value, "device": r.device, "inode": r.inode}
-        for r in requests
-    ]
-    return canonical({"v": VERSION, "op": "remove", "entries": entries}) + b"\n"
-
-
-def batches(requests: tuple[RemoveRequest, ...]) -> tuple[tuple[RemoveRequest, ...], ...]:
-    """The requests, in order, in groups that each fit into one line."""
-    groups: list[tuple[RemoveRequest, ...]] = []
-    current: tuple[RemoveRequest, ...] = ()
-    for request in requests:
-        grown = (*current, request)
-        if len(grown) > MAX_BATCH or len(encode_request(grown)) > MAX_REQUEST:
-            groups.append(current)
-            grown = (request,)
-        current = grown
-    return (*groups, current) if current else tuple(groups)
-
-
 def decode_request(untrusted_line: bytes) -> tuple[RemoveRequest, ...]:
     """The requests of one line; `BadMessageError` says what is wrong with it.
 
@@ -114,23 +91,6 @@ def encode_outcome(outcome: Outcome) -> bytes:
 def encode_end(error: str = "") -> bytes:
     """The last line of a reply; with an error where the whole request came to nothing."""
     return canonical({"v": VERSION, "end": True, "error": error}) + b"\n"
-
-
-def decode_reply(line: bytes) -> Outcome | str:
-    """One line of a reply: an outcome, or the text of the last line ("" when all went well)."""
-    message = load(line)
-    if not isinstance(message, dict) or message.get("v") != VERSION:
-        raise BadMessageError("the helper speaks another version of the protocol")
-    try:
-        match message:
-            case {"end": True, "error": str(error)}:
-                return error
-            case {"reasons": list(reasons), "status": status, **rest}:
-                del rest["v"]
-                return Outcome(status=Status(status), reasons=tuple(map(str, reasons)), **rest)
-    except (TypeError, ValueError) as cause:
-        raise BadMessageError(f"the helper's answer is not understood: {cause}") from cause
-    raise BadMessageError("the helper's answer is not understood")
 
 
 def canonical(document: Mapping[str, object]) -> bytes:

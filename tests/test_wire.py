@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storewarden.repair import batches, decode_reply, encode_request
 from storewarden.store.entries import Entry, EntryKind
 from storewarden.store.errors import BadMessageError
 from storewarden.store.paths import NIX32
@@ -18,13 +19,10 @@ from storewarden.store.wire import (
     Outcome,
     RemoveRequest,
     Status,
-    batches,
     canonical,
-    decode_reply,
     decode_request,
     encode_end,
     encode_outcome,
-    encode_request,
 )
 
 HASH = "0c" * 16

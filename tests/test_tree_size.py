@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from storewarden.sizes import tree_size
 from storewarden.store.entries import look
-from storewarden.store.sizes import tree_size
 
 
 def size_of(directory: Path, name: str = "tree", limit: int = 20_000) -> tuple[int, bool]:
