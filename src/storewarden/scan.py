@@ -7,7 +7,8 @@ notes say so.
 
 import os
 import pwd
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from storewarden.copyable import ThisStore, repair_path
@@ -21,9 +22,9 @@ from storewarden.store.entries import (
     Entry,
     EntryKind,
     list_names,
-    look,
     open_directory,
 )
+from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import StorePath, covered_paths, parse_lock_name
 from storewarden.store.store import Store
 from storewarden.store.verdict import (
@@ -37,29 +38,38 @@ from storewarden.store.verdict import (
     Verdict,
     judge,
 )
-from storewarden.strays import Found, Strays, entries_of, strays, strays_among
+from storewarden.strays import Found, Strays, entries_of, is_gone, strays, strays_among
+
+_MOST_UNSEEN = 10
+"""Of the entries that cannot be looked at, so many are named."""
 
 
 def sweep(store: Store, kinds: Collection[EntryKind] = tuple(EntryKind)) -> Sweep:
     """Findings of those kinds, sorted by name. `StoreUnreadableError` for a broken world."""
-    store_fd = open_directory(store.view)
-    try:
+    with _opened(store) as store_fd:
         names = list_names(store_fd)
         return _sweep(store, store_fd, names, strays(store, store_fd, names), kinds)
-    finally:
-        os.close(store_fd)
 
 
 def sweep_among(store: Store, among: Collection[str], kinds: Collection[EntryKind]) -> Sweep:
     """The same for those names alone, and without what is missing."""
-    store_fd = open_directory(store.view)
-    try:
+    with _opened(store) as store_fd:
         # Together with what a lock file covers: that decides about it.
         covered = {path.base_name for n in among for path in covered_paths(n, store.store_dir)}
         wanted = strays_among(store, covered.union(among))
         # All names, because a lock file or a derivation beside it tells whose an output is.
         names = list_names(store_fd) if wanted.names else []
         return _sweep(store, store_fd, names, wanted, kinds)
+
+
+@contextmanager
+def _opened(store: Store) -> Iterator[int]:
+    store_fd = open_directory(store.view)
+    try:
+        yield store_fd
+    except OSError as cause:
+        reason = os.strerror(cause.errno or 0).lower()
+        raise StoreUnreadableError(f"cannot look at {store.view}: {reason}") from cause
     finally:
         os.close(store_fd)
 
@@ -67,16 +77,22 @@ def sweep_among(store: Store, among: Collection[str], kinds: Collection[EntryKin
 def _sweep(
     store: Store, store_fd: int, names: list[str], wanted: Strays, kinds: Collection[EntryKind]
 ) -> Sweep:
-    found, leftovers = entries_of(store, store_fd, wanted.names)
+    looked = entries_of(store, store_fd, wanted.names)
+    found = looked.found
     scene = _scene(store, store_fd, names, wanted, found)
     # All are judged, whatever was asked for: what a lock file covers decides about it.
-    findings = [finding for finding in _findings(scene, found) if finding.kind in kinds]
+    judged = _findings(scene, found, looked.unseen)
+    findings = [finding for finding in judged if finding.kind in kinds]
     if EntryKind.MISSING in kinds:
         findings += [_missing(store, name) for name in wanted.missing]
     silent = [f.detail for f in scene.answers.values() if f.known is Known.UNKNOWN]
     ordered = tuple(sorted(findings, key=lambda finding: finding.base_name))
-    notes = (*wanted.notes, *limits(scene.sight, found))
-    return Sweep(ordered, notes, silent[0] if silent else "", leftovers)
+    unseen = [
+        f"{store.store_dir.join(name)} cannot be looked at: {why}; what the kernel says: dmesg"
+        for name, why in sorted(looked.unseen.items())[:_MOST_UNSEEN]
+    ]
+    notes = (*wanted.notes, *limits(scene.sight, found), *unseen)
+    return Sweep(ordered, notes, silent[0] if silent else "", looked.leftovers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +121,10 @@ def _scene(
     )
 
 
-def _findings(scene: _Scene, found: Sequence[Found]) -> list[Finding]:
+def _findings(scene: _Scene, found: Sequence[Found], unseen: Iterable[str]) -> list[Finding]:
     """Lock files last: one that covers a kept entry is kept with it."""
     findings: list[Finding] = []
-    kept: set[str] = set()
+    kept = set(unseen)
     for entry, kind in sorted(found, key=lambda pair: pair[1] is EntryKind.LOCK):
         covered = covered_paths(entry.base_name, scene.sight.store.store_dir)
         covers = next((path.base_name for path in covered if path.base_name in kept), None)
@@ -160,7 +176,7 @@ def locked_by(store_fd: int, base_name: str) -> Deriver | None:
         for reading in parse_lock_name(base_name)
         if reading.output is not None
     ]
-    present = [r for r in readings if look(store_fd, r.derivation.base_name) is not None]
+    present = [r for r in readings if not is_gone(store_fd, r.derivation.base_name)]
     return next(iter(present or readings), None)
 
 

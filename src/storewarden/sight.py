@@ -58,8 +58,7 @@ class Sight:
             names = (path_lock(path),)
             if deriver is not None:
                 names += (output_lock(deriver.derivation, deriver.output),)
-        found = [lock for name in names if (lock := look(self.store_fd, name)) is not None]
-        return tuple(self._lock(lock.base_name, lock.inode) for lock in found)
+        return tuple(lock for name in names if (lock := self._lock_called(name)) is not None)
 
     def facts(
         self, entry: Entry, kind: EntryKind, deriver: Deriver | None, locks: tuple[Lock, ...]
@@ -90,6 +89,13 @@ class Sight:
             return True
         return bool(self.store.processes_of(self.store.build_users.under_lock_of(uid)))
 
+    def _lock_called(self, name: str) -> Lock | None:
+        try:
+            found = look(self.store_fd, name)
+        except OSError:
+            return Lock(name, Known.UNKNOWN)
+        return None if found is None else self._lock(name, found.inode)
+
     def _lock(self, base_name: str, inode: int) -> Lock:
         if self.holders is None:
             return Lock(base_name, Known.UNKNOWN)
@@ -105,7 +111,8 @@ class Sight:
                 return Fact(Known.YES, f"{lock.base_name} by {by}")
         if kind is EntryKind.CHROOT and self._chroot_locks(entry) is None:
             return Fact(Known.UNKNOWN, "its derivation is not there to tell which")
-        return UNKNOWN if self.holders is None else NO
+        told = self.holders is not None and all(lock.held is Known.NO for lock in locks)
+        return NO if told else UNKNOWN
 
     def _chroot_locks(self, entry: Entry) -> tuple[str, ...] | None:
         return chroot_locks(self.store_fd, entry.base_name, self.store.store_dir)

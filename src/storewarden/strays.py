@@ -3,11 +3,20 @@
 
 import os
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from storewarden.registrations import still_valid, valid_names
 from storewarden.sight import look_around
 from storewarden.store import database
-from storewarden.store.entries import Entry, EntryKind, classify, is_private, look, open_directory
+from storewarden.store.entries import (
+    Entry,
+    EntryKind,
+    classify,
+    count_owned,
+    is_private,
+    look,
+    open_directory,
+)
 from storewarden.store.paths import StorePath, parse_lock_name
 from storewarden.store.store import Store
 from storewarden.store.verdict import PROOF, Fact, Known
@@ -34,7 +43,7 @@ def strays(store: Store, store_fd: int, names: list[str]) -> Strays:
     """
     unknown, absent, registered = set(names), [], 0
     try:
-        for name in database.valid_names(store.state_dir, store.store_dir):
+        for name in valid_names(store.state_dir, store.store_dir):
             registered += 1
             if name in unknown:
                 unknown.remove(name)
@@ -46,17 +55,26 @@ def strays(store: Store, store_fd: int, names: list[str]) -> Strays:
             notes = (f"{cause}; found by their time of change instead, which Nix sets back",)
         return Strays(_strange_ones(store, store_fd, names), Fact(Known.UNKNOWN), [], notes)
     paths = [n for n in unknown if not n.endswith(".lock") and StorePath.maybe(n) is not None]
-    database.Census(registered, registered - len(absent), len(paths)).check()
-    gone = [name for name in absent if look(store_fd, name) is None]
-    missing = database.still_valid(store.state_dir, store.store_dir, gone) if gone else []
+    census = database.Census(registered, registered - len(absent), len(paths))
+    census.check(lambda: count_owned(store_fd, paths, store.build_users))
+    gone = [name for name in absent if is_gone(store_fd, name)]
+    missing = still_valid(store.state_dir, store.store_dir, gone) if gone else []
     return Strays(list(unknown), Fact(Known.NO), missing, ())
+
+
+def is_gone(store_fd: int, name: str) -> bool:
+    """Whether there is certainly nothing of that name."""
+    try:
+        return look(store_fd, name) is None
+    except (OSError, ValueError):  # it cannot be looked at, or is no name at all
+        return False
 
 
 def strays_among(store: Store, names: Collection[str]) -> Strays:
     """The same for some names alone, in a time that does not depend on the size of the store."""
     paths = [path for name in names if (path := StorePath.maybe(name)) is not None]
     try:
-        valid = set(database.still_valid(store.state_dir, store.store_dir, names)) if paths else ()
+        valid = set(still_valid(store.state_dir, store.store_dir, names)) if paths else ()
     except database.DatabaseUnseenError as cause:
         return Strays(list(names), Fact(Known.UNKNOWN), [], (str(cause),))
     return Strays([name for name in names if name not in valid], Fact(Known.NO), [], ())
@@ -68,38 +86,50 @@ def _strange_ones(store: Store, store_fd: int, names: Iterable[str]) -> list[str
     Where owners cannot be told apart, also what changed since 1970, as nothing valid has.
     """
     store_uid = os.fstat(store_fd).st_uid
-    return [
-        name
-        for name in names
-        if (entry := look(store_fd, name)) is not None
-        and (
-            entry.uid != store_uid
-            or parse_lock_name(name)
-            or entry.store_path is None
-            or (store_uid == store.hidden_uid and not _canonical(store_fd, name))
-        )
-    ]
+    return [name for name in names if _is_strange(store, store_fd, name, store_uid)]
 
 
-def _canonical(store_fd: int, name: str) -> bool:
-    """Whether its time is what Nix gives to all that it registers (posix-fs-canonicalise.cc)."""
+def _is_strange(store: Store, store_fd: int, name: str, store_uid: int) -> bool:
     try:
-        return os.stat(name, dir_fd=store_fd, follow_symlinks=False).st_mtime_ns == _MTIME_NS
+        found = os.stat(name, dir_fd=store_fd, follow_symlinks=False)
     except FileNotFoundError:
-        return True  # gone meanwhile
+        return False  # gone meanwhile
+    except OSError:
+        return True  # which is told when it is looked at more closely
+    if found.st_uid != store_uid or parse_lock_name(name) or StorePath.maybe(name) is None:
+        return True
+    # What Nix gives to all that it registers (posix-fs-canonicalise.cc).
+    return store_uid == store.hidden_uid and found.st_mtime_ns != _MTIME_NS
 
 
-def entries_of(store: Store, store_fd: int, names: Collection[str]) -> tuple[list[Found], bool]:
-    """What lies there under those names, by kind; and whether some are private directories."""
-    store_uid = os.fstat(store_fd).st_uid
-    seen = [entry for name in names if (entry := look(store_fd, name)) is not None]
-    entries = [entry for entry in seen if not is_private(entry, store_uid)]
-    users = store.build_users
-    found = [
-        (entry, _kind(store, entry, classify(entry, store_uid=store_uid, build_users=users)))
-        for entry in entries
-    ]
-    return found, len(seen) > len(entries)
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What lies there under some names."""
+
+    found: list[Found]
+    """Without private directories."""
+    leftovers: bool
+    """Whether there are private directories."""
+    unseen: dict[str, str]
+    """The names of what cannot be looked at, as on a bad disk, and why."""
+
+
+def entries_of(store: Store, store_fd: int, names: Collection[str]) -> Looked:
+    """What lies there under those names, by kind."""
+    store_uid, users = os.fstat(store_fd).st_uid, store.build_users
+    looked = Looked([], leftovers=False, unseen={})
+    for name in names:
+        try:
+            entry = look(store_fd, name)
+        except OSError as cause:
+            looked.unseen[name] = os.strerror(cause.errno or 0).lower()
+            continue
+        if entry is not None and is_private(entry, store_uid):
+            looked = replace(looked, leftovers=True)
+        elif entry is not None:
+            kind = classify(entry, store_uid=store_uid, build_users=users)
+            looked.found.append((entry, _kind(store, entry, kind)))
+    return looked
 
 
 def _kind(store: Store, entry: Entry, kind: EntryKind) -> EntryKind:
@@ -123,20 +153,20 @@ def glance(store: Store, among: Collection[str]) -> Glance:
     """Look at those names, and at neither the database nor Nix: cheap enough for every second."""
     store_fd = open_directory(store.view)
     try:
-        found, _ = entries_of(store, store_fd, among)
+        looked = entries_of(store, store_fd, among)
         sight = look_around(store, store_fd, ())
     finally:
         os.close(store_fd)
-    removable = [(entry, kind) for entry, kind in found if kind in PROOF]
+    removable = [(entry, kind) for entry, kind in looked.found if kind in PROOF]
     users = {entry.uid for entry, kind in removable if kind is EntryKind.OUTPUT}
     busy = {uid for uid in users if sight.user_is_busy(uid)}
-    here = {entry.base_name for entry, _ in found}
+    here = {entry.base_name for entry, _ in looked.found}
     return Glance(
         alive=frozenset(
             entry.base_name
             for entry, kind in removable
             if (kind is EntryKind.LOCK and sight.is_held(entry)) or entry.uid in busy
         ),
-        gone=frozenset(among) - here,
+        gone=frozenset(among) - here - looked.unseen.keys(),
         others=frozenset(here.difference(entry.base_name for entry, _ in removable)),
     )

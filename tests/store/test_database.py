@@ -10,8 +10,9 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from storewarden.registrations import still_valid, valid_names
 from storewarden.store import database
-from storewarden.store.database import check_schema, connect, registered, valid_names
+from storewarden.store.database import check_schema, connect, registered
 from storewarden.store.derivers import Deriver
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import StoreDir
@@ -165,7 +166,7 @@ own.execute("ROLLBACK")
 
 def test_still_valid_asks_again(place: ThrowawayStore) -> None:
     names = [place.invent("valid-0").base_name, place.invent("gone").base_name, "no store path"]
-    assert database.still_valid(place.state_dir, place.store_dir, names) == names[:1]
+    assert still_valid(place.state_dir, place.store_dir, names) == names[:1]
 
 
 def test_a_known_output_has_its_derivation_from_the_database(place: ThrowawayStore) -> None:

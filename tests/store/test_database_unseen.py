@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from storewarden.store.database import DatabaseUnseenError, known_derivers, valid_names
+from storewarden.registrations import valid_names
+from storewarden.store.database import DatabaseUnseenError, known_derivers
 from storewarden.throwaway import ThrowawayStore
 
 pytestmark = pytest.mark.skipif(os.geteuid() == 0, reason="root can open every database")
