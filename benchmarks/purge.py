@@ -12,7 +12,7 @@ import tempfile
 import time
 
 from storewarden.helper.private import new_private
-from storewarden.helper.removal import purge, remove_from_store
+from storewarden.helper.removal import Purged, purge, remove_from_store
 
 RUNS = 5
 TREES = (("wide", 100, 500), ("nested", 5_000, 10), ("empty directories", 20_000, 0))
@@ -58,7 +58,7 @@ def by_purge(directory: str, directories: int, files: int) -> tuple[float, float
         with new_private(store_fd) as private:
             remove_from_store(store_fd, "tree", private)
             taken = time.perf_counter() - start
-            assert not purge(private).failures
+            assert not purge(private, Purged()).failures
         return taken, time.perf_counter() - start
     finally:
         os.close(store_fd)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from storewarden.helper import engine
-from storewarden.store.database import valid_names
+from storewarden.registrations import valid_names
 from storewarden.store.entries import EntryKind, look
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.wire import RemoveRequest

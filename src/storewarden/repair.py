@@ -37,10 +37,7 @@ class HelperUnavailableError(UnavailableError):
 def requests_for(
     findings: Iterable[Finding], kinds: Collection[EntryKind] = REMOVED_BY_DEFAULT
 ) -> tuple[RemoveRequest, ...]:
-    """A request for each finding of `kinds` that nothing seen claims; lock files last.
-
-    In that order, because a lock file is only of interest while its output lies there.
-    """
+    """A request for each finding of `kinds` that nothing seen claims, in their order of turns."""
     wanted = [
         finding
         for finding in findings
@@ -48,8 +45,8 @@ def requests_for(
         and finding.kind in kinds
         and finding.entry is not None
     ]
-    wanted.sort(key=lambda finding: finding.kind is EntryKind.LOCK)
-    return tuple(RemoveRequest.of(f.entry, f.kind) for f in wanted if f.entry is not None)
+    requests = [RemoveRequest.of(f.entry, f.kind) for f in wanted if f.entry is not None]
+    return tuple(sorted(requests, key=lambda request: request.turn))
 
 
 def repair(

@@ -7,7 +7,8 @@ notes say so.
 
 import os
 import pwd
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from storewarden.copyable import ThisStore, repair_path
@@ -20,9 +21,9 @@ from storewarden.store.entries import (
     Entry,
     EntryKind,
     list_names,
-    look,
     open_directory,
 )
+from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import (
     Deriver,
     StoreDir,
@@ -43,29 +44,38 @@ from storewarden.store.verdict import (
     Verdict,
     judge,
 )
-from storewarden.strays import Found, Strays, entries_of, strays, strays_among
+from storewarden.strays import Found, Looked, Strays, entries_of, is_gone, strays, strays_among
+
+_MOST_UNSEEN = 10
+"""Of the entries that cannot be looked at, so many are named."""
 
 
 def sweep(store: Store, kinds: Collection[EntryKind] = tuple(EntryKind)) -> Sweep:
     """Findings of those kinds, sorted by name. `StoreUnreadableError` for a broken world."""
-    store_fd = open_directory(store.view)
-    try:
+    with _opened(store) as store_fd:
         names = list_names(store_fd)
         return _sweep(store, store_fd, names, strays(store, store_fd, names), kinds)
-    finally:
-        os.close(store_fd)
 
 
 def sweep_among(store: Store, among: Collection[str], kinds: Collection[EntryKind]) -> Sweep:
     """The same for those names alone, and without what is missing."""
-    store_fd = open_directory(store.view)
-    try:
+    with _opened(store) as store_fd:
         # Together with what a lock file covers: that decides about it.
         covered = {path.base_name for n in among for path in covered_paths(n, store.store_dir)}
         wanted = strays_among(store, covered.union(among))
         # All names, because a lock file or a derivation beside it tells whose an output is.
         names = list_names(store_fd) if wanted.names else []
         return _sweep(store, store_fd, names, wanted, kinds)
+
+
+@contextmanager
+def _opened(store: Store) -> Iterator[int]:
+    store_fd = open_directory(store.view)
+    try:
+        yield store_fd
+    except OSError as cause:
+        reason = os.strerror(cause.errno or 0).lower()
+        raise StoreUnreadableError(f"cannot look at {store.view}: {reason}") from cause
     finally:
         os.close(store_fd)
 
@@ -73,16 +83,22 @@ def sweep_among(store: Store, among: Collection[str], kinds: Collection[EntryKin
 def _sweep(
     store: Store, store_fd: int, names: list[str], wanted: Strays, kinds: Collection[EntryKind]
 ) -> Sweep:
-    found, origins, leftovers = entries_of(store, store_fd, wanted.names, names)
-    scene = _scene(store, store_fd, wanted, found, origins)
+    looked = entries_of(store, store_fd, wanted.names, names)
+    found = looked.found
+    scene = _scene(store, store_fd, wanted, looked)
     # All are judged, whatever was asked for: what a lock file covers decides about it.
-    findings = [finding for finding in _findings(scene, found) if finding.kind in kinds]
+    judged = _findings(scene, found, looked.unseen)
+    findings = [finding for finding in judged if finding.kind in kinds]
     if EntryKind.MISSING in kinds:
         findings += [_missing(store, name) for name in wanted.missing]
     silent = [f.detail for f in scene.answers.values() if f.known is Known.UNKNOWN]
     ordered = tuple(sorted(findings, key=lambda finding: finding.base_name))
-    notes = (*wanted.notes, *limits(scene.sight, found))
-    return Sweep(ordered, notes, silent[0] if silent else "", leftovers)
+    unseen = [
+        f"{store.store_dir.join(name)} cannot be looked at: {why}; what the kernel says: dmesg"
+        for name, why in sorted(looked.unseen.items())[:_MOST_UNSEEN]
+    ]
+    notes = (*wanted.notes, *limits(scene.sight, found), *unseen)
+    return Sweep(ordered, notes, silent[0] if silent else "", looked.leftovers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,31 +112,24 @@ class _Scene:
     sight: Sight
 
 
-def _scene(
-    store: Store,
-    store_fd: int,
-    wanted: Strays,
-    found: Sequence[Found],
-    origins: Mapping[StorePath, Origin],
-) -> _Scene:
+def _scene(store: Store, store_fd: int, wanted: Strays, looked: Looked) -> _Scene:
+    found = looked.found
     asked = [path for entry, _ in found if (path := entry.store_path) is not None]
     return _Scene(
         store_fd=store_fd,
         in_database=wanted.in_database,
         answers=store.ask_nix(asked) if asked else {},
-        origins=origins,
+        origins=looked.origins,
         sight=look_around(store, store_fd, {entry.uid for entry, _ in found}),
     )
 
 
-def _findings(scene: _Scene, found: Sequence[Found]) -> list[Finding]:
+def _findings(scene: _Scene, found: Sequence[Found], unseen: Collection[str]) -> list[Finding]:
     """Lock files last: one that covers a kept entry is kept with it."""
     findings: list[Finding] = []
     kept: dict[str, str] = {}
     for entry, kind in sorted(found, key=lambda pair: pair[1] is EntryKind.LOCK):
-        covered = kept.get(entry.base_name) if kind is EntryKind.LOCK else None
-        fact = NO if covered is None else Fact(Known.YES, covered)
-        finding = _finding(scene, entry, kind, fact)
+        finding = _finding(scene, entry, kind, _covers(scene, entry, kind, kept, unseen))
         if finding is None:
             continue
         findings.append(finding)
@@ -128,6 +137,22 @@ def _findings(scene: _Scene, found: Sequence[Found]) -> list[Finding]:
             own = [path_lock(path)] if (path := entry.store_path) else []
             kept |= dict.fromkeys([*own, *(finding.covering or ())], entry.base_name)
     return findings
+
+
+def _covers(
+    scene: _Scene,
+    entry: Entry,
+    kind: EntryKind,
+    kept: Mapping[str, str],
+    unseen: Collection[str],
+) -> Fact:
+    """Whether a lock file covers what is kept, or what cannot be looked at and so may be there."""
+    if kind is not EntryKind.LOCK:
+        return NO
+    covered = covered_paths(entry.base_name, scene.sight.store.store_dir)
+    hidden = (path.base_name for path in covered if path.base_name in unseen)
+    found = kept.get(entry.base_name) or next(hidden, None)
+    return Fact(Known.YES, found) if found else NO
 
 
 def _finding(scene: _Scene, entry: Entry, kind: EntryKind, covers: Fact) -> Finding | None:
@@ -178,7 +203,7 @@ def locked_by(
         for reading in parse_lock_name(base_name)
         if reading.output is not None
     ]
-    present = [r for r in readings if look(store_fd, r.derivation.base_name) is not None]
+    present = [r for r in readings if not is_gone(store_fd, r.derivation.base_name)]
     covered = covered_paths(base_name, store_dir)
     known = [origins[path].deriver for path in covered if path in origins]
     return next(iter(present or known or readings), None)

@@ -104,8 +104,7 @@ class Sight:
         return self._orphan(entry).known is Known.YES
 
     def _present(self, names: Iterable[str]) -> tuple[Lock, ...]:
-        found = [lock for name in names if (lock := look(self.store_fd, name)) is not None]
-        return tuple(self._lock(lock.base_name, lock.inode) for lock in found)
+        return tuple(lock for name in names if (lock := self._lock_called(name)) is not None)
 
     def _user_is_busy(self, uid: int) -> bool:
         """Whether a build is seen to use that build user, or a process to run as it."""
@@ -114,6 +113,13 @@ class Sight:
         if self._user_lock(uid).known is Known.YES:
             return True
         return bool(self.store.processes_of(self.store.build_users.under_lock_of(uid)))
+
+    def _lock_called(self, name: str) -> Lock | None:
+        try:
+            found = look(self.store_fd, name)
+        except OSError:
+            return Lock(name, Known.UNKNOWN)
+        return None if found is None else self._lock(name, found.inode)
 
     def _lock(self, base_name: str, inode: int) -> Lock:
         if self.holders is None:
@@ -124,13 +130,15 @@ class Sight:
         return Lock(base_name, Known.YES, pid, command_of(pid))
 
     def _path_lock(self, entry: Entry, kind: EntryKind, covering: tuple[str, ...] | None) -> Fact:
-        for lock in self.locks(entry, covering):
+        locks = self.locks(entry, covering)
+        for lock in locks:
             if lock.held is Known.YES:
                 by = _process_text(lock.pid) if lock.pid else "a process"
                 return Fact(Known.YES, f"{lock.base_name} by {by}")
         if kind is EntryKind.CHROOT and covering is None:
             return Fact(Known.UNKNOWN, "its derivation is not there to tell which")
-        return UNKNOWN if self.holders is None else NO
+        told = self.holders is not None and all(lock.held is Known.NO for lock in locks)
+        return NO if told else UNKNOWN
 
     def _user_lock(self, uid: int) -> Fact:
         if uid == self.store.hidden_uid:

@@ -2,10 +2,11 @@
 """Which names are worth a look: those that the database does not know, and how that is found."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from storewarden.registrations import still_valid, valid_names
 from storewarden.sight import look_around
 from storewarden.store import database
 from storewarden.store.derivation import Origin, find_origins
@@ -13,6 +14,7 @@ from storewarden.store.entries import (
     Entry,
     EntryKind,
     classify,
+    count_owned,
     is_lock_file,
     is_private,
     look,
@@ -44,7 +46,7 @@ def strays(store: Store, store_fd: int, names: list[str]) -> Strays:
     """
     unknown, absent, registered = set(names), [], 0
     try:
-        for name in database.valid_names(store.state_dir, store.store_dir):
+        for name in valid_names(store.state_dir, store.store_dir):
             registered += 1
             if name in unknown:
                 unknown.remove(name)
@@ -56,17 +58,26 @@ def strays(store: Store, store_fd: int, names: list[str]) -> Strays:
             notes = (f"{cause}; found by their time of change instead, which Nix sets back",)
         return Strays(_strange_ones(store, store_fd, names), Fact(Known.UNKNOWN), [], notes)
     paths = [n for n in unknown if not n.endswith(".lock") and StorePath.maybe(n) is not None]
-    database.Census(registered, registered - len(absent), len(paths)).check()
-    gone = [name for name in absent if look(store_fd, name) is None]
-    missing = database.still_valid(store.state_dir, store.store_dir, gone) if gone else []
+    census = database.Census(registered, registered - len(absent), len(paths))
+    census.check(lambda: count_owned(store_fd, paths, store.build_users))
+    gone = [name for name in absent if is_gone(store_fd, name)]
+    missing = still_valid(store.state_dir, store.store_dir, gone) if gone else []
     return Strays(list(unknown), Fact(Known.NO), missing, ())
+
+
+def is_gone(store_fd: int, name: str) -> bool:
+    """Whether there is certainly nothing of that name."""
+    try:
+        return look(store_fd, name) is None
+    except (OSError, ValueError):  # it cannot be looked at, or is no name at all
+        return False
 
 
 def strays_among(store: Store, names: Collection[str]) -> Strays:
     """The same for some names alone, in a time that does not depend on the size of the store."""
     paths = [path for name in names if (path := StorePath.maybe(name)) is not None]
     try:
-        valid = set(database.still_valid(store.state_dir, store.store_dir, names)) if paths else ()
+        valid = set(still_valid(store.state_dir, store.store_dir, names)) if paths else ()
     except database.DatabaseUnseenError as cause:
         return Strays(list(names), Fact(Known.UNKNOWN), [], (str(cause),))
     return Strays([name for name in names if name not in valid], Fact(Known.NO), [], ())
@@ -78,38 +89,72 @@ def _strange_ones(store: Store, store_fd: int, names: Iterable[str]) -> list[str
     Where owners cannot be told apart, also what changed since 1970, as nothing valid has.
     """
     store_uid = os.fstat(store_fd).st_uid
-    return [
-        name
-        for name in names
-        if (entry := look(store_fd, name)) is not None
-        and (
-            entry.uid != store_uid
-            or parse_lock_name(name)
-            or entry.store_path is None
-            or (store_uid == store.hidden_uid and not _canonical(store_fd, name))
-        )
-    ]
+    return [name for name in names if _is_strange(store, store_fd, name, store_uid)]
 
 
-def _canonical(store_fd: int, name: str) -> bool:
-    """Whether its time is what Nix gives to all that it registers (posix-fs-canonicalise.cc)."""
+def _is_strange(store: Store, store_fd: int, name: str, store_uid: int) -> bool:
     try:
-        return os.stat(name, dir_fd=store_fd, follow_symlinks=False).st_mtime_ns == _MTIME_NS
+        found = os.stat(name, dir_fd=store_fd, follow_symlinks=False)
     except FileNotFoundError:
-        return True  # gone meanwhile
+        return False  # gone meanwhile
+    except OSError:
+        return True  # which is told when it is looked at more closely
+    if found.st_uid != store_uid or parse_lock_name(name) or StorePath.maybe(name) is None:
+        return True
+    # What Nix gives to all that it registers (posix-fs-canonicalise.cc).
+    return store_uid == store.hidden_uid and found.st_mtime_ns != _MTIME_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What lies there under some names."""
+
+    found: list[Found]
+    """Without private directories."""
+    origins: dict[StorePath, Origin]
+    """Of what lies there, and of what its lock files cover."""
+    leftovers: bool
+    """Whether there are private directories."""
+    unseen: dict[str, str]
+    """The names of what cannot be looked at, as on a bad disk, and why."""
 
 
 def entries_of(
     store: Store, store_fd: int, names: Collection[str], all_names: Iterable[str]
-) -> tuple[list[Found], dict[StorePath, Origin], bool]:
-    """What lies there under those names, by kind; what has an origin; if there are leftovers.
+) -> Looked:
+    """What lies there under those names, by kind.
 
-    `all_names` are those of the whole store directory, by which origins are found; leftovers are
-    private directories.
+    `all_names` are those of the whole store directory, by which origins are found.
     """
     store_uid = os.fstat(store_fd).st_uid
-    seen = [entry for name in names if (entry := look(store_fd, name)) is not None]
+    seen, unseen = _look_at(store_fd, names)
     entries = [entry for entry in seen if not is_private(entry, store_uid)]
+    origins = _origins(store, store_fd, entries, all_names)
+    found = []
+    for entry in entries:
+        origin = origins.get(entry.store_path) if entry.store_path else None
+        kind = classify(entry, origin, store_uid=store_uid, build_users=store.build_users)
+        found.append((entry, _kind(store, entry, kind)))
+    return Looked(found, origins, len(seen) > len(entries), unseen)
+
+
+def _look_at(store_fd: int, names: Collection[str]) -> tuple[list[Entry], dict[str, str]]:
+    seen, unseen = [], {}
+    for name in names:
+        try:
+            entry = look(store_fd, name)
+        except OSError as cause:
+            unseen[name] = os.strerror(cause.errno or 0).lower()
+            continue
+        if entry is not None:
+            seen.append(entry)
+    return seen, unseen
+
+
+def _origins(
+    store: Store, store_fd: int, entries: Sequence[Entry], all_names: Iterable[str]
+) -> dict[StorePath, Origin]:
+    store_uid = os.fstat(store_fd).st_uid
     locks = [entry for entry in entries if is_lock_file(entry, store_uid)]
     paths = {path for entry in entries if (path := entry.store_path)} - {
         lock.store_path for lock in locks
@@ -119,13 +164,7 @@ def entries_of(
         find_origins, store_fd=store_fd, store_dir=store.store_dir, state_dir=store.state_dir
     )
     # A lock's name tells its derivation, or else the database does, which no other name can.
-    origins = find(locked - paths, ()) | find(paths, all_names)
-    found = []
-    for entry in entries:
-        origin = origins.get(entry.store_path) if entry.store_path else None
-        kind = classify(entry, origin, store_uid=store_uid, build_users=store.build_users)
-        found.append((entry, _kind(store, entry, kind)))
-    return found, origins, len(seen) > len(entries)
+    return find(locked - paths, ()) | find(paths, all_names)
 
 
 def _kind(store: Store, entry: Entry, kind: EntryKind) -> EntryKind:
@@ -152,13 +191,13 @@ def glance(store: Store, among: Mapping[str, tuple[str, ...] | None]) -> Glance:
     """
     store_fd = open_directory(store.view)
     try:
-        entries = [entry for name in among if (entry := look(store_fd, name)) is not None]
+        entries, unseen = _look_at(store_fd, among)
         sight = look_around(store, store_fd, ())
         alive = [entry for entry in entries if sight.is_alive(entry, among[entry.base_name])]
     finally:
         os.close(store_fd)
     return Glance(
         alive=frozenset(entry.base_name for entry in alive),
-        gone=frozenset(among).difference(entry.base_name for entry in entries),
+        gone=frozenset(among).difference(unseen, (entry.base_name for entry in entries)),
         others=frozenset(entry.base_name for entry in entries if entry.store_path is None),
     )

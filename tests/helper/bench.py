@@ -38,9 +38,8 @@ def request(place: ThrowawayStore, base_name: str) -> RemoveRequest:
     """The request that a sweep would make for that entry, whatever its kind."""
     store_fd = open_directory(place.store_dir.path)
     try:
-        [(entry, kind)], _, _ = entries_of(
-            place.as_store(), store_fd, [base_name], os.listdir(place.store_dir.path)
-        )
+        all_names = os.listdir(place.store_dir.path)
+        [(entry, kind)] = entries_of(place.as_store(), store_fd, [base_name], all_names).found
     finally:
         os.close(store_fd)
     return RemoveRequest.of(entry, kind)

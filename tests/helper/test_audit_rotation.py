@@ -9,6 +9,7 @@ from json_documents import checked_records
 from storewarden.auditlog import log_files, read_records, verify
 from storewarden.helper.auditfile import ROTATE_AT, open_log
 from storewarden.store.errors import StorewardenError
+from storewarden.store.records import seal
 
 
 @pytest.fixture
@@ -54,18 +55,61 @@ def test_a_log_that_is_not_too_long_stays(path: str) -> None:
     assert log_files(path) == (path,)
 
 
-def test_open_intents_stay_in_the_file_that_is_read(path: str) -> None:
+def test_open_intents_go_with_the_log_from_file_to_file(path: str) -> None:
+    with open_log(path) as log:
+        intent = log.append("intent", name="a", private="p", locks=["b", "c"])
+        some = log.append("intent", name="d")
+        log.append("result", op=some, status="partial", files=7, directories=1, bytes=512)
+    for number in range(1, 4):
+        grow(path)
+        with open_log(path) as log:
+            assert len(log_files(path)) == 1 + number, "it was not rotated"
+            assert list(log.open_intents) == [intent]
+            (whole,) = log.open_intents.values()
+            assert (whole["name"], whole["private"], whole["locks"]) == ("a", "p", ["b", "c"])
+            assert [(one["name"], one["files"]) for one in log.partial.values()] == [("d", 7)]
+        assert (verify(path).problem, verify(path).open_intents) == ("", 1)
+    with open_log(path) as log:
+        log.append("result", op=intent, status="removed")
+        log.append("result", op=some, status="removed")
     grow(path)
+    with open_log(path) as log:
+        assert not log.open_intents
+        assert not log.partial
+    assert (verify(path).problem, verify(path).open_intents) == ("", 0)
+
+
+def test_one_killed_after_a_rotation_leaves_its_intents_open(path: str) -> None:
     with open_log(path) as log:
         intent = log.append("intent", name="a")
     grow(path)
+    killed(lambda: die_after_the_rename(path))
+    assert not os.path.exists(path)
     with open_log(path) as log:
-        assert set(log.open_intents) == {intent}
-        log.append("result", op=intent, status="removed")
-    before = len(log_files(path))
+        assert list(log.open_intents) == [intent]
+
+
+def test_a_log_that_an_earlier_version_rotated_is_gone_on_with(path: str) -> None:
     note(path)
-    assert len(log_files(path)) == before + 1
-    assert (verify(path).problem, verify(path).open_intents) == ("", 0)
+    with open_log(path) as log:
+        log.append("rotated")
+    os.rename(path, f"{path.removesuffix('.jsonl')}-{2:016d}.jsonl")
+    assert note(path) == 3
+    assert verify(path).problem == ""
+
+
+@pytest.mark.parametrize("odd", [{"open": [1], "partial": []}, {"open": [{}], "partial": [{}]}])
+def test_a_rotated_file_with_an_odd_end_is_an_error_that_is_told(
+    path: str, odd: dict[str, object]
+) -> None:
+    note(path)
+    with open_log(path) as log:
+        sealed = seal({"v": 1, "seq": 2, "prev": log.last, "action": "rotated", **odd})
+    with open(path, "ab") as file:
+        file.write(sealed)
+    os.rename(path, f"{path.removesuffix('.jsonl')}-{2:016d}.jsonl")
+    with pytest.raises(StorewardenError, match="damaged at its end"):
+        note(path)
 
 
 def test_one_killed_before_the_first_record_of_the_new_file(path: str) -> None:

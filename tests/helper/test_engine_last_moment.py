@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from helper.bench import at, audit_is_whole, held_by_another, names, picture, records, run
-from helper.child import needs_root
+from helper.child import kill_self, killed, needs_root
 from helper.trees import left_private, write
 from storewarden.store.paths import StorePath, output_lock, path_lock
+from storewarden.store.wire import CANNOT_BE_PUT_BACK
 from storewarden.throwaway import ThrowawayStore
 
 
@@ -117,37 +118,52 @@ def test_what_cannot_be_put_back_is_overwritten_by_nothing(
     assert audit_is_whole(place)
 
 
-@needs_root
-def test_what_nobody_looked_at_and_cannot_be_put_back_waits_for_its_name_to_be_free(
-    place: ThrowawayStore, scratch: StorePath
-) -> None:
+def exchange(place: ThrowawayStore, scratch: StorePath, *, again: bool) -> None:
+    """Have what nobody looked at taken instead of it; and another made in its place."""
     path = place.path(scratch.base_name)
-
-    def exchange() -> None:
-        os.rename(path, f"{place.state_dir}/away")
-        os.mkdir(path)
-        write(f"{path}/never looked at")
-        os.chown(path, place.builder + 1, -1)
 
     def meanwhile(step: str) -> None:
         if step == "unchanged":
-            exchange()
-        elif step == "taken":
+            os.rename(path, f"{place.state_dir}/away")
             os.mkdir(path)
+            write(f"{path}/never looked at")
+            os.chown(path, place.builder + 1, place.builder)
+        elif step == "taken" and again:
+            os.mkdir(path)
+        elif step == "taken":
+            kill_self()
 
-    run(place, scratch.base_name, checkpoint=meanwhile)
-    for _ in range(2):
-        (outcome,) = run(place)
-        assert (outcome.status, "it may be wanted, but stays" in outcome.reasons[0]) == (
-            "failed",
-            True,
-        )
-    os.rmdir(path)
-    with held_by_another(place.path(path_lock(scratch))):
-        (outcome,) = run(place)
-        assert (outcome.status, "is held" in outcome.reasons[0]) == ("failed", True)
+    def take() -> None:
+        run(place, scratch.base_name, checkpoint=meanwhile)
+
+    take() if again else killed(take)
+
+
+@needs_root
+@pytest.mark.parametrize("lock", ["its path's", "its derivation's", "the collector's"])
+@pytest.mark.parametrize("again", [False, True])
+def test_what_nobody_looked_at_waits_while_a_build_may_want_its_place(
+    *, lock: str, again: bool, place: ThrowawayStore, derivation: StorePath, scratch: StorePath
+) -> None:
+    exchange(place, scratch, again=again)
+    there = place.path(scratch.base_name)
+    held = {
+        "its path's": place.path(path_lock(scratch)),
+        "its derivation's": place.path(output_lock(derivation, "out")),
+        "the collector's": f"{place.state_dir}/gc.lock",
+    }
+    with held_by_another(held[lock]):
+        for _ in range(2):
+            (outcome,) = run(place)
+            assert (outcome.base_name, outcome.status) == (scratch.base_name, "failed")
+            assert CANNOT_BE_PUT_BACK in outcome.reasons[0]
+            assert "is held" in outcome.reasons[0]
+            assert os.path.lexists(there) is again
     (outcome,) = run(place)
-    assert (outcome.status, os.listdir(path)) == ("kept", ["never looked at"])
+    if again:
+        assert (outcome.status, os.listdir(there)) == ("removed", [])
+    else:
+        assert (outcome.status, os.listdir(there)) == ("kept", ["never looked at"])
     assert not left_private(place)
     assert audit_is_whole(place)
 
@@ -180,6 +196,39 @@ def test_what_changes_while_the_intent_is_written_is_never_moved(
     assert {os.lstat(path).st_ino} == inodes
     assert not left_private(place)
     assert audit_is_whole(place)
+
+
+@needs_root
+def test_what_root_has_put_in_its_place_is_never_purged(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    exchange(place, scratch, again=True)
+    (private,) = left_private(place)
+    os.chown(place.path(f"{private}/{scratch.base_name}"), 0, 0)
+    for _ in range(2):
+        (outcome,) = run(place)
+        assert (outcome.status, CANNOT_BE_PUT_BACK in outcome.reasons[0]) == ("failed", True)
+    os.rmdir(place.path(scratch.base_name))
+    assert [outcome.status for outcome in run(place)] == ["kept"]
+    assert os.listdir(place.path(scratch.base_name)) == ["never looked at"]
+    assert audit_is_whole(place)
+
+
+@needs_root
+@pytest.mark.parametrize("again", [False, True])
+def test_what_nobody_looked_at_waits_where_its_locks_are_not_known(
+    *, again: bool, place: ThrowawayStore
+) -> None:
+    stranger = place.invent("stranger")
+    place.add_output(stranger)
+    exchange(place, stranger, again=again)
+    for _ in range(2):
+        (outcome,) = run(place)
+        assert (outcome.status, CANNOT_BE_PUT_BACK in outcome.reasons[0]) == ("failed", True)
+        assert "which locks cover it is not known" in outcome.reasons[0]
+        assert os.path.lexists(place.path(stranger.base_name)) is again
+    (private,) = left_private(place)
+    assert os.listdir(place.path(f"{private}/{stranger.base_name}")) == ["never looked at"]
 
 
 def test_what_changed_while_it_was_looked_at_stays(

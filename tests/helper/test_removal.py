@@ -18,7 +18,7 @@ from helper.trees import (
     taken,
     write,
 )
-from storewarden.helper.removal import purge
+from storewarden.helper.removal import Purged, purge
 from storewarden.throwaway import ThrowawayStore
 
 NAME = f"{'0' * 32}-a"
@@ -140,7 +140,7 @@ def test_another_who_removes_it_too_is_no_failure(place: ThrowawayStore) -> None
     with taken(place, NAME) as private:
         inside = place.path(f"{private.name}/{NAME}")
         with subprocess.Popen(["rm", "-rf", inside], stderr=subprocess.DEVNULL):
-            assert purge(private).failures == 0
+            assert purge(private, Purged()).failures == 0
         assert os.listdir(private.fd) == []
 
 

@@ -39,6 +39,6 @@ def remove_it_and_others(place: ThrowawayStore, bad: str) -> list[list[str]]:
 def test_a_directory_that_cannot_be_read_stops_no_other_removal(tmp_path: Path) -> None:
     assert of_a_changed_disk(tmp_path, strand, spoil, remove_it_and_others) == [
         ["taken", "partial"],
-        ["partial", "taken", "removed"],
-        ["partial", "taken", "removed"],
+        ["taken", "removed", "partial"],
+        ["taken", "removed", "partial"],
     ]

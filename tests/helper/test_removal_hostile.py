@@ -73,7 +73,7 @@ def go_on_purging(place: ThrowawayStore) -> Purged:
     try:
         with old_private(store_fd, name) as private:
             assert private is not None
-            return purge(private)
+            return purge(private, Purged())
     finally:
         os.close(store_fd)
 
@@ -116,7 +116,7 @@ def test_a_purge_that_was_killed_is_gone_on_with(place: ThrowawayStore) -> None:
     def die_while_purging() -> None:
         with taken(place, NAME) as private:
             kill_self_after(100, "unlink")
-            purge(private)
+            purge(private, Purged())
 
     for _ in range(3):
         killed(die_while_purging if not left_private(place) else lambda: _die_again(place))
@@ -136,7 +136,7 @@ def test_a_purge_that_takes_too_long_leaves_the_rest_to_the_next_run(
 ) -> None:
     spread(f"{place.path(NAME)}/wide", 20, 10)
     with taken(place, NAME) as private:
-        late = purge(private, seconds=0.0)
+        late = purge(private, Purged(until=0.0))
     told = purged_outcome(NAME, late)
     assert (told.status, told.reasons) == (
         "partial",

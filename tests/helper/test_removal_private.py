@@ -9,7 +9,7 @@ from helper.bench import held_by_another, picture
 from helper.child import needs_root
 from helper.trees import left_private, take_and_purge, taken, write
 from storewarden.helper.private import new_private, old_private
-from storewarden.helper.removal import purge, put_back, remove_from_store
+from storewarden.helper.removal import Purged, purge, put_back, remove_from_store
 from storewarden.store.entries import PRIVATE_PREFIX, open_directory
 from storewarden.throwaway import ThrowawayStore
 
@@ -50,7 +50,7 @@ def test_a_store_that_hands_down_its_group_hinders_nothing(
         assert os.stat(place.path(private.name)).st_mode & 0o7777 == 0o2700
     with old_private(store_fd, private.name) as again:
         assert again is not None
-        assert purge(again).files == 1
+        assert purge(again, Purged()).files == 1
     assert not left_private(place)
 
 
@@ -75,11 +75,27 @@ def test_what_was_not_purged_waits_in_its_private_directory(
         assert os.listdir(again.fd) == [NAME]
 
 
-@pytest.mark.parametrize("mode", [0o755, 0o770, 0o707, 0o1700, 0o500])
-def test_one_of_another_mode_is_not_ours(mode: int, place: ThrowawayStore, store_fd: int) -> None:
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o707, 0o710, 0o701])
+def test_one_that_others_may_enter_is_not_ours(
+    mode: int, place: ThrowawayStore, store_fd: int
+) -> None:
     os.mkdir(place.path(OLD))
     os.chmod(place.path(OLD), mode)
     assert refused(place, store_fd)
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o000, 0o500, 0o600, 0o1700, 0o2700])
+def test_one_that_an_odd_umask_made_is_gone_on_with(
+    mode: int, place: ThrowawayStore, store_fd: int
+) -> None:
+    os.mkdir(place.path(OLD))
+    write(f"{place.path(OLD)}/{NAME}")
+    os.chmod(place.path(OLD), mode)
+    with old_private(store_fd, OLD) as private:
+        assert private is not None
+        assert purge(private, Purged()).files == 1
+    assert not left_private(place)
 
 
 @needs_root

@@ -18,6 +18,7 @@ from storewarden.store.paths import Deriver, StorePath, output_lock
 from storewarden.store.verdict import NO, Fact
 from storewarden.store.wire import RemoveRequest
 from storewarden.throwaway import ThrowawayStore
+from sweeps import look_at
 
 
 @pytest.fixture
@@ -108,6 +109,29 @@ def test_a_database_of_nearly_nothing_that_is_there_is_not_believed(
 ) -> None:
     for number in range(101):
         place.add_file(place.invent(f"stranger-{number}").base_name)
+    refused(place, "too many to be debris")
+
+
+@needs_root
+def test_what_a_build_user_has_made_stops_nobody(place: ThrowawayStore) -> None:
+    for number in range(150):
+        path = place.invent(f"flood-{number}").base_name
+        place.add_file(path)
+        os.chown(place.path(path), place.builder, place.builder)
+    path = place.strand(place.add_derivation("x")).base_name
+    assert look_at(place)[path].kind is EntryKind.OUTPUT
+    assert run(place, path)[-1].status == "removed"
+
+
+@needs_root
+def test_what_a_build_user_has_made_hides_no_foreign_database(place: ThrowawayStore) -> None:
+    for number in range(300):
+        path = place.invent(f"stranger-{number}").base_name
+        place.add_file(path)
+        if number % 2:
+            os.chown(place.path(path), place.builder, place.builder)
+    with pytest.raises(StoreUnreadableError, match="150 of 15"):
+        look_at(place)
     refused(place, "too many to be debris")
 
 

@@ -26,7 +26,7 @@ def taken(place: ThrowawayStore, base_name: str) -> Iterator[Private]:
 def take_and_purge(place: ThrowawayStore, base_name: str) -> Purged:
     """Remove that entry whatever it is."""
     with taken(place, base_name) as private:
-        return purge(private)
+        return purge(private, Purged())
 
 
 def left_private(place: ThrowawayStore) -> list[str]:

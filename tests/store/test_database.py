@@ -10,8 +10,8 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from storewarden.store import database
-from storewarden.store.database import check_schema, connect, registered, valid_names
+from storewarden.registrations import still_valid, valid_names
+from storewarden.store.database import check_schema, connect, registered
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import StoreDir
 from storewarden.throwaway import ThrowawayStore
@@ -163,4 +163,4 @@ own.execute("ROLLBACK")
 
 def test_still_valid_asks_again(place: ThrowawayStore) -> None:
     names = [place.invent("valid-0").base_name, place.invent("gone").base_name, "no store path"]
-    assert database.still_valid(place.state_dir, place.store_dir, names) == names[:1]
+    assert still_valid(place.state_dir, place.store_dir, names) == names[:1]

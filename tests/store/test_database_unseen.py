@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from storewarden.store.database import DatabaseUnseenError, valid_names
+from storewarden.registrations import valid_names
+from storewarden.store.database import DatabaseUnseenError
 from storewarden.store.derivation import find_origins
 from storewarden.throwaway import ThrowawayStore
 

@@ -107,7 +107,10 @@ def look_at_locks(store: Store, store_fd: int) -> Around:
 
 def store_lock(around: Around, name: str) -> LockFile | None:
     """The lock file of that base name in the store; None where there is none."""
-    entry = look(around.store_fd, name)
+    try:
+        entry = look(around.store_fd, name)
+    except OSError:
+        return _unseen(around, name)
     if entry is None or not stat.S_ISREG(entry.mode):
         return None
     covered = tuple(covered_paths(name, around.store.store_dir))
@@ -129,6 +132,11 @@ def store_lock(around: Around, name: str) -> LockFile | None:
     return replace(lock, rooted=rooted, covers=names, deriver=deriver)
 
 
+def _unseen(around: Around, name: str) -> LockFile:
+    path = around.store.store_dir.join(name)
+    return LockFile(path, Role.STORE, None, None, Known.UNKNOWN)
+
+
 def state_lock(around: Around, name: str) -> LockFile | None:
     """The lock file of that name below the state directory; None where there is none."""
     path = f"{around.store.state_dir}/{name}"
@@ -147,7 +155,11 @@ def all_locks(around: Around) -> Iterator[LockFile]:
     for name in sorted(around.names):
         if not name.endswith(LOCK_SUFFIX) or not parse_lock_name(name):
             continue
-        entry = look(around.store_fd, name)
+        try:
+            entry = look(around.store_fd, name)
+        except OSError:
+            yield _unseen(around, name)
+            continue
         # An output may be called so too; Nix's own are the store owner's, 0600 (pathlocks.cc).
         if entry and entry.uid == store_uid and stat.S_IMODE(entry.mode) == 0o600:  # noqa: PLR2004 - a mode
             yield from filter(None, [store_lock(around, name)])

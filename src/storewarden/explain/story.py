@@ -17,6 +17,7 @@ from storewarden.explain.pointing import Pointed
 from storewarden.explain.uses import Uses, uses_of
 from storewarden.findings import Finding, Sweep
 from storewarden.processes import Running, running
+from storewarden.registrations import still_valid
 from storewarden.scan import sweep_among, user_name
 from storewarden.store import database
 from storewarden.store.entries import (
@@ -144,7 +145,7 @@ def _valid(around: Around, name: str) -> Fact:
         return Fact(Known.NO, "Nix cannot have a path of that name")
     said = around.store.ask_nix([path])[path]
     try:
-        listed = database.still_valid(around.store.state_dir, around.store.store_dir, [name])
+        listed = still_valid(around.store.state_dir, around.store.store_dir, [name])
     except database.DatabaseUnseenError:
         return said
     if listed:

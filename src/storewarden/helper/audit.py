@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 
 from storewarden.store.errors import AuditUnavailableError, BadMessageError
 from storewarden.store.records import seal, unseal
-from storewarden.store.wire import VERSION, Status
+from storewarden.store.wire import VERSION, Outcome, Status
 
 _FIRST = "0" * 64
+COUNTS = ("files", "directories", "bytes")
+ODD_RECORD = (BadMessageError, KeyError, TypeError)
+"""What `AuditLog.advance` and `unseal` raise where a line is not what this program writes."""
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
 
@@ -31,7 +34,7 @@ class AuditLog:
     """Whether a record of this session could not be written whole."""
     open_intents: dict[int, dict[str, object]] = field(default_factory=dict)
     partial: dict[int, dict[str, object]] = field(default_factory=dict)
-    """The intents whose last result is that something was left; the next run tries again."""
+    """The intents whose last result is that something was left, with what was counted by then."""
 
     def append(self, action: str, **members: object) -> int:
         """Write one record durably and give its number; `AuditUnavailableError` if it cannot be.
@@ -85,18 +88,25 @@ class AuditLog:
             case {"action": "result", "op": int(op), "status": status}:
                 intent = self.open_intents.pop(op, None) or self.partial.pop(op, None)
                 if intent is not None and status == Status.PARTIAL:
-                    self.partial[op] = intent
+                    self.partial[op] = intent | {key: record.get(key, 0) for key in COUNTS}
+            case {"action": "rotated", "open": list(intents), "partial": list(partial)}:
+                self.open_intents = {intent["seq"]: intent for intent in intents}
+                self.partial = {intent["seq"]: intent for intent in partial}
+
+    def rotated(self) -> None:
+        """Write the last record of this file; it hands on what the next one has to know."""
+        carried = {"open": [*self.open_intents.values()], "partial": [*self.partial.values()]}
+        self.append("rotated", **carried)
 
     def load(self) -> None:
         """Read the chain up to its end, and mend the end where a crash has torn it."""
-        with open(os.dup(self.fd), "rb") as file:
-            file.seek(0)
+        with open(os.dup(self.fd), "rb") as file:  # nothing was read by it yet
             torn = b""
             for line in file:
                 try:
                     self.advance(unseal(line))
                     torn = b"" if line.endswith(b"\n") else line
-                except (BadMessageError, KeyError):
+                except ODD_RECORD:
                     torn += line  # more than one, where the mending was interrupted as well
         if torn and not torn.endswith(b"\n"):
             # Never truncated: what was begun stays, and the next record says what it is.
@@ -110,6 +120,13 @@ class AuditLog:
             return unseal(line).get("hash") != self.last
         except BadMessageError:
             return True
+
+
+def result_of(outcome: Outcome) -> dict[str, object]:
+    """What a record says of an outcome."""
+    counts = {key: getattr(outcome, key) for key in COUNTS}
+    told = {"name": outcome.base_name, "status": outcome.status.value}
+    return {**told, "reasons": list(outcome.reasons), **counts}
 
 
 def reserve_of(path: str) -> str:

@@ -5,11 +5,12 @@ import fcntl
 import os
 import stat
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from storewarden.helper.audit import AuditLog, reserve_of
-from storewarden.store.errors import AuditUnavailableError, BadMessageError
+from storewarden.helper.audit import ODD_RECORD, AuditLog, reserve_of
+from storewarden.store.errors import AuditUnavailableError
 from storewarden.store.records import unseal
 
 ROTATE_AT = 8 * 1024 * 1024
@@ -38,10 +39,10 @@ def _open(path: str) -> AuditLog:
     try:
         _continue_rotated(log)  # the first record of this file may be missing or torn
         log.load()
-        if os.fstat(log.fd).st_size <= ROTATE_AT or log.open_intents:
+        if os.fstat(log.fd).st_size <= ROTATE_AT:
             _ensure_reserve(path)
             return log
-        log.append("rotated")
+        log.rotated()
         stem, _ = os.path.splitext(path)
         os.rename(path, f"{stem}-{log.seq:016d}.jsonl")
     except BaseException:
@@ -67,10 +68,10 @@ def _continue_rotated(log: AuditLog) -> None:
     """Start where the newest rotated file ends: only this file's own records lead further."""
     for path in rotated_files(log.path)[-1:]:
         with open(path, "rb") as file:
-            last = file.readlines()[-1:]
+            last = deque(file, maxlen=1)
         try:
             log.advance(unseal(b"".join(last)))
-        except BadMessageError as cause:
+        except ODD_RECORD as cause:
             raise AuditUnavailableError(f"{path} is damaged at its end: {cause}") from cause
 
 

@@ -12,16 +12,16 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 
 from storewarden import __version__
-from storewarden.helper.audit import AuditLog
+from storewarden.helper.audit import AuditLog, result_of
 from storewarden.helper.auditfile import open_log
 from storewarden.helper.claims import remove_lock_file
 from storewarden.helper.facts import Proof, hold_and_look, in_database
 from storewarden.helper.private import Private, new_private
-from storewarden.helper.removal import purge, put_back, remove_from_store
-from storewarden.helper.resume import purged_outcome, resume
+from storewarden.helper.removal import Purged, deadlines, purge, put_back, remove_from_store
+from storewarden.helper.resume import Leftover, conclude_unmoved, finish, purged_outcome, settle
 from storewarden.helper.survey import Survey, survey
 from storewarden.store.entries import Entry, EntryKind, classify, look, open_directory
-from storewarden.store.errors import AuditUnavailableError
+from storewarden.store.errors import AuditUnavailableError, StoreUnreadableError, StorewardenError
 from storewarden.store.paths import StorePath
 from storewarden.store.store import Store
 from storewarden.store.verdict import Known, Verdict, explain, judge
@@ -69,37 +69,65 @@ def remove(
     """Remove what of `requests` is proved dead, after finishing what an earlier run left.
 
     Gives an outcome for each, and TAKEN before that for what has left the store. All are taken
-    before any is purged, so that builds go on as soon as can be. A `StorewardenError` means a
-    broken world; what was taken before it is purged all the same. `checkpoint` is called with
-    the name of each step that was reached, so that tests can interrupt there.
+    before any is purged, and before what an earlier run left is looked after, so that builds go
+    on as soon as can be. A `StorewardenError` means a broken world; what was taken before it is
+    purged all the same. `checkpoint` is called with the name of each step that was reached, so
+    that tests can interrupt there.
     """
+    # Whoever denies himself what he makes would leave private directories that are no use.
+    os.umask(os.umask(0o077) & 0o077)
     store_fd = open_directory(store.view)
     with ExitStack() as stack:
         stack.callback(os.close, store_fd)
         log = stack.enter_context(open_log(audit_log))
-        yield from resume(store, store_fd, log)
-        if not requests:
-            return
-        seen = survey(store, store_fd, requests)
-        work = _Work(store, store_fd, log, seen, requester, checkpoint)
         taken: list[_Taken] = []
-        broken: AuditUnavailableError | None = None
-        for request in requests:
+        left: list[Leftover] = []
+
+        def take_all() -> Iterator[Outcome]:
+            seen = survey(store, store_fd, requests)
+            work = _Work(store, store_fd, log, seen, requester, checkpoint)
+            for request in sorted(requests, key=lambda request: request.turn):
+                try:
+                    result = _take(work, stack, request)
+                except OSError as cause:
+                    # It was not moved; or else its intent is open, and the next run settles it.
+                    result = _failed(request.base_name, cause)
+                if isinstance(result, _Taken):
+                    taken.append(result)
+                    result = Outcome(result.base_name, Status.TAKEN)
+                yield result
+
+        steps = (
+            conclude_unmoved(store_fd, log),
+            take_all() if requests else (),
+            settle(store, store_fd, log, stack, left),
+            _purge_all(log, checkpoint, taken, left),
+        )
+        broken: Exception | None = None
+        for step in steps:
             try:
-                result = _take(work, stack, request)
-            except AuditUnavailableError as cause:
-                broken = cause
-                break
-            if isinstance(result, _Taken):
-                taken.append(result)
-                result = Outcome(result.base_name, Status.TAKEN)
-            yield result
-        for item in taken:
-            yield _purge(work, item)
+                yield from step
+            except (StorewardenError, OSError) as cause:
+                broken = broken or cause
         if broken is None and log.torn:
             broken = AuditUnavailableError("the end of a removal is not on record; see above")
+        if isinstance(broken, OSError):
+            raise StoreUnreadableError(f"what the system refuses ends it: {broken}") from broken
         if broken is not None:
             raise broken
+
+
+def _purge_all(
+    log: AuditLog, checkpoint: Checkpoint, taken: Sequence[_Taken], left: Sequence[Leftover]
+) -> Iterator[Outcome]:
+    ends = deadlines(len(taken) + len(left))
+    for item in taken:
+        checkpoint("purging")
+        purged = purge(item.private, Purged(until=next(ends)))
+        checkpoint("purged")
+        yield _conclude(log, item.op, purged_outcome(item.base_name, purged))
+    for leftover in left:
+        yield finish(log, leftover, next(ends))
 
 
 def _take(work: _Work, privates: ExitStack, request: RemoveRequest) -> _Taken | Outcome:
@@ -195,13 +223,6 @@ def _put_back(work: _Work, op: int, name: str, private: Private, why: str) -> Ou
     return _conclude(work.log, op, Outcome(name, Status.KEPT, (f"{why}, so it was put back",)))
 
 
-def _purge(work: _Work, item: _Taken) -> Outcome:
-    work.checkpoint("purging")
-    outcome = purged_outcome(item.base_name, purge(item.private))
-    work.checkpoint("purged")
-    return _conclude(work.log, item.op, outcome)
-
-
 def _intend(work: _Work, entry: Entry, kind: EntryKind, proof: Proof, private: str) -> int:
     origin = work.survey.origins.get(StorePath(entry.base_name))
     return work.log.append(
@@ -226,16 +247,7 @@ def _intend(work: _Work, entry: Entry, kind: EntryKind, proof: Proof, private: s
 
 def _conclude(log: AuditLog, op: int, outcome: Outcome) -> Outcome:
     try:
-        log.append(
-            "result",
-            op=op,
-            name=outcome.base_name,
-            status=outcome.status.value,
-            reasons=list(outcome.reasons),
-            files=outcome.files,
-            directories=outcome.directories,
-            bytes=outcome.bytes,
-        )
+        log.append("result", op=op, **result_of(outcome))
     except AuditUnavailableError as cause:
         # The act is done and its intent is on record; the next run concludes it.
         return replace(outcome, reasons=(*outcome.reasons, str(cause)))
@@ -254,4 +266,5 @@ _ADVICE = {
     errno.ENOSPC: "the disk is full, not even a directory can be made in the store",
     errno.EPERM: "the system refuses it: a flag such as chattr +i, or on macOS App Management",
     errno.EACCES: "permission denied",
+    errno.EIO: "the disk cannot be read there; what the kernel says of it: dmesg",
 }

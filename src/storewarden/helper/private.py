@@ -4,12 +4,11 @@
 import errno
 import fcntl
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from storewarden.store.entries import PRIVATE_MODE, PRIVATE_PREFIX
+from storewarden.store.entries import OPEN_TO_OTHERS, PRIVATE_MODE, PRIVATE_PREFIX
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -47,10 +46,7 @@ def old_private(store_fd: int, name: str) -> Iterator[Private | None]:
         yield None
         return
     try:
-        found, store = os.fstat(fd), os.fstat(store_fd)
-        # Below a store directory with that bit each new directory has it.
-        ours = (found.st_uid, stat.S_IMODE(found.st_mode) & ~stat.S_ISGID, found.st_dev)
-        if ours != (os.geteuid(), PRIVATE_MODE, store.st_dev) or not _flocked(fd):
+        if not _is_free_and_ours(store_fd, fd):
             yield None
             return
         try:
@@ -62,9 +58,13 @@ def old_private(store_fd: int, name: str) -> Iterator[Private | None]:
         os.close(fd)
 
 
-def _flocked(fd: int) -> bool:
+def _is_free_and_ours(store_fd: int, fd: int) -> bool:
+    """Whether nobody else can enter it, and nobody is at work there, now that its flock is ours."""
     try:
+        found, store = os.fstat(fd), os.fstat(store_fd)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
-    return True
+    # An odd umask of who made it may have left less than 0700.
+    ours = (found.st_uid, found.st_dev) == (os.geteuid(), store.st_dev)
+    return ours and not found.st_mode & OPEN_TO_OTHERS

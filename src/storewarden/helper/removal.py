@@ -16,22 +16,30 @@ from dataclasses import dataclass
 
 from storewarden.helper.private import DIRECTORY, Private
 from storewarden.host import rename_exclusive
-from storewarden.store.entries import look
+from storewarden.store.entries import look, opened_anew
 from storewarden.store.paths import StorePath
 
 _TRIES = 8
 """Where something is left, and something else went: who writes into the tree may have ended."""
 _SECONDS = 60.0
-"""After which a purge leaves the rest to the next run.
+"""For all purges of a run together; what is left then is left to the next run.
 
-Whoever has a directory in the tree open to write may make directories in it faster than they go.
+Whoever has a directory in the tree open to write may make names in it faster than they go.
 """
 _NO_SUCH_CALL = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
 
 
+def deadlines(count: int, seconds: float = _SECONDS) -> Iterator[float]:
+    """When each of so many purges has to end: it has an equal part of the time that is left."""
+    end = time.monotonic() + seconds
+    for left in range(count, 0, -1):
+        now = time.monotonic()
+        yield now + max(0.0, end - now) / left
+
+
 @dataclass(slots=True)
 class Purged:
-    """What was unlinked so far, and what would not go."""
+    """What was unlinked so far, by earlier runs too, and what would not go."""
 
     files: int = 0
     directories: int = 0
@@ -39,8 +47,14 @@ class Purged:
     """Freed bytes: of files with other links, none."""
     failures: int = 0
     reason: str = ""
+    until: float = float("inf")
     late: bool = False
     """Whether the time was over before all was looked at."""
+
+    def is_late(self) -> bool:
+        """Whether to leave the rest to the next run."""
+        self.late = time.monotonic() > self.until
+        return self.late
 
     def fail(self, cause: OSError) -> None:
         """Count what could not be removed and keep the first reason."""
@@ -71,20 +85,19 @@ def _rename(from_fd: int, name: str, to_fd: int, new_name: str) -> None:
         _move(from_fd, name, to_fd, new_name)
 
 
-def purge(private: Private, seconds: float = _SECONDS) -> Purged:
+def purge(private: Private, purged: Purged) -> Purged:
     """Remove all that lies in the private directory; may be called again after any interruption.
 
     Sub-directories are moved up and emptied one after the other, so neither depth nor width
     costs memory or descriptors. What cannot be removed is counted and left.
     """
-    purged = Purged()
-    prefix, until = os.urandom(8).hex(), time.monotonic() + seconds
+    prefix = os.urandom(8).hex()
     fresh = (f"{prefix}-{number}" for number in itertools.count())
     tries = _TRIES
     while tries:
         before, purged.failures = purged.files + purged.directories, 0
         # A pass may or may not come upon what it moves up itself, so there is another after it.
-        if _purge_all(private.fd, fresh, until, purged):
+        if _purge_all(private.fd, fresh, purged):
             continue
         if not purged.failures or before == purged.files + purged.directories:
             break
@@ -92,7 +105,7 @@ def purge(private: Private, seconds: float = _SECONDS) -> Purged:
     return purged
 
 
-def _purge_all(private_fd: int, fresh: Iterator[str], until: float, purged: Purged) -> bool:
+def _purge_all(private_fd: int, fresh: Iterator[str], purged: Purged) -> bool:
     """Remove each name of the private directory; whether they gave directories to purge in turn.
 
     A tree loses its name before anything in it is removed: what still has the name of a store
@@ -100,10 +113,9 @@ def _purge_all(private_fd: int, fresh: Iterator[str], until: float, purged: Purg
     """
     moved = False
     try:
-        with os.scandir(private_fd) as entries:
+        with opened_anew(private_fd) as fd, os.scandir(fd) as entries:
             for entry in entries:
-                purged.late = time.monotonic() > until
-                if purged.late:
+                if purged.is_late():
                     return False
                 for child in _to_move(private_fd, entry.name, purged):
                     moved |= _move_up(*child, private_fd, next(fresh), purged)
@@ -148,6 +160,8 @@ def _purge_one(private_fd: int, name: str, purged: Purged) -> Iterator[tuple[int
     try:
         with os.scandir(fd) as children:
             for child in children:
+                if purged.is_late():
+                    return
                 if not child.is_dir(follow_symlinks=False):
                     _purge_file(fd, child.name, purged)
                 elif not _rmdir(fd, child.name, purged):

@@ -1,153 +1,198 @@
 # SPDX-License-Identifier: MIT
 """Finishing what an interrupted run left: purge it, or put it back, and tell the log which."""
 
-import errno
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
 
-from storewarden.helper.audit import AuditLog
-from storewarden.helper.claims import hold_path
+from storewarden.helper.audit import COUNTS, AuditLog, result_of
+from storewarden.helper.claims import hold_collector, hold_path
 from storewarden.helper.facts import in_database
 from storewarden.helper.private import Private, old_private
 from storewarden.helper.removal import Purged, purge, put_back
-from storewarden.store.entries import PRIVATE_PREFIX, list_names, look
-from storewarden.store.paths import StorePath, path_lock
+from storewarden.store.entries import PRIVATE_PREFIX, EntryKind, list_names, look, opened_anew
+from storewarden.store.paths import StorePath, parse_lock_name, path_lock
 from storewarden.store.store import Store
 from storewarden.store.verdict import Fact, Known
-from storewarden.store.wire import Outcome, Status
+from storewarden.store.wire import CANNOT_BE_PUT_BACK, Outcome, Status
 
 _AGAIN = "an earlier removal of it was interrupted"
 _LONG = "it takes long, the next run goes on with it"
+_MOST = 64
+"""Private directories that are purged in one run: each has a descriptor."""
+
+_Intent = Mapping[str, object]
 
 
-def resume(store: Store, store_fd: int, log: AuditLog) -> Iterator[Outcome]:
-    """Finish or undo what private directories and open intents show; an outcome for each.
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A private directory of an earlier run, in which all may go, and what its intent says."""
 
-    The audit log's flock is ours, and so is each private directory's, so nobody is at work there.
+    private: Private
+    base_name: str
+    intent: _Intent
+
+
+def conclude_unmoved(store_fd: int, log: AuditLog) -> Iterator[Outcome]:
+    """Conclude the intents whose entry lies in no private directory; an outcome for each.
+
+    Before anything is taken anew: what stands at its name now tells what became of it.
+    """
+    for op, intent in list(log.open_intents.items()):
+        name, private = str(intent.get("name")), str(intent.get("private"))
+        try:
+            if private.startswith(PRIVATE_PREFIX):
+                with suppress(OSError):  # something lies in it, or it is gone already
+                    os.rmdir(private, dir_fd=store_fd)
+                if look(store_fd, private) is not None:
+                    continue
+            entry = look(store_fd, name)
+        except OSError as cause:
+            yield _failed(name, cause)
+            continue
+        outcome = Outcome(name, Status.REMOVED, (f"{_AGAIN} after it was gone",))
+        if entry is not None and (entry.device, entry.inode) == _seen(intent):
+            outcome = Outcome(name, Status.KEPT, (f"{_AGAIN} before it was moved",))
+        log.append("result", op=op, name=name, status=outcome.status.value, resumed=1)
+        yield outcome
+
+
+def settle(
+    store: Store, store_fd: int, log: AuditLog, stack: ExitStack, to_purge: list[Leftover]
+) -> Iterator[Outcome]:
+    """Put back what earlier runs left and may be wanted, or let it wait; an outcome for each.
+
+    What may go comes into `to_purge`, and is ours until the stack ends. The audit log's flock is
+    ours, and so is each private directory's, so nobody is at work there.
     """
     for name in list_names(store_fd):
-        if name.startswith(PRIVATE_PREFIX):
-            with old_private(store_fd, name) as private:
-                try:
-                    yield from _finish(store, store_fd, log, private) if private else ()
-                except OSError as cause:
-                    yield Outcome(name, Status.FAILED, (f"{_AGAIN}; {cause}",))
-    for op, intent in list(log.open_intents.items()):
-        private_name = str(intent.get("private"))
-        if private_name and look(store_fd, private_name) is not None:
-            continue  # it waits there, for a reason that was given above
-        outcome = _without_private(store_fd, intent)
-        log.append("result", op=op, name=outcome.base_name, status=outcome.status.value, resumed=1)
-        yield outcome
+        if not name.startswith(PRIVATE_PREFIX) or len(to_purge) >= _MOST:
+            continue
+        begun = (*log.open_intents.values(), *log.partial.values())
+        intent: _Intent = next((one for one in begun if one.get("private") == name), {})
+        base_name = str(intent.get("name", name))
+        with ExitStack() as opened:
+            private = opened.enter_context(old_private(store_fd, name))
+            if private is None:
+                continue
+            try:
+                whole, left = _listed(private)
+                base_name = whole[0].base_name if whole else base_name
+                nix = store.ask_nix(whole) if whole else {}
+                looked = (_wanted(store, store_fd, private, p, nix.get(p), intent) for p in whole)
+                outcome = next(filter(None, looked), None)
+            except OSError as cause:
+                outcome = _failed(base_name, cause)
+            if outcome is not None:
+                yield _record(log, intent, outcome)
+            elif left:
+                to_purge.append(Leftover(private, base_name, intent))
+                stack.enter_context(opened.pop_all())
+
+
+def finish(log: AuditLog, left: Leftover, until: float) -> Outcome:
+    """Purge what an earlier run left, and count on from what is on record."""
+    purged = purge(left.private, Purged(until=until, **_so_far(left.intent)))
+    return _record(log, left.intent, purged_outcome(left.base_name, purged))
 
 
 def purged_outcome(base_name: str, purged: Purged) -> Outcome:
     """The outcome of a purge."""
+    counts = {key: getattr(purged, key) for key in COUNTS}
+    if not (purged.late or purged.failures):
+        return Outcome(base_name, Status.REMOVED, **counts)
     why = _LONG if purged.late else f"{purged.failures} left: {purged.reason}"
-    left = purged.late or purged.failures
-    return Outcome(
-        base_name,
-        Status.PARTIAL if left else Status.REMOVED,
-        (why,) if left else (),
-        files=purged.files,
-        directories=purged.directories,
-        bytes=purged.bytes,
-    )
+    return Outcome(base_name, Status.PARTIAL, (why,), **counts)
 
 
-def _finish(store: Store, store_fd: int, log: AuditLog, private: Private) -> Iterator[Outcome]:
-    """Purge the private directory, unless what lies in it whole may be valid after all."""
-    begun = log.open_intents | log.partial
-    intents = {op: intent for op, intent in begun.items() if intent.get("private") == private.name}
-    with os.scandir(private.fd) as entries:  # there may be millions, so no names are kept
-        found = [StorePath.maybe(entry.name) for entry in entries]
-    whole = [path for path in found if path is not None]
-    base_name = whole[0].base_name if whole else _name_of(intents, private.name)
-    if whole:
-        kept = _keep_or_put_back(store, store_fd, whole, private, intents)
-        if kept is not None:
-            yield _record(log, intents, kept)
-            return
-    if found:
-        yield _record(log, intents, purged_outcome(base_name, purge(private)))
+def _listed(private: Private) -> tuple[list[StorePath], bool]:
+    """What is whole there, and so still has its name; and whether there is anything at all."""
+    with opened_anew(private.fd) as fd, os.scandir(fd) as entries:
+        found = [StorePath.maybe(entry.name) for entry in entries]  # there may be millions
+    return [path for path in found if path is not None], bool(found)
 
 
-def _keep_or_put_back(
+def _wanted(
     store: Store,
     store_fd: int,
-    whole: list[StorePath],
     private: Private,
-    intents: dict[int, dict[str, object]],
+    path: StorePath,
+    nix: Fact | None,
+    intent: _Intent,
 ) -> Outcome | None:
-    answers = store.ask_nix(whole)
-    for path in whole:
-        nix = answers.get(path, Fact(Known.UNKNOWN))
-        known = {in_database(store, path).known, nix.known}
-        name = path.base_name
-        proved = _is_what_was_proved(private, name, intents)
-        if known == {Known.NO} and proved:
-            continue
-        if proved and Known.UNKNOWN not in known and look(store_fd, name) is not None:
-            continue  # what is valid, or being built, is there again; this is not it
-        if Known.UNKNOWN in known and Known.YES not in known:
-            reason = f"{_AGAIN}; whether it is valid cannot be told, so it waits in {private.name}"
-            return Outcome(name, Status.KEPT, (reason,), unproved=True)
-        try:
-            _put_back(store_fd, path, private)
-        except OSError as cause:
-            reason = f"{_AGAIN}; it may be wanted, but stays in {private.name}: {cause}"
-            return Outcome(name, Status.FAILED, (reason,))
-        why = "it is valid" if Known.YES in known else "it is not what was proved dead"
-        return Outcome(name, Status.KEPT, (f"{_AGAIN}; {why}, so it was put back",))
-    return None
-
-
-def _put_back(store_fd: int, path: StorePath, private: Private) -> None:
-    """`put_back` under the lock of the path: not between a build and the output it makes."""
+    """The outcome for what lies there whole and waits, or has been put back; None: it may go."""
+    name = path.base_name
+    known = {in_database(store, path).known, nix.known if nix else Known.UNKNOWN}
+    moved, again = look(private.fd, name), look(store_fd, name)
+    # Without an intent nothing contradicts.
+    proved = moved is None or not intent or (moved.device, moved.inode) == _seen(intent)
+    if proved and (known == {Known.NO} or (again and Known.UNKNOWN not in known)):
+        return None  # dead; or what is valid, or being built, is there again, and this is not it
+    if Known.UNKNOWN in known and Known.YES not in known:
+        reason = f"{_AGAIN}; whether it is valid cannot be told, so it waits in {private.name}"
+        return Outcome(name, Status.KEPT, (reason,), unproved=True)
+    covered = intent.get("deriver") or intent.get("kind") == EntryKind.CHROOT
     with ExitStack() as locks:
-        lock = hold_path(locks, store_fd, path_lock(path))
-        if isinstance(lock, Fact):
-            raise BlockingIOError(errno.EWOULDBLOCK, lock.detail)
-        put_back(store_fd, path.base_name, private)
+        free = _hold_all(locks, store, store_fd, path, intent)
+        # Who builds or copies what is valid takes the lock of its path, and needs no other.
+        if not covered and Known.YES not in known:
+            free = Fact(Known.UNKNOWN, "which locks cover it is not known")
+        if free.known is Known.NO:
+            later = covered and look(store_fd, name)
+            if moved and later and store.build_users.own(moved.uid, moved.gid):
+                return None  # no build of it is alive, and what came later has its place
+            try:
+                put_back(store_fd, name, private)
+            except OSError as cause:
+                free = Fact(Known.UNKNOWN, os.strerror(cause.errno or 0).lower())
+    if free.known is not Known.NO:
+        why = f"it may be wanted, and {CANNOT_BE_PUT_BACK} from {private.name} yet: {free.detail}"
+        return Outcome(name, Status.FAILED, (f"{_AGAIN}; {why}",))
+    why = "it is valid" if Known.YES in known else "it is not what was proved dead"
+    return Outcome(name, Status.KEPT, (f"{_AGAIN}; {why}, so it was put back",))
 
 
-def _is_what_was_proved(private: Private, name: str, intents: dict[int, dict[str, object]]) -> bool:
-    """Whether an intent speaks of this very object; without intents nothing contradicts."""
-    moved = look(private.fd, name)
-    seen = [(i.get("device"), i.get("inode")) for i in intents.values() if i.get("name") == name]
-    return moved is None or not seen or (moved.device, moved.inode) in seen
+def _hold_all(
+    locks: ExitStack, store: Store, store_fd: int, path: StorePath, intent: _Intent
+) -> Fact:
+    """Hold the locks that covered it when it was taken; NO: they were free.
+
+    So nothing is put between a build and the output that it makes.
+    """
+    recorded = intent.get("locks")
+    names = map(str, recorded) if isinstance(recorded, list) else ()
+    free = hold_collector(locks, store.state_dir)
+    for name in sorted({path_lock(path), *filter(parse_lock_name, names)}):
+        if free.known is Known.NO:
+            held = hold_path(locks, store_fd, name)
+            free = held if isinstance(held, Fact) else free
+    return free
 
 
-def _without_private(store_fd: int, intent: dict[str, object]) -> Outcome:
-    name = str(intent.get("name", ""))
-    entry = look(store_fd, name)
-    seen = (intent.get("device"), intent.get("inode"))
-    if entry is not None and (entry.device, entry.inode) == seen:
-        return Outcome(name, Status.KEPT, (f"{_AGAIN} before it was moved",))
-    return Outcome(name, Status.REMOVED, (f"{_AGAIN} after it was gone",))
+def _seen(intent: _Intent) -> tuple[object, object]:
+    return intent.get("device"), intent.get("inode")
 
 
-def _name_of(intents: dict[int, dict[str, object]], default: str) -> str:
-    return next((str(intent.get("name")) for intent in intents.values()), default)
+def _so_far(intent: _Intent) -> dict[str, Any]:
+    """What earlier runs have counted, as far as it is on record."""
+    return {key: intent.get(key, 0) for key in COUNTS}
 
 
-def _record(log: AuditLog, intents: dict[int, dict[str, object]], outcome: Outcome) -> Outcome:
-    members = {
-        "name": outcome.base_name,
-        "status": outcome.status.value,
-        "reasons": list(outcome.reasons),
-        "files": outcome.files,
-        "directories": outcome.directories,
-        "bytes": outcome.bytes,
-        "resumed": 1,
-    }
-    # Nothing was done, and that much is on record already; it would be said at every run.
-    idle = outcome.status is Status.PARTIAL and not outcome.files + outcome.directories
-    idle = idle and log.open_intents.keys().isdisjoint(intents)
-    waits = outcome.unproved or outcome.status is Status.FAILED or idle
-    for op in () if waits else tuple(intents):
+def _failed(name: str, cause: OSError) -> Outcome:
+    return Outcome(name, Status.FAILED, (f"{_AGAIN}; {cause}",))
+
+
+def _record(log: AuditLog, intent: _Intent, outcome: Outcome) -> Outcome:
+    members, op = {**result_of(outcome), "resumed": 1}, intent.get("seq")
+    same = op not in log.open_intents and _so_far(members) == _so_far(intent)
+    if outcome.unproved or outcome.status is Status.FAILED:
+        return outcome  # it waits, and its intent stays open
+    if outcome.status is Status.PARTIAL and same:
+        return outcome  # nothing was done, and it would be said at every run
+    if intent:
         log.append("result", op=op, **members)
-    if not intents and not idle:
+    else:
         log.append("resumed", **members)
     return outcome

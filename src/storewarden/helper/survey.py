@@ -9,7 +9,7 @@ from storewarden.helper.claims import temp_roots
 from storewarden.host import listener, mounts, unfit
 from storewarden.store.database import Census, connect, sample
 from storewarden.store.derivation import Origin, find_origins
-from storewarden.store.entries import look, opened_anew
+from storewarden.store.entries import count_owned, look, opened_anew
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import LOCK_SUFFIX, StorePath
 from storewarden.store.store import Store
@@ -43,9 +43,12 @@ def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Su
     )
     with connect(store.state_dir) as connection:
         count, sampled = sample(connection, store.store_dir)
-    present = sum(name is not None and look(store_fd, name) is not None for name in sampled)
+    present = sum(name is not None and _is_there(store_fd, name) for name in sampled)
     scaled = count * present // max(1, len(sampled))
-    Census(count, scaled, max(0, census.store_paths - scaled)).check()
+    strangers = max(0, census.store_paths - scaled)
+    Census(count, scaled, strangers).check(
+        lambda: count_owned(store_fd, filter(_counts, _names(store_fd)), store.build_users)
+    )
     return Survey(store.ask_nix(paths), origins)
 
 
@@ -58,10 +61,20 @@ class _Count:
     def counting(self, names: Iterator[str], rooted: dict[StorePath, str]) -> Iterator[str]:
         yield from (path.base_name for path in rooted if path.is_derivation)
         for name in names:
-            # Roughly what parses: this counts, and is run for every name of the store.
-            if name[_DASH : _DASH + 1] == "-" and not name.endswith(LOCK_SUFFIX):
-                self.store_paths += 1
+            self.store_paths += _counts(name)
             yield name
+
+
+def _counts(name: str) -> bool:
+    """Roughly whether it is a store path's: this is asked of every name of the store."""
+    return name[_DASH : _DASH + 1] == "-" and not name.endswith(LOCK_SUFFIX)
+
+
+def _is_there(store_fd: int, name: str) -> bool:
+    try:
+        return look(store_fd, name) is not None
+    except (OSError, ValueError):  # a damaged database may have any name
+        return False
 
 
 def _names(store_fd: int) -> Iterator[str]:

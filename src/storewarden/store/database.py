@@ -7,7 +7,7 @@ log, so a path registered a moment ago would look invalid.
 
 import os
 import sqlite3
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -42,8 +42,13 @@ class Census:
     strangers: int
     """Store paths on disk, not counting lock files and temporaries, that are not registered."""
 
-    def check(self) -> None:
-        """Refuse a database that cannot be this store's: everything would look stranded."""
+    def check(self, count_owned: Callable[[], int]) -> None:
+        """Refuse a database that cannot be this store's: everything would look stranded.
+
+        `count_owned` tells how many of the strangers are build users' own, and is asked only where
+        there are too many. They prove nothing: a wrong database makes root's paths look stranded,
+        and a build user can make any number of names, but none that is root's.
+        """
         if self.strangers == 0:
             return  # a new store, say: nothing would be touched
         advice = "nothing is removed; is --state-dir the one of this store?"
@@ -51,9 +56,10 @@ class Census:
             raise StoreUnreadableError(f"the database knows no valid path at all; {advice}")
         if self.present == 0:
             raise StoreUnreadableError(f"no path that the database knows is in the store; {advice}")
-        if self.strangers > max(MANY_STRANGERS, self.present):
+        most = max(MANY_STRANGERS, self.present)
+        if self.strangers > most and (left := self.strangers - count_owned()) > most:
             raise StoreUnreadableError(
-                f"{self.strangers} of {self.strangers + self.present} store paths are not in the"
+                f"{left} of {left + self.present} store paths of root's are not in the"
                 f" database, too many to be debris; {advice}"
             )
 
@@ -101,19 +107,8 @@ def connect(state_dir: str) -> Iterator[sqlite3.Connection]:
             )
         ) as connection:
             yield connection
-    except sqlite3.Error as cause:
+    except (sqlite3.Error, UnicodeDecodeError) as cause:  # what is damaged has odd names
         raise _explain(path, cause) from cause
-
-
-def valid_names(state_dir: str, store_dir: StoreDir) -> Iterator[str]:
-    """Base names of all valid paths, one after the other. About 0.1 s for 200,000."""
-    # Only what lies in this store directory: "0" is the character after "/".
-    first, after = f"{store_dir.path}/", f"{store_dir.path}0"
-    query = "SELECT substr(path, ?) FROM ValidPaths WHERE path > ? AND path < ?"
-    with connect(state_dir) as connection:
-        rows = connection.execute(query, (len(first) + 1, first, after))
-        for (name,) in rows:
-            yield name
 
 
 def registered(connection: sqlite3.Connection, store_dir: StoreDir, path: StorePath) -> bool:
@@ -133,15 +128,7 @@ def sample(connection: sqlite3.Connection, store_dir: StoreDir) -> tuple[int, li
         or connection.execute("SELECT path FROM ValidPaths LIMIT ?", (SAMPLE,)).fetchall()
     )
     prefix = f"{store_dir.path}/"
-    return count, [p.removeprefix(prefix) if p.startswith(prefix) else None for (p,) in rows]
-
-
-def still_valid(state_dir: str, store_dir: StoreDir, names: Iterable[str]) -> list[str]:
-    """Those of `names` that the database still has: asked again, for what seems to be missing."""
-    paths = [path for name in names if (path := StorePath.maybe(name)) is not None]
-    with connect(state_dir) as connection:
-        valid = [p for p in paths if registered(connection, store_dir, p)]
-    return [path.base_name for path in valid]
+    return count, [p.removeprefix(prefix) if str(p).startswith(prefix) else None for (p,) in rows]
 
 
 class Outputs:
@@ -163,7 +150,7 @@ class Outputs:
         query = """SELECT v.path, o.id FROM DerivationOutputs o JOIN ValidPaths v ON v.id = o.drv
                    WHERE o.path = ?"""
         rows = self._ask(query, (self._store_dir.join(path.base_name),))
-        return [Deriver(drv, output) for text, output in rows if (drv := self._path(text))]
+        return [Deriver(drv, str(output)) for text, output in rows if (drv := self._path(text))]
 
     def realised_derivers(self, path: StorePath) -> list[Deriver]:
         """The derivations that had `path` as a floating output and would write it there again."""
@@ -171,14 +158,18 @@ class Outputs:
             return []
         query = "SELECT drvPath, outputName FROM BuildTraceV3 WHERE outputPath = ?"
         rows = self._ask(query, (self._store_dir.join(path.base_name),))
-        return [Deriver(drv, output) for text, output in rows if (drv := StorePath.maybe(text))]
+        return [
+            Deriver(drv, str(output))
+            for text, output in rows
+            if (drv := StorePath.maybe(str(text)))
+        ]
 
     def known_outputs(self, derivation: StorePath) -> list[tuple[str, StorePath]]:
         """Name and path of each output of a registered derivation that has a known path."""
         query = """SELECT o.id, o.path FROM DerivationOutputs o JOIN ValidPaths v ON v.id = o.drv
                    WHERE v.path = ?"""
         rows = self._ask(query, (self._store_dir.join(derivation.base_name),))
-        return [(output, path) for output, text in rows if (path := self._path(text))]
+        return [(str(output), path) for output, text in rows if (path := self._path(text))]
 
     def realised(self, names: Container[str]) -> Iterator[tuple[StorePath | None, str, StorePath]]:
         """Derivation (None: not told), output and path of the floating outputs so called."""
@@ -190,26 +181,27 @@ class Outputs:
         for query in [queries[table] for table in queries if table in self._tables]:
             for drv, output, text in self._ask(query):
                 if (path := self._path(text)) is not None and path.name in names:
-                    yield StorePath.maybe(drv), output, path
+                    yield StorePath.maybe(str(drv)), str(output), path
 
-    def _path(self, text: str) -> StorePath | None:
+    def _path(self, value: object) -> StorePath | None:
         with suppress(BadStorePathError):
-            return self._store_dir.parse(text)
+            return self._store_dir.parse(str(value))
         return None
 
 
-def _explain(path: str, cause: sqlite3.Error) -> StoreUnreadableError:
+def _explain(path: str, cause: Exception) -> StoreUnreadableError:
+    said = " ".join(str(cause).split())  # it may quote a table's whole text
     code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in _NOT_FOR_THIS_USER and os.geteuid() != 0:
-        return DatabaseUnseenError(f"this user cannot open the Nix database {path}: {cause}")
+        return DatabaseUnseenError(f"this user cannot open the Nix database {path}: {said}")
     if code in _BUSY:
         return StoreUnreadableError(
-            f"the Nix database {path} stayed locked for {BUSY_SECONDS:.0f} s: {cause}; try again"
+            f"the Nix database {path} stayed locked for {BUSY_SECONDS:.0f} s: {said}; try again"
         )
     if code in _DISK:
         return StoreUnreadableError(
-            f"the Nix database {path} cannot be read: {cause}; is the disk full? (df {path})"
+            f"the Nix database {path} cannot be read: {said}; is the disk full? (df {path})"
         )
     return StoreUnreadableError(
-        f"the Nix database {path} cannot be read: {cause}; see nix-store --verify, or a backup"
+        f"the Nix database {path} cannot be read: {said}; see nix-store --verify, or a backup"
     )

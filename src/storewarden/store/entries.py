@@ -8,8 +8,8 @@ sticky, so symbolic links, fifos and hard links may stand under any name.
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -178,6 +178,16 @@ def look(directory_fd: int, base_name: str) -> Entry | None:
     except FileNotFoundError:
         return None
     return entry_of(base_name, found)
+
+
+def count_owned(directory_fd: int, names: Iterable[str], build_users: BuildUsers) -> int:
+    """How many of those names are a build user's, and not the directory's owner's."""
+    count, owner = 0, os.fstat(directory_fd).st_uid
+    for name in names:
+        with suppress(OSError):
+            found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+            count += found.st_uid != owner and build_users.own(found.st_uid, found.st_gid)
+    return count
 
 
 def entry_of(base_name: str, found: os.stat_result) -> Entry:

@@ -13,13 +13,15 @@ from typing import Never
 
 from storewarden.store.entries import Entry, EntryKind
 from storewarden.store.errors import BadMessageError, BadStorePathError
-from storewarden.store.paths import StorePath
+from storewarden.store.paths import LOCK_SUFFIX, StorePath
 
 VERSION = 1
 MAX_REQUEST = 4096
 """Bytes of one request line, newline included."""
 MAX_BATCH = 16
 _MAX_INTEGER = 2**64
+CANNOT_BE_PUT_BACK = "cannot be put back"
+"""Among the reasons of what was moved, may be wanted, and does not lie in its place."""
 
 
 class Status(StrEnum):
@@ -43,6 +45,15 @@ class RemoveRequest:
     kind: EntryKind
     device: int
     inode: int
+
+    @property
+    def turn(self) -> int:
+        """When it is its turn.
+
+        What lies where a lock of Nix's belongs keeps all that the lock covers, and so goes first. A
+        lock goes last: it may be the only thing that tells whose its output is.
+        """
+        return 2 if self.kind is EntryKind.LOCK else not self.base_name.endswith(LOCK_SUFFIX)
 
     @classmethod
     def of(cls, entry: Entry, kind: EntryKind) -> "RemoveRequest":

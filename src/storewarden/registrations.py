@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+"""What Nix's database has of a whole store. The helper asks it of single paths only."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+from storewarden.store.database import connect, registered
+from storewarden.store.paths import StoreDir, StorePath
+
+
+def valid_names(state_dir: str, store_dir: StoreDir) -> Iterator[str]:
+    """Base names of all valid paths, one after the other. About 0.1 s for 200,000."""
+    # Only what lies in this store directory: "0" is the character after "/".
+    first, after = f"{store_dir.path}/", f"{store_dir.path}0"
+    query = "SELECT substr(path, ?) FROM ValidPaths WHERE path > ? AND path < ?"
+    with connect(state_dir) as connection:
+        rows = connection.execute(query, (len(first) + 1, first, after))
+        for (name,) in rows:
+            if not isinstance(name, str):
+                raise sqlite3.DatabaseError("a path in it is no text")
+            yield name
+
+
+def still_valid(state_dir: str, store_dir: StoreDir, names: Iterable[str]) -> list[str]:
+    """Those of `names` that the database still has: asked again, for what seems to be missing."""
+    paths = [path for name in names if (path := StorePath.maybe(name)) is not None]
+    with connect(state_dir) as connection:
+        valid = [p for p in paths if registered(connection, store_dir, p)]
+    return [path.base_name for path in valid]

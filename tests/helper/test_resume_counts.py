@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""What is on record of a removal that took several runs, and in which order they do their work."""
+
+import os
+
+import pytest
+
+from helper.bench import at, audit_is_whole, log_of, names, records, run
+from helper.child import in_child, kill_self, killed, mount, needs_root, take_own_mounts
+from helper.trees import left_private, spread, write
+from storewarden.auditlog import verify
+from storewarden.helper.auditfile import ROTATE_AT, open_log
+from storewarden.store.errors import StorewardenError
+from storewarden.throwaway import ThrowawayStore
+
+
+def strand(place: ThrowawayStore, name: str) -> str:
+    return place.strand(place.add_derivation(name)).base_name
+
+
+def run_beside_a_mount(place: ThrowawayStore, name: str) -> list[str]:
+    """Remove an entry in which something is mounted that the proof did not see."""
+
+    def work() -> list[str]:
+        take_own_mounts()
+        inside = f"{place.path(name)}/mounted"
+        act = at("intended", lambda: mount("-t", "tmpfs", "none", inside))
+        return [outcome.status.value for outcome in run(place, name, checkpoint=act)]
+
+    told: list[str] = in_child(work)
+    return told
+
+
+@needs_root
+@pytest.mark.parametrize("rotated", [False, True])
+def test_the_result_counts_what_all_runs_have_removed(
+    *, rotated: bool, place: ThrowawayStore
+) -> None:
+    name = strand(place, "x")
+    spread(f"{place.path(name)}/more", 3, 10)
+    os.mkdir(f"{place.path(name)}/mounted")
+    assert run_beside_a_mount(place, name) == ["taken", "partial"]
+    (first,) = records(place, "result")
+    (private,) = left_private(place)
+    for top in os.listdir(place.path(private)):
+        write(f"{place.path(private)}/{top}/late")
+    if rotated:
+        with open_log(log_of(place)) as log:
+            log.append("note", text="x" * ROTATE_AT)
+    (outcome,) = run(place)
+    *_, last = records(place, "result")
+    assert last["op"] == first["op"]
+    counted = (last["files"], last["directories"], last["bytes"])
+    assert counted == (outcome.files, outcome.directories, outcome.bytes)
+    assert (last["status"], last["resumed"]) == ("removed", 1)
+    before = [int(str(first[key])) for key in ("files", "directories", "bytes")]
+    assert outcome.files >= before[0] + 1
+    assert outcome.directories > before[1] > 0
+    assert outcome.bytes > before[2] > 0
+    assert (verify(log_of(place)).problem, verify(log_of(place)).open_intents) == ("", 0)
+
+
+@needs_root
+def test_a_run_that_gets_no_further_says_nothing_anew(place: ThrowawayStore) -> None:
+    name = strand(place, "x")
+    os.mkdir(f"{place.path(name)}/mounted")
+
+    def again_and_again() -> list[list[str]]:
+        take_own_mounts()
+        act = at("intended", lambda: mount("-t", "tmpfs", "none", f"{place.path(name)}/mounted"))
+        told = [run(place, name, checkpoint=act), run(place), run(place)]
+        return [[outcome.status.value for outcome in outcomes] for outcomes in told]
+
+    assert in_child(again_and_again) == [["taken", "partial"], ["partial"], ["partial"]]
+    assert len(records(place, "result")) == 1
+    assert [outcome.status for outcome in run(place)] == ["removed"]
+
+
+def test_what_is_asked_for_is_taken_before_what_was_left_is_purged(place: ThrowawayStore) -> None:
+    left, new = strand(place, "left"), strand(place, "new")
+    killed(lambda: run(place, left, checkpoint=at("taken", kill_self)))
+    assert [(outcome.base_name, outcome.status) for outcome in run(place, new)] == [
+        (new, "taken"),
+        (new, "removed"),
+        (left, "removed"),
+    ]
+    assert not left_private(place)
+    assert audit_is_whole(place)
+
+
+def test_an_intent_that_came_to_nothing_is_told_from_the_one_that_follows_it(
+    place: ThrowawayStore,
+) -> None:
+    name = strand(place, "x")
+    killed(lambda: run(place, name, checkpoint=at("intended", kill_self)))
+    assert [outcome.status for outcome in run(place, name)] == ["kept", "taken", "removed"]
+    first, second = records(place, "intent")
+    assert [(result["op"], result["status"]) for result in records(place, "result")] == [
+        (first["seq"], "kept"),
+        (second["seq"], "removed"),
+    ]
+
+
+def test_a_broken_world_keeps_nothing_that_was_left(place: ThrowawayStore) -> None:
+    left, new = strand(place, "left"), strand(place, "new")
+    killed(lambda: run(place, left, checkpoint=at("purging", kill_self)))
+    for number in range(101):
+        place.add_file(place.invent(f"stranger-{number}").base_name)
+    with pytest.raises(StorewardenError, match="too many"):
+        run(place, new)
+    assert not left_private(place)
+    assert new in names(place)
+    assert audit_is_whole(place)
+
+
+@needs_root
+@pytest.mark.parametrize("umask", [0o777, 0o700, 0o277, 0o177, 0o000])
+def test_no_umask_leaves_anything_behind(umask: int, place: ThrowawayStore) -> None:
+    name = strand(place, "x")
+    others = names(place) - {name}
+
+    def with_umask() -> list[str]:
+        os.umask(umask)
+        return [outcome.status.value for outcome in run(place, name)]
+
+    assert in_child(with_umask) == ["taken", "removed"]
+    assert names(place) == others
+    assert audit_is_whole(place)
