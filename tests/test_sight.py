@@ -9,9 +9,8 @@ from dataclasses import replace
 import pytest
 
 from storewarden.sight import Lock, Sight, look_around
-from storewarden.store.derivation import Origin
 from storewarden.store.entries import Entry, EntryKind, look, open_directory
-from storewarden.store.paths import Deriver, StorePath, output_lock, path_lock
+from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, path_lock
 from storewarden.store.verdict import Claim, Fact, Facts, Known, proof_of
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, needs_lock_table, user_lock

@@ -16,7 +16,6 @@ from storewarden.findings import Finding, Sweep
 from storewarden.limits import limits
 from storewarden.sight import Sight, look_around
 from storewarden.sizes import tree_size
-from storewarden.store.derivation import Origin
 from storewarden.store.entries import (
     Entry,
     EntryKind,
@@ -26,6 +25,7 @@ from storewarden.store.entries import (
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import (
     Deriver,
+    Origin,
     StoreDir,
     StorePath,
     covered_paths,

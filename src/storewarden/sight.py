@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from storewarden import host
 from storewarden.processes import command_of
-from storewarden.store.derivation import Origin, chroot_locks
+from storewarden.store.derivation import chroot_locks
 from storewarden.store.entries import Entry, EntryKind, look
-from storewarden.store.paths import StorePath, path_lock
+from storewarden.store.paths import Origin, StorePath, path_lock
 from storewarden.store.store import Store
 from storewarden.store.verdict import NO, Claim, Fact, Facts, Known, proof_of
 

@@ -4,12 +4,11 @@
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from storewarden.registrations import still_valid, valid_names
 from storewarden.sight import look_around
 from storewarden.store import database
-from storewarden.store.derivation import Origin, find_origins
+from storewarden.store.derivation import find_origins
 from storewarden.store.entries import (
     Entry,
     EntryKind,
@@ -20,7 +19,7 @@ from storewarden.store.entries import (
     look,
     open_directory,
 )
-from storewarden.store.paths import StorePath, covered_paths, parse_lock_name
+from storewarden.store.paths import Origin, StorePath, covered_paths, parse_lock_name
 from storewarden.store.store import Store
 from storewarden.store.verdict import Fact, Known
 
@@ -160,11 +159,9 @@ def _origins(
         lock.store_path for lock in locks
     }
     locked = {path for lock in locks for path in covered_paths(lock.base_name, store.store_dir)}
-    find = partial(
-        find_origins, store_fd=store_fd, store_dir=store.store_dir, state_dir=store.state_dir
-    )
     # A lock's name tells its derivation, or else the database does, which no other name can.
-    return find(locked - paths, ()) | find(paths, all_names)
+    known = find_origins(store, store_fd, locked - paths, ())
+    return known | find_origins(store, store_fd, paths, all_names)
 
 
 def _kind(store: Store, entry: Entry, kind: EntryKind) -> EntryKind:

@@ -51,11 +51,4 @@ def test_a_schema_without_permission_is_unseen(sealed: ThrowawayStore, name: str
 
 
 def test_its_derivers_are_simply_not_known(sealed: ThrowawayStore) -> None:
-    found = find_origins(
-        [sealed.invent("valid-0")],
-        [],
-        store_fd=-1,
-        store_dir=sealed.store_dir,
-        state_dir=sealed.state_dir,
-    )
-    assert found == {}
+    assert find_origins(sealed.as_store(), -1, [sealed.invent("valid-0")], []) == {}

@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -31,9 +32,8 @@ def find(place: ThrowawayStore) -> Find:
     def found(
         wanted: Iterable[StorePath], names: Iterable[str], store_dir: StoreDir
     ) -> dict[StorePath, Deriver]:
-        origins = find_origins(
-            wanted, names, store_fd=-1, store_dir=store_dir, state_dir=place.state_dir
-        )
+        store = replace(place.as_store(), store_dir=store_dir)
+        origins = find_origins(store, -1, wanted, names)
         assert all(origin.scratch for origin in origins.values())
         return {path: origin.deriver for path, origin in origins.items()}
 

@@ -5,14 +5,13 @@ from storewarden.store.derivation import find_origins
 from storewarden.store.paths import (
     Deriver,
     LockName,
-    StoreDir,
     StorePath,
     output_lock,
     parse_lock_name,
     scratch_path,
 )
+from storewarden.throwaway import ThrowawayStore
 
-STORE = StoreDir("/nix/store")
 DRV = StorePath(f"{'1c' * 16}-hello.drv.drv")
 
 
@@ -20,7 +19,9 @@ def test_the_lock_of_a_derivation_of_a_derivation_names_it() -> None:
     assert LockName(DRV, "out") in parse_lock_name(output_lock(DRV, "out"))
 
 
-def test_the_scratch_path_of_a_derivation_of_a_derivation_has_its_deriver() -> None:
-    wanted, names = scratch_path(DRV, "out", STORE), [output_lock(DRV, "out")]
-    found = find_origins([wanted], names, store_fd=-1, store_dir=STORE, state_dir="/nonexistent")
+def test_the_scratch_path_of_a_derivation_of_a_derivation_has_its_deriver(
+    place: ThrowawayStore,
+) -> None:
+    wanted, names = scratch_path(DRV, "out", place.store_dir), [output_lock(DRV, "out")]
+    found = find_origins(place.as_store(), -1, [wanted], names)
     assert found[wanted].deriver == Deriver(DRV, "out")

@@ -8,10 +8,11 @@ from contextlib import closing
 
 import pytest
 
-from storewarden.store.derivation import Origin, find_origins
+from storewarden.store.derivation import find_origins
 from storewarden.store.entries import open_directory
 from storewarden.store.paths import (
     Deriver,
+    Origin,
     StoreDir,
     StorePath,
     output_lock,
@@ -55,14 +56,8 @@ def know_output(place: ThrowawayStore, derivation: StorePath, output: str, path:
 
 
 def origin_of(place: ThrowawayStore, store_fd: int, path: StorePath) -> Origin | None:
-    found = find_origins(
-        [path],
-        os.listdir(place.store_dir.path),
-        store_fd=store_fd,
-        store_dir=place.store_dir,
-        state_dir=place.state_dir,
-    )
-    return found.get(path)
+    names = os.listdir(place.store_dir.path)
+    return find_origins(place.as_store(), store_fd, [path], names).get(path)
 
 
 @pytest.mark.parametrize(

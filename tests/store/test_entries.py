@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from storewarden.store.derivation import Origin
 from storewarden.store.entries import (
     PRIVATE_PREFIX,
     BuildUsers,
@@ -21,7 +20,7 @@ from storewarden.store.entries import (
     open_directory,
 )
 from storewarden.store.errors import StoreUnreadableError
-from storewarden.store.paths import Deriver, StorePath
+from storewarden.store.paths import Deriver, Origin, StorePath
 from storewarden.throwaway import ThrowawayStore
 
 HASH = "0c" * 16

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storewarden.store.derivation import Origin
 from storewarden.store.entries import EntryKind
-from storewarden.store.paths import Deriver, StorePath
+from storewarden.store.paths import Deriver, Origin, StorePath
 from storewarden.store.verdict import (
     NO,
     PROOF,

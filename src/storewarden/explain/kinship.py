@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from storewarden.explain.locks import Around, LockFile, store_lock
-from storewarden.store.derivation import CHROOT_SUFFIX, Origin, find_origins, outputs_of
+from storewarden.store.derivation import CHROOT_SUFFIX, find_origins, outputs_of
 from storewarden.store.errors import BadStorePathError
 from storewarden.store.paths import (
     LOCK_SUFFIX,
     Deriver,
+    Origin,
     StorePath,
     parse_lock_name,
     path_lock,
@@ -34,14 +35,7 @@ def origin_of(around: Around, name: str) -> Origin | None:
     path, store = StorePath.maybe(name), around.store
     if path is None or path.is_derivation or name.endswith(CHROOT_SUFFIX):
         return None
-    found = find_origins(
-        [path],
-        around.names,
-        store_fd=around.store_fd,
-        store_dir=store.store_dir,
-        state_dir=store.state_dir,
-    )
-    return found.get(path)
+    return find_origins(store, around.store_fd, [path], around.names).get(path)
 
 
 def derivers_of(name: str, origin: Origin | None) -> tuple[Deriver, ...]:

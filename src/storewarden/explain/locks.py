@@ -115,13 +115,8 @@ def store_lock(around: Around, name: str) -> LockFile | None:
         return None
     covered = tuple(covered_paths(name, around.store.store_dir))
     store = around.store
-    origins = find_origins(
-        covered,
-        (),  # what the database knows is enough: the other locks name their derivation
-        store_fd=around.store_fd,
-        store_dir=store.store_dir,
-        state_dir=store.state_dir,
-    )
+    # What the database knows is enough: the other locks name their derivation.
+    origins = find_origins(store, around.store_fd, covered, ())
     deriver = locked_by(around.store_fd, name, origins, store.store_dir)
     lock = _lock_file(around, around.store.store_dir.join(name), entry, Role.STORE)
     wanted = (*covered, deriver.derivation) if deriver else covered

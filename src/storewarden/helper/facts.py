@@ -12,10 +12,10 @@ from storewarden.helper.claims import HeldLock
 from storewarden.helper.survey import Survey
 from storewarden.host import mounts, orphans, processes_inside
 from storewarden.store.database import connect, registered
-from storewarden.store.derivation import Origin, chroot_locks
+from storewarden.store.derivation import chroot_locks
 from storewarden.store.entries import Entry, EntryKind, look
 from storewarden.store.errors import StoreUnreadableError
-from storewarden.store.paths import StorePath, covered_paths, path_lock
+from storewarden.store.paths import Origin, StorePath, covered_paths, path_lock
 from storewarden.store.store import Store
 from storewarden.store.verdict import NO, Claim, Fact, Facts, Known, proof_of
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from storewarden.helper.claims import temp_roots
 from storewarden.host import listener, mounts, unfit
 from storewarden.store.database import Census, connect, sample
-from storewarden.store.derivation import Origin, find_origins
+from storewarden.store.derivation import find_origins
 from storewarden.store.entries import count_owned, look, opened_anew
 from storewarden.store.errors import StoreUnreadableError
-from storewarden.store.paths import LOCK_SUFFIX, StorePath
+from storewarden.store.paths import LOCK_SUFFIX, Origin, StorePath
 from storewarden.store.store import Store
 from storewarden.store.verdict import Fact
 from storewarden.store.wire import RemoveRequest
@@ -34,13 +34,7 @@ def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Su
     paths = [StorePath(request.base_name) for request in requests]
     census = _Count()
     names = census.counting(_names(store_fd), temp_roots(store.state_dir, store.store_dir) or {})
-    origins = find_origins(
-        paths,
-        names,
-        store_fd=store_fd,
-        store_dir=store.store_dir,
-        state_dir=store.state_dir,
-    )
+    origins = find_origins(store, store_fd, paths, names)
     with connect(store.state_dir) as connection:
         count, sampled = sample(connection, store.store_dir)
     present = sum(name is not None and _is_there(store_fd, name) for name in sampled)

@@ -19,7 +19,6 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from storewarden.store.database import DatabaseUnseenError, Outputs, connect
 from storewarden.store.errors import BadStorePathError
@@ -28,6 +27,7 @@ from storewarden.store.paths import (
     HASH_PART_LENGTH,
     LOCK_SUFFIX,
     Deriver,
+    Origin,
     StoreDir,
     StorePath,
     output_lock,
@@ -36,6 +36,7 @@ from storewarden.store.paths import (
     redirect_path,
     scratch_path,
 )
+from storewarden.store.store import Store
 
 CHROOT_SUFFIX = ".chroot"
 REWRITTEN_SUFFIX = ".tmp"
@@ -45,31 +46,8 @@ _OUTPUTS = re.compile(rf"Derive\(\[{_OUTPUT}(?:,{_OUTPUT})*\],\[", re.ASCII)
 _MOST = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where an unregistered path comes from, as far as builds may write there."""
-
-    deriver: Deriver
-    locks: tuple[str, ...]
-    """Base names of the covering locks, sorted as pathlocks.cc takes them."""
-    scratch: bool
-    """Whether only a build that was cut off leaves it, whoever owns it: forms 1 and 2."""
-    replaced: StorePath | None = None
-    """The path that a redirect stands for."""
-
-    @property
-    def rooted(self) -> tuple[StorePath, ...]:
-        """What a living builder of it has a temp root on."""
-        return tuple(path for path in (self.deriver.derivation, self.replaced) if path)
-
-
 def find_origins(
-    wanted: Iterable[StorePath],
-    names: Iterable[str],
-    *,
-    store_fd: int,
-    store_dir: StoreDir,
-    state_dir: str,
+    store: Store, store_fd: int, wanted: Iterable[StorePath], names: Iterable[str]
 ) -> dict[StorePath, Origin]:
     """The origin of each path in `wanted` that has one which can be known.
 
@@ -88,16 +66,16 @@ def find_origins(
     for deriver, paths in _readings(names, _possible_outputs(bases)) if bases else ():
         fitting.setdefault(paths[0].name, set()).add(deriver)
         with suppress(BadStorePathError):
-            path = scratch_path(deriver.derivation, deriver.output, store_dir)
+            path = scratch_path(deriver.derivation, deriver.output, store.store_dir)
             if path in paths:
                 lock = output_lock(deriver.derivation, deriver.output)
                 found[path] = Origin(deriver, _sorted(path, lock), scratch=True)
     missing = bases.keys() - found
     if missing:
-        with suppress(DatabaseUnseenError), connect(state_dir) as connection:
-            outputs = Outputs(connection, store_dir)
+        with suppress(DatabaseUnseenError), connect(store.state_dir) as connection:
+            outputs = Outputs(connection, store.store_dir)
             for deriver, replaced, locks in _replacing(missing, fitting, outputs, store_fd):
-                path = redirect_path(deriver.derivation, replaced, store_dir)
+                path = redirect_path(deriver.derivation, replaced, store.store_dir)
                 if path in missing:
                     covering = _sorted(path, *locks)
                     found[path] = Origin(deriver, covering, scratch=True, replaced=replaced)

@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from storewarden.store.derivation import Origin
 from storewarden.store.errors import StoreUnreadableError
-from storewarden.store.paths import StorePath, parse_lock_name
+from storewarden.store.paths import Origin, StorePath, parse_lock_name
 
 LINKS = ".links"
 PRIVATE_PREFIX = "tmp-storewarden-"

@@ -92,6 +92,24 @@ class Deriver:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an unregistered path comes from, as far as builds may write there."""
+
+    deriver: Deriver
+    locks: tuple[str, ...]
+    """Base names of the covering locks, sorted as pathlocks.cc takes them."""
+    scratch: bool
+    """Whether only a build that was cut off leaves it, whoever owns it: forms 1 and 2."""
+    replaced: StorePath | None = None
+    """The path that a redirect stands for."""
+
+    @property
+    def rooted(self) -> tuple[StorePath, ...]:
+        """What a living builder of it has a temp root on."""
+        return tuple(path for path in (self.deriver.derivation, self.replaced) if path)
+
+
+@dataclass(frozen=True, slots=True)
 class LockName:
     """What a lock file's name says: a derivation and its output, or else the path it locks."""
 

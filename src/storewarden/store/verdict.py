@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-from storewarden.store.derivation import Origin
 from storewarden.store.entries import EntryKind
+from storewarden.store.paths import Origin
 
 
 class Known(Enum):
