@@ -100,11 +100,12 @@ class Tally:
             for path in collection.deleted
         )
 
-    def line(self, suite: str, seconds: float, log: str) -> dict[str, object]:
+    def line(self, suite: str, beside: str, seconds: float, log: str) -> dict[str, object]:
         """All of it in a few numbers; `log` is the audit log of who removed."""
         waits = waits_for(self.deaths, removed_inodes(log))
         return {
             "suite": suite,
+            "beside": beside,
             "seconds": round(seconds),
             "good": self.good,
             "interrupted": self.interrupted,
@@ -115,6 +116,7 @@ class Tally:
             "refused by the daemon": self.refused,
             "collections": len(self.collections),
             "restarts": self.restarts,
+            "debris": len(self.deaths),
             "debris removed by us": len(waits),
             "median seconds from death to gone": round(statistics.median(waits), 2)
             if waits
