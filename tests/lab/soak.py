@@ -214,7 +214,6 @@ def _judge(rig: Rig, one: Running, tally: Tally) -> None:
         assert told, f"{one.name} failed before it began:\n{said}"
     elif _found_debris(said, builder):
         tally.wedged += 1
-        tally.generations[one.name] += never_heals(said, builder)
     else:
         tally.failures.append(failure)
 
@@ -229,14 +228,6 @@ def _found_debris(said: str, builder: jobs.Witness) -> bool:
 def _cannot_copy(said: str, builder: jobs.Witness) -> bool:
     """What a worker that was killed while it registered this has left."""
     return f"{builder.out}.tmp' already exists" in said or f"{builder.out}.tmp': File" in said
-
-
-def never_heals(said: str, builder: jobs.Witness) -> bool:
-    """Whether that is only reported: what was root's already, and the copies that Nix makes.
-
-    AN ALLOWANCE. When storewarden removes both, this is False for all, and can go.
-    """
-    return _cannot_copy(said, builder) or builder.saw.startswith("0:")
 
 
 def _is_whole(rig: Rig, one: Running, path: str) -> bool:

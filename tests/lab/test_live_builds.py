@@ -45,7 +45,7 @@ def test_ten_live_builds_with_and_without_a_sandbox_are_untouched_by_twenty_swee
         Recipe(f"live-{number}", kind, ticks=10_000, sandbox=box)
         for number, (kind, box) in enumerate(TEN[:10])
     ]
-    # A user who builds again could be the one still writing into the debris: it would be kept.
+    # Builds of that user are another test's.
     with ns.flocked(rig.namespace, f"/nix/var/nix/userpool/{dead.uid}"):
         live = [start_build(rig, recipe) for recipe in recipes]
     theirs = inodes(rig, unregistered(rig) - dead.entries)

@@ -58,7 +58,7 @@ def test_beside_the_service_collections_and_restarts_no_live_build_is_hurt(
     assert tally.collections
     assert tally.restarts
     wait_for_orphans(rig)
-    ns.wait_until(lambda: only_allowed_is_left(rig), installed.journal(rig), 60)
+    ns.wait_until(lambda: not unregistered(rig), installed.journal(rig), 60)
     assert not auditlog.verify(log).problem
     assert_every_intent_has_its_result(list(map(dict, auditlog.read_records(log))))
 
@@ -104,26 +104,7 @@ def wait_for_orphans(rig: Rig) -> None:
 def assert_all_debris_goes(rig: Rig) -> None:
     wait_for_orphans(rig)
     scan(rig, "--yes")
-    assert only_allowed_is_left(rig), unregistered(rig)
-
-
-def only_allowed_is_left(rig: Rig) -> bool:
-    """Whether nothing of builds is left but what is only reported, and the locks over that.
-
-    AN ALLOWANCE. When storewarden removes both (see `never_heals`), this is
-    `not unregistered(rig)`.
-    """
-    report = scan(rig, "--dry-run")
-    kinds = {"output-of-root", "temporary"}
-    roots = {one["path"] for one in report["findings"] if one["kind"] in kinds}
-    theirs = {lock["path"] for path in roots for lock in locks_over(report, path)}
-    return unregistered(rig) == roots | theirs
-
-
-def locks_over(report: Report, path: str) -> list[Report]:
-    """The findings of locks that were kept for the sake of that path."""
-    name = os.path.basename(path)
-    return [one for one in report["findings"] if any(name in said for said in one["reasons"])]
+    assert not unregistered(rig)
 
 
 def assert_every_intent_has_its_result(log: list[Report]) -> None:

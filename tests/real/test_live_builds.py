@@ -75,7 +75,7 @@ def test_builds_that_start_and_end_during_sweeps_all_end_well(rig: Rig) -> None:
 
 def start_live_builds(rig: Rig, *, not_uid: int) -> list[Build]:
     """Ten builds that go on until they are told to end, none as that build user."""
-    # A user who builds again could be the one still writing into the debris: it would be kept.
+    # Builds of that user are another test's.
     with ns.flocked(rig.namespace, f"/nix/var/nix/userpool/{not_uid}"):
         return [
             start_build(rig, Recipe(f"live-{number}-{kind}", kind, ticks=10_000))
