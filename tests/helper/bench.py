@@ -34,12 +34,14 @@ def log_of(place: ThrowawayStore) -> str:
     return place.state_dir.removesuffix("/nix/var/nix") + "/log/audit.jsonl"
 
 
-def request(place: ThrowawayStore, base_name: str) -> RemoveRequest:
+def request(place: ThrowawayStore, base_name: str, store: Store | None = None) -> RemoveRequest:
     """The request that a sweep would make for that entry, whatever its kind."""
     store_fd = open_directory(place.store_dir.path)
     try:
         all_names = os.listdir(place.store_dir.path)
-        [(entry, kind)] = entries_of(place.as_store(), store_fd, [base_name], all_names).found
+        [(entry, kind)] = entries_of(
+            store or place.as_store(), store_fd, [base_name], all_names
+        ).found
     finally:
         os.close(store_fd)
     return RemoveRequest.of(entry, kind)
@@ -52,7 +54,7 @@ def run(
     checkpoint: Callable[[str], None] = lambda _: None,
 ) -> list[Outcome]:
     """What the engine says when asked to remove these, in one batch."""
-    requests = [request(place, name) for name in base_names]
+    requests = [request(place, name, store) for name in base_names]
     return run_requests(place, requests, store=store, checkpoint=checkpoint)
 
 

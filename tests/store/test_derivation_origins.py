@@ -2,9 +2,7 @@
 """Where a path comes from by what the database knows, and the locks that cover it."""
 
 import os
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 
@@ -21,14 +19,8 @@ from storewarden.store.paths import (
     scratch_path,
 )
 from storewarden.throwaway import ThrowawayStore
+from tables import BUILD_TRACE, REALISATIONS, execute, know_output, realise
 
-REALISATIONS = """CREATE TABLE Realisations (
-    id integer primary key autoincrement not null, drvPath text not null,
-    outputName text not null, outputPath integer not null, signatures text)"""
-BUILD_TRACE = """CREATE TABLE BuildTraceV3 (
-    id integer primary key autoincrement not null, drvPath text not null,
-    outputName text not null, outputPath text not null, signatures text)"""
-"""As ca-specific-schema.sql has them in Nix 2.34.6 and 2.35.2."""
 REST = '[],["/nix/store/x"],"x86_64-linux","/bin/sh",["-c","echo"],[("name","x")])'
 
 
@@ -37,22 +29,6 @@ def store_fd(place: ThrowawayStore) -> Iterator[int]:
     fd = open_directory(place.store_dir.path)
     yield fd
     os.close(fd)
-
-
-def execute(place: ThrowawayStore, statement: str, *values: str) -> None:
-    with closing(sqlite3.connect(f"{place.state_dir}/db/db.sqlite")) as connection, connection:
-        connection.execute(statement, values)
-
-
-def know_output(place: ThrowawayStore, derivation: StorePath, output: str, path: StorePath) -> None:
-    """As Nix does when a `.drv` is registered whose output has a path known beforehand."""
-    execute(
-        place,
-        "INSERT INTO DerivationOutputs SELECT id, ?, ? FROM ValidPaths WHERE path = ?",
-        output,
-        place.path(path.base_name),
-        place.path(derivation.base_name),
-    )
 
 
 def origin_of(place: ThrowawayStore, store_fd: int, path: StorePath) -> Origin | None:
@@ -195,27 +171,6 @@ def test_a_row_of_another_store_or_of_no_path_leads_nowhere(
     ):
         execute(place, insert, drv, output)
     assert origin_of(place, store_fd, path) is None
-
-
-def realise(
-    place: ThrowawayStore, table: str, derivation: StorePath, output: str, path: StorePath
-) -> None:
-    """Record that a build gave that floating output that path, as that version of Nix does."""
-    with closing(sqlite3.connect(f"{place.state_dir}/db/db.sqlite")) as connection, connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-        if table not in tables:
-            connection.execute(REALISATIONS if table == "Realisations" else BUILD_TRACE)
-        if table == "Realisations":
-            connection.execute(
-                "INSERT INTO Realisations (drvPath, outputName, outputPath)"
-                " SELECT ?, ?, id FROM ValidPaths WHERE path = ?",
-                ("sha256:" + "0" * 64, output, place.path(path.base_name)),
-            )
-        else:
-            connection.execute(
-                "INSERT INTO BuildTraceV3 (drvPath, outputName, outputPath) VALUES (?, ?, ?)",
-                (derivation.base_name, output, place.path(path.base_name)),
-            )
 
 
 def test_an_origin_is_never_found_for_a_wrong_hash(place: ThrowawayStore, store_fd: int) -> None:
