@@ -86,7 +86,19 @@ def test_a_lock_file_that_its_owner_could_exchange_keeps_it(
         place.add_lock(lock)
     os.chown(place.path(lock), place.builder, -1)
     outcome = kept(place, path, alone(place))
-    assert f"({lock} is not an empty lock file of Nix's)" in outcome.reasons[0]
+    assert (
+        f"({lock} is not an empty lock file of Nix's, but: uid {place.builder}, 0 bytes"
+        in outcome.reasons[0]
+    )
+    assert outcome.unproved
+
+
+def test_a_lock_file_that_is_not_empty_keeps_it(place: ThrowawayStore, scratch: StorePath) -> None:
+    place.add_lock(path_lock(scratch))
+    os.truncate(place.path(path_lock(scratch)), 1)
+    outcome = kept(place, scratch)
+    assert f"{path_lock(scratch)} is not an empty lock file of Nix's" in outcome.reasons[0]
+    assert "1 bytes, 1 links" in outcome.reasons[0]
     assert outcome.unproved
 
 

@@ -170,6 +170,26 @@ def test_what_others_may_write_to_is_open_to_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "is_open"),
+    [
+        ({}, False),
+        ({"size": 1}, True),
+        ({"links": 2}, True),
+        ({"mode": 0o40666}, True),
+        ({"mode": 0o40777, "size": 6}, True),
+        ({"mode": 0o10666}, False),
+        ({"mode": 0o140666}, False),
+        ({"base_name": f"{'0c' * 16}-Cargo"}, True),
+    ],
+)
+def test_an_empty_file_where_a_lock_belongs_is_no_output_of_others(
+    changes: dict[str, Any], *, is_open: bool
+) -> None:
+    planted = replace(ENTRY, base_name=f"{'0c' * 16}-x.lock", mode=0o100666, size=0, links=1)
+    assert replace(planted, **changes).open_to_others is is_open
+
+
+@pytest.mark.parametrize(
     ("changes", "is_ours"),
     [
         ({}, True),

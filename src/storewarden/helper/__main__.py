@@ -27,7 +27,7 @@ from storewarden.store.errors import BadMessageError, StorewardenError
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store, build_users
 from storewarden.store.validity import Nix, ask, find_nix
-from storewarden.store.wire import MAX_REQUEST, decode_request, encode_end, encode_outcome
+from storewarden.store.wire import MAX_REQUEST, Status, decode_request, encode_end, encode_outcome
 
 DEFAULT_SOCKET = "/run/storewarden/helper.sock"
 DEFAULT_AUDIT_LOG = "/var/log/storewarden/audit.jsonl"
@@ -127,7 +127,8 @@ def _answer(connection: socket.socket, arguments: argparse.Namespace) -> None:
         requester = Requester(uid, pid, "socket")
         store, log = _store(arguments), arguments.audit_log
         for outcome in remove(store, requests, audit_log=log, requester=requester):
-            _say(6, f"{outcome.base_name}: {outcome.status} {'; '.join(outcome.reasons)}")
+            level = 3 if outcome.status is Status.FAILED else 6
+            _say(level, f"{outcome.base_name}: {outcome.status} {'; '.join(outcome.reasons)}")
             _send(connection, encode_outcome(outcome))
         _send(connection, encode_end())
     except StorewardenError as cause:

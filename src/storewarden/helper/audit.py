@@ -93,11 +93,6 @@ class AuditLog:
                 self.open_intents = {intent["seq"]: intent for intent in intents}
                 self.partial = {intent["seq"]: intent for intent in partial}
 
-    def rotated(self) -> None:
-        """Write the last record of this file; it hands on what the next one has to know."""
-        carried = {"open": [*self.open_intents.values()], "partial": [*self.partial.values()]}
-        self.append("rotated", **carried)
-
     def load(self) -> None:
         """Read the chain up to its end, and mend the end where a crash has torn it."""
         with open(os.dup(self.fd), "rb") as file:  # nothing was read by it yet

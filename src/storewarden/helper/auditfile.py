@@ -42,7 +42,9 @@ def _open(path: str) -> AuditLog:
         if os.fstat(log.fd).st_size <= ROTATE_AT:
             _ensure_reserve(path)
             return log
-        log.rotated()
+        # What the next file has to know is handed on to it.
+        carried = [[*intents.values()] for intents in (log.open_intents, log.partial)]
+        log.append("rotated", open=carried[0], partial=carried[1])
         stem, _ = os.path.splitext(path)
         os.rename(path, f"{stem}-{log.seq:016d}.jsonl")
     except BaseException:

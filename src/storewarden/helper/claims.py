@@ -13,12 +13,13 @@ from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from storewarden.store.entries import BuildUsers, look
-from storewarden.store.paths import StoreDir, StorePath
+from storewarden.store.entries import BuildUsers, Entry, look
+from storewarden.store.paths import StoreDir, StorePath, parse_lock_name
 from storewarden.store.verdict import NO, Fact, Known
 
 _ATTEMPTS = 8
 _LOCK_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _LOCK_MODE = 0o600
 
 
@@ -91,8 +92,22 @@ def hold_lock_file(stack: ExitStack, store_fd: int, base_name: str) -> HeldLock 
     found, owner = os.fstat(fd), os.fstat(store_fd).st_uid
     plain = stat.S_ISREG(found.st_mode)
     if not plain or (found.st_size, found.st_nlink, found.st_uid) != (0, 1, owner):
-        return Fact(Known.UNKNOWN, f"{base_name} is not an empty lock file of Nix's")
+        seen = f"uid {found.st_uid}, {found.st_size} bytes, {found.st_nlink} links"
+        return Fact(Known.UNKNOWN, f"{base_name} is not an empty lock file of Nix's, but: {seen}")
     return HeldLock(base_name, fd)
+
+
+def hold_planted(stack: ExitStack, store_fd: int, entry: Entry) -> Fact | None:
+    """Hold the lock of a build user's file that lies where one of Nix's belongs; None: it is ours.
+
+    Nix, as root, takes whatever lies there for its lock file.
+    """
+    if not (stat.S_ISREG(entry.mode) and parse_lock_name(entry.base_name)):
+        return None
+    fd = os.open(entry.base_name, _READ_FLAGS, dir_fd=store_fd)
+    stack.callback(os.close, fd)
+    fact = _flock(fd, fcntl.LOCK_EX, f"{entry.base_name} is held")
+    return None if fact.known is Known.NO else fact
 
 
 def remove_lock_file(store_fd: int, lock: HeldLock) -> None:
@@ -183,7 +198,7 @@ def rooted(roots: dict[StorePath, str] | None, paths: Collection[StorePath]) -> 
 
 def _live_content(path: str) -> bytes:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, _READ_FLAGS)
     except FileNotFoundError:
         return b""  # its process ended meanwhile
     with os.fdopen(fd, "rb") as file:

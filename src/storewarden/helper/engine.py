@@ -109,10 +109,10 @@ def remove(
                 yield from step
             except (StorewardenError, OSError) as cause:
                 broken = broken or cause
-        if broken is None and log.torn:
-            broken = AuditUnavailableError("the end of a removal is not on record; see above")
+        if log.torn:
+            broken = broken or AuditUnavailableError("the end of a removal is not on record")
         if isinstance(broken, OSError):
-            raise StoreUnreadableError(f"what the system refuses ends it: {broken}") from broken
+            raise StoreUnreadableError(f"the system ends it: {broken}") from broken
         if broken is not None:
             raise broken
 

@@ -50,8 +50,11 @@ def hold_and_look(
         Claim.USER_LOCK: lambda: claims.hold_user(
             locks, store.state_dir, entry.uid, store.build_users
         ),
-        Claim.PATH_LOCK: lambda: _hold_path_locks(
-            locks, held, store_fd, _lock_names(store, store_fd, origin, entry, kind), kind
+        Claim.PATH_LOCK: lambda: (
+            (kind is EntryKind.OUTPUT and claims.hold_planted(locks, store_fd, entry))
+            or _hold_path_locks(
+                locks, held, store_fd, _lock_names(store, store_fd, origin, entry, kind), kind
+            )
         ),
         Claim.PROCESS: lambda: _running(store, store.build_users.under_lock_of(entry.uid)),
         Claim.SHARED: lambda: _shared(store, entry),

@@ -10,8 +10,9 @@ a mount point fails.
 import errno
 import itertools
 import os
+import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from storewarden.helper.private import DIRECTORY, Private
@@ -153,7 +154,7 @@ def _purge_one(private_fd: int, name: str, purged: Purged) -> Iterator[tuple[int
         return  # a collector was quicker
     except OSError as cause:
         if cause.errno in {errno.ENOTDIR, errno.ELOOP}:
-            _purge_file(private_fd, name, purged)
+            _purge_name(private_fd, name, os.unlink, purged)
         else:
             purged.fail(cause)
         return
@@ -163,10 +164,10 @@ def _purge_one(private_fd: int, name: str, purged: Purged) -> Iterator[tuple[int
                 if purged.is_late():
                     return
                 if not child.is_dir(follow_symlinks=False):
-                    _purge_file(fd, child.name, purged)
-                elif not _rmdir(fd, child.name, purged):
+                    _purge_name(fd, child.name, os.unlink, purged)
+                elif not _purge_name(fd, child.name, os.rmdir, purged):
                     yield fd, child.name
-        if not _rmdir(private_fd, name, purged):
+        if not _purge_name(private_fd, name, os.rmdir, purged):
             purged.fail(OSError(errno.ENOTEMPTY, "not empty"))
     except OSError as cause:
         purged.fail(cause)  # it cannot be read to its end, as on a bad disk
@@ -174,25 +175,13 @@ def _purge_one(private_fd: int, name: str, purged: Purged) -> Iterator[tuple[int
         os.close(fd)
 
 
-def _purge_file(directory_fd: int, name: str, purged: Purged) -> None:
+def _purge_name(
+    directory_fd: int, name: str, purge_it: Callable[..., None], purged: Purged
+) -> bool:
+    """Remove the name by unlink or rmdir; False if it is a directory that is not empty."""
     try:
         found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
-        os.unlink(name, dir_fd=directory_fd)
-    except FileNotFoundError:
-        return
-    except OSError as cause:
-        purged.fail(cause)
-        return
-    purged.files += 1
-    if found.st_nlink == 1:
-        purged.bytes += found.st_blocks * 512
-
-
-def _rmdir(directory_fd: int, name: str, purged: Purged) -> bool:
-    """Whether the directory is gone now; False if it still has something in it."""
-    try:
-        found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
-        os.rmdir(name, dir_fd=directory_fd)
+        purge_it(name, dir_fd=directory_fd)
     except FileNotFoundError:
         return True
     except OSError as cause:
@@ -200,6 +189,9 @@ def _rmdir(directory_fd: int, name: str, purged: Purged) -> bool:
             return False
         purged.fail(cause)
         return True
-    purged.directories += 1
-    purged.bytes += found.st_blocks * 512
+    is_directory = stat.S_ISDIR(found.st_mode)
+    purged.directories += is_directory
+    purged.files += not is_directory
+    if is_directory or found.st_nlink == 1:
+        purged.bytes += found.st_blocks * 512
     return True

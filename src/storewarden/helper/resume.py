@@ -52,11 +52,11 @@ def conclude_unmoved(store_fd: int, log: AuditLog) -> Iterator[Outcome]:
         except OSError as cause:
             yield _failed(name, cause)
             continue
-        outcome = Outcome(name, Status.REMOVED, (f"{_AGAIN} after it was gone",))
+        status, when = Status.REMOVED, "after it was gone"
         if entry is not None and (entry.device, entry.inode) == _seen(intent):
-            outcome = Outcome(name, Status.KEPT, (f"{_AGAIN} before it was moved",))
-        log.append("result", op=op, name=name, status=outcome.status.value, resumed=1)
-        yield outcome
+            status, when = Status.KEPT, "before it was moved"
+        log.append("result", op=op, name=name, status=status.value, resumed=1)
+        yield Outcome(name, status, (f"{_AGAIN} {when}",))
 
 
 def settle(

@@ -21,6 +21,7 @@ _NEXT = {
     "nix": "does nix-daemon run? storewarden scan --dry-run says what Nix answers",
     "helper": "storewarden doctor says what to do; or by hand: sudo storewarden scan --yes",
     "leftovers": "it is tried again; what became of it: storewarden audit show",
+    "put-back": "a build may miss it; it is tried again soon; whose: storewarden audit show",
     "configuration": "mend the file, then: storewarden check-config",
     "fuse": "look: storewarden scan --dry-run; if all of it may go: sudo storewarden scan --yes",
     "wakes": "nothing is lost, changes are only noticed later; see the service's log",

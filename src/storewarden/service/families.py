@@ -19,6 +19,7 @@ PLACES = (
     "nix",
     "helper",
     "leftovers",
+    "put-back",
     "configuration",
     "fuse",
     "wakes",

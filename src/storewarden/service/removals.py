@@ -11,7 +11,7 @@ from storewarden.service.work import Work, fail, problem
 from storewarden.store.entries import EntryKind
 from storewarden.store.errors import StorewardenError
 from storewarden.store.paths import LOCK_SUFFIX
-from storewarden.store.wire import Outcome, RemoveRequest, Status
+from storewarden.store.wire import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
 
 
 def finish_begun(work: Work) -> None:
@@ -28,14 +28,19 @@ def have_removed(work: Work, requests: tuple[RemoveRequest, ...]) -> None:
     if work.ended():
         return
     waiting = {request.base_name for request in requests}
-    partial = []
+    partial, away = [], []
     try:
         outcomes = repair(requests, work.remove, work.ended) if requests else work.remove(())
         for outcome in outcomes:
             work.pulse()
-            _conclude(work, outcome)
+            told = f"{outcome.base_name}: {'; '.join(outcome.reasons)}"
+            if _is_away(outcome):
+                work.failed += 1  # no suspect: nothing of it lies in the store to be looked at
+                away.append(told)
+            else:
+                _conclude(work, outcome)
             if outcome.status is Status.PARTIAL:
-                partial.append(f"{outcome.base_name}: {'; '.join(outcome.reasons)}")
+                partial.append(told)
             if outcome.status is not Status.TAKEN:
                 waiting.discard(outcome.base_name)
     except StorewardenError as cause:
@@ -45,9 +50,19 @@ def have_removed(work: Work, requests: tuple[RemoveRequest, ...]) -> None:
             fail(work, name, (str(cause),))
     else:
         problem(work, "helper", "")
-        work.helper = Suspect("", float("inf"))
-        # Every run begins with what earlier ones left, and so tells of all of it.
+        # What may be a live build's is tried to be put back again soon.
+        again = refused(work.helper, time.monotonic())
+        work.helper = again if away else Suspect("", float("inf"))
+        # Every run looks after what earlier ones left, and so tells of all of it.
         problem(work, "leftovers", partial[0] if partial else "")
+        problem(work, "put-back", away[0] if away else "")
+
+
+def _is_away(outcome: Outcome) -> bool:
+    """Whether it was moved and may be wanted, and yet does not lie in its place."""
+    return outcome.status is Status.FAILED and any(
+        CANNOT_BE_PUT_BACK in reason for reason in outcome.reasons
+    )
 
 
 def _conclude(work: Work, outcome: Outcome) -> None:

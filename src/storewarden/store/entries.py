@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from storewarden.store.errors import StoreUnreadableError
-from storewarden.store.paths import Origin, StorePath, parse_lock_name
+from storewarden.store.paths import LOCK_SUFFIX, Origin, StorePath, parse_lock_name
 
 LINKS = ".links"
 PRIVATE_PREFIX = "tmp-storewarden-"
@@ -124,8 +124,13 @@ class Entry:
 
     @property
     def open_to_others(self) -> bool:
-        """Whether users other than the owner may write into it."""
-        return not stat.S_ISLNK(self.mode) and bool(self.mode & 0o022)
+        """Whether users other than the owner may write into it: another build may go on with it.
+
+        None does with what lies where a lock of Nix's belongs and has nothing in it.
+        """
+        filled = stat.S_ISREG(self.mode) and (self.size, self.links) != (0, 1)
+        wanted = filled or stat.S_ISDIR(self.mode) or not self.base_name.endswith(LOCK_SUFFIX)
+        return not stat.S_ISLNK(self.mode) and bool(self.mode & 0o022) and wanted
 
     def same_object(self, other: "Entry") -> bool:
         """Whether both are the same file system object with the same owner."""

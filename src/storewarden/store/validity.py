@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from storewarden.store.paths import StoreDir, StorePath
 from storewarden.store.verdict import Fact, Known
+from storewarden.store.wire import unique
 
 BATCH = 200
 NIX_PLACES = (
@@ -120,7 +121,7 @@ def parse_path_info(answer: bytes, store_dir: StoreDir) -> dict[StorePath, Known
     valid or plainly invalid is left out.
     """
     try:
-        document = json.loads(answer, object_pairs_hook=_unique)
+        document = json.loads(answer, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         return {}
     match document:
@@ -139,13 +140,6 @@ def parse_path_info(answer: bytes, store_dir: StoreDir) -> dict[StorePath, Known
         if path is not None:
             known[path] = said if known.get(path, said) is said else Known.UNKNOWN
     return {path: said for path, said in known.items() if said is not Known.UNKNOWN}
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a key stands twice")
-    return members
 
 
 def _said(value: object) -> Known:

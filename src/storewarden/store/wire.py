@@ -116,7 +116,7 @@ def load(untrusted_line: bytes) -> object:
     try:
         return json.loads(
             untrusted_line.decode("utf-8"),
-            object_pairs_hook=_unique,
+            object_pairs_hook=unique,
             parse_float=_refuse,
             parse_constant=_refuse,
         )
@@ -124,7 +124,8 @@ def load(untrusted_line: bytes) -> object:
         raise BadMessageError(f"not one line of JSON: {cause}") from cause
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The members of a JSON object; `ValueError` where one stands in it twice."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("a key stands twice")
