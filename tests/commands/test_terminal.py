@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What people see: at terminals of several widths, in a pipe, and where colours are not wanted."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -31,7 +32,8 @@ def desk(place: ThrowawayStore, tmp_path: Path) -> Desk:
 
 def commands(desk: Desk) -> dict[str, list[str]]:
     """Every command that shows something of a store, and an error."""
-    store = ["--store-dir", desk.place.store_dir.path, "--state-dir", desk.place.state_dir]
+    store = ["--config", os.devnull]
+    store += ["--store-dir", desk.place.store_dir.path, "--state-dir", desk.place.state_dir]
     store += ["--nix", desk.nix, "--min-age", "0"]
     evil = desk.place.path(EVIL)
     audit = ["--audit-log", desk.audit_log]

@@ -32,7 +32,7 @@ from storewarden.report.sweep import done_line, outcome_line, sweep_json, sweep_
 from storewarden.scan import sweep
 from storewarden.store.entries import EntryKind
 from storewarden.store.store import Store
-from storewarden.store.verdict import PROOF, REMOVED_BY_DEFAULT
+from storewarden.store.verdict import PROOF
 from storewarden.store.wire import Outcome, RemoveRequest, Status
 
 _DESCRIPTION = """\
@@ -73,7 +73,7 @@ def scan(arguments: argparse.Namespace) -> int:
     store = open_store(config, _asking)
     kinds = frozenset(map(EntryKind, arguments.kind or EntryKind))
     # A kind that is only reported by default is removed where it is named.
-    removed = kinds & PROOF.keys() if arguments.kind else REMOVED_BY_DEFAULT
+    removed = kinds & PROOF.keys() if arguments.kind else config.kinds
     with progress("looking for what is not registered"):
         found = sweep(store, kinds)
     for text in found.notes:
