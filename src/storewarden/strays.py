@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from storewarden.misplaced import check_place
 from storewarden.sight import look_around
 from storewarden.store import database
 from storewarden.store.entries import Entry, EntryKind, classify, is_private, look, open_directory
@@ -45,6 +46,8 @@ def strays(store: Store, store_fd: int, names: list[str]) -> Strays:
         if os.fstat(store_fd).st_uid == store.hidden_uid:
             notes = (f"{cause}; found by their time of change instead, which Nix sets back",)
         return Strays(_strange_ones(store, store_fd, names), Fact(Known.UNKNOWN), [], notes)
+    if not registered:
+        check_place(store)
     paths = [n for n in unknown if not n.endswith(".lock") and StorePath.maybe(n) is not None]
     database.Census(registered, registered - len(absent), len(paths)).check()
     gone = [name for name in absent if look(store_fd, name) is None]
