@@ -25,6 +25,7 @@ from storewarden.config import Config
 from storewarden.copyable import REMOVE
 from storewarden.findings import Sweep
 from storewarden.interrupts import first_interrupt_waits, interrupt
+from storewarden.kept_open import database_kept_open
 from storewarden.opening import by_hand, open_remover, open_store, removes_here, this_store
 from storewarden.readable import count_text
 from storewarden.repair import repair, requests_for
@@ -74,7 +75,7 @@ def scan(arguments: argparse.Namespace) -> int:
     kinds = frozenset(map(EntryKind, arguments.kind or EntryKind))
     # A kind that is only reported by default is removed where it is named.
     removed = kinds & PROOF.keys() if arguments.kind else config.kinds
-    with progress("looking for what is not registered"):
+    with progress("looking for what is not registered"), database_kept_open(store):
         found = sweep(store, kinds)
     for text in found.notes:
         note(text)
