@@ -28,7 +28,7 @@ from storewarden.store import validity
 from storewarden.store.verdict import Known
 
 SHELTER = "/homeless-shelter"
-"""What Nix sets HOME to in every build (libstore, 2.3 to 2.36)."""
+"""What Nix sets HOME to in every build (libstore, 2.3 to 2.35)."""
 
 
 def gather(config: Config, config_problem: str, nix: validity.Nix) -> Facts:
