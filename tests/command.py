@@ -40,8 +40,9 @@ class Desk:
         return [*PROGRAM, "scan", *self.surroundings(), *words]
 
     def surroundings(self) -> list[str]:
-        """What keeps a scan off this machine's own store."""
+        """What keeps a scan off this machine's own store and settings."""
         return [
+            *("--config", os.devnull),
             *("--store-dir", self.place.store_dir.path),
             *("--state-dir", self.place.state_dir),
             *("--nix", self.nix),

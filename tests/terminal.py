@@ -129,17 +129,11 @@ def _all_of(
 
 
 def screen(text: str) -> list[str]:
-    """What stands on the terminal in the end: lines, rewritten and erased as it was told."""
+    """What stands on the terminal in the end: lines, as they were last rewritten."""
     lines = []
     for line in without_colours(text).split("\n"):
-        there, column = "", 0
-        for part in re.split(r"(\r|\x1b\[K)", line):
-            if part == "\r":
-                column = 0
-            elif part == "\x1b[K":
-                there = there[:column]
-            else:
-                there = there[:column] + part + there[column + len(part) :]
-                column += len(part)
-        lines.append(there)
+        there = ""
+        for part in line.split("\r"):
+            there = part + there[len(part) :]
+        lines.append(there.rstrip())
     return lines

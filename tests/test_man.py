@@ -18,7 +18,6 @@ from storewarden.commands.options import EXIT_CODES
 from storewarden.config import DEFAULT_CONFIG, Config, said
 from storewarden.helper.__main__ import _parser
 from storewarden.store.entries import EntryKind
-from storewarden.store.paths import StoreDir
 from storewarden.store.validity import NIX_PLACES
 
 MAN = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/man"
@@ -143,20 +142,11 @@ def test_nothing_is_described_that_is_no_command_in_the_order_of_the_help() -> N
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda one: one.name)
 def test_the_defaults_of_options_are_those_of_the_program(command: Command) -> None:
-    described = _described(command)
+    described, defaults = _described(command), said(Config()) | {"config": DEFAULT_CONFIG}
     for way, action in _taken(command.parser._actions).items():
-        match action.default:
-            case float(seconds):
-                expected = f"{seconds:.0f}s"
-            case StoreDir(path):
-                expected = path
-            case str(text) if text:
-                expected = text
-            case _ if way == "--config":
-                expected = DEFAULT_CONFIG
-            case _:
-                continue
-        assert _default(described[way][1]) == expected, way
+        default = action.default or defaults.get(way.removeprefix("--"))
+        if default:
+            assert _default(described[way][1]) == default, way
 
 
 def test_nix_is_looked_for_where_the_page_says() -> None:

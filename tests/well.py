@@ -26,7 +26,7 @@ from storewarden.store.verdict import Fact, Known
 
 NOW = 1_700_000_000.0
 GIB = 1024**3
-VERSION = NixVersion(Flavour.NIX, (2, 36, 0), "2.36.0")
+VERSION = NixVersion(Flavour.NIX, (2, 35, 2), "2.35.2")
 SETTINGS = Settings(
     sandbox="true",
     sandbox_fallback=True,

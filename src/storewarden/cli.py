@@ -21,6 +21,7 @@ from storewarden.commands.options import (
     Parser,
 )
 from storewarden.config import ConfigError
+from storewarden.interrupts import end_once_interrupted
 from storewarden.store.errors import StorewardenError, UnavailableError
 
 COMMANDS = (
@@ -99,6 +100,7 @@ def _add(name: str, commands: Commands) -> None:  # noqa: C901 - a table of impo
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
+    end_once_interrupted()
     words = sys.argv[1:] if argv is None else argv
     asked = [name for name in COMMANDS if words and words[0] == name]
     arguments = parser(asked or COMMANDS).parse_args(words)

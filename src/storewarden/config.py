@@ -28,6 +28,10 @@ class ConfigError(StorewardenError):
     """The configuration is wrong; the text says where, and what is wanted there."""
 
 
+class ConfigClosedError(ConfigError):
+    """This user may not read the configuration; others may."""
+
+
 class Mode(StrEnum):
     """What is done about debris."""
 
@@ -72,7 +76,8 @@ def load_config(path: str) -> Config:
             text = file.read(_LARGEST + 1)
     except OSError as cause:
         reason = (cause.strerror or str(cause)).lower()
-        raise ConfigError(f"cannot read the configuration {path}: {reason}") from cause
+        wrong = ConfigClosedError if isinstance(cause, PermissionError) else ConfigError
+        raise wrong(f"cannot read the configuration {path}: {reason}") from cause
     if len(text) > _LARGEST:
         raise ConfigError(f"{path}: longer than a configuration can be ({_LARGEST} bytes)")
     try:
@@ -84,9 +89,18 @@ def load_config(path: str) -> Config:
 
 def configured(path: str | None) -> Config:
     """The configuration in that file; None is the default place, where there need not be one."""
-    if path is None and not os.path.lexists(DEFAULT_CONFIG):
-        return Config()
-    return load_config(path or DEFAULT_CONFIG)
+    return Config() if path is None and not _is_there() else load_config(path or DEFAULT_CONFIG)
+
+
+def _is_there() -> bool:
+    """Whether there is one in the default place; also where that cannot be told."""
+    try:
+        os.lstat(DEFAULT_CONFIG)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # reading it says why
+    return True
 
 
 def parse_config(document: Mapping[str, object]) -> Config:

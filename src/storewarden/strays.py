@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from storewarden.misplaced import check_place
 from storewarden.registrations import still_valid, valid_names
 from storewarden.sight import look_around
 from storewarden.store import database
@@ -56,6 +57,8 @@ def strays(store: Store, store_fd: int, names: list[str]) -> Strays:
         if os.fstat(store_fd).st_uid == store.hidden_uid:
             notes = (f"{cause}; found by their time of change instead, which Nix sets back",)
         return Strays(_strange_ones(store, store_fd, names), Fact(Known.UNKNOWN), [], notes)
+    if not registered:
+        check_place(store)
     paths = [n for n in unknown if not n.endswith(".lock") and StorePath.maybe(n) is not None]
     census = database.Census(registered, registered - len(absent), len(paths))
     census.check(lambda: count_owned(store_fd, paths, store.build_users))

@@ -6,6 +6,8 @@ import re
 import pytest
 
 from storewarden.cli import main, parser
+from storewarden.commands.options import without_file
+from storewarden.config import Config
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StoreDir
 
@@ -85,8 +87,11 @@ def test_without_a_subcommand_it_says_what_can_be_said(
 def test_nothing_given_means_to_look_at_the_usual_store_and_no_more() -> None:
     given = parser().parse_args(["scan"])
     assert [given.yes, given.dry_run, given.json, given.exit_code] == [False] * 4
-    assert (given.store_dir, given.state_dir) == (StoreDir("/nix/store"), "/nix/var/nix")
-    assert (given.min_age, given.kind, given.nix) == (None, None, None)
+    assert given.kind is None
+    config = without_file(given)
+    assert config == Config()
+    assert (config.store_dir, config.state_dir) == (StoreDir("/nix/store"), "/nix/var/nix")
+    assert (config.min_age, config.nix) == (None, None)
 
 
 def test_kinds_add_up() -> None:

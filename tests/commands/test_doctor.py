@@ -11,7 +11,7 @@ from storewarden.throwaway import ThrowawayStore
 
 NIX = """
 case "$*" in
-*--version*) echo 'nix (Nix) 2.36.0' ;;
+*--version*) echo 'nix (Nix) 2.35.2' ;;
 *config\\ show*) echo '{"sandbox": {"value": true}, "sandbox-fallback": {"value": false},
     "experimental-features": {"value": []}, "build-users-group": {"value": "root"}}' ;;
 *) exit 1 ;;
@@ -43,7 +43,7 @@ def test_what_is_told_goes_to_stdout_and_the_exit_code_says_whether_it_is_bad(de
     write_program(desk.nix, NIX)
     done = run(doctor(desk))
     assert done.stderr == ""
-    assert "ok          Nix 2.36.0" in done.stdout
+    assert "ok          Nix 2.35.2" in done.stdout
     assert done.returncode == (5 if "PROBLEM" in done.stdout else 0)
 
 

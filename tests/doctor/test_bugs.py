@@ -21,8 +21,9 @@ YES, NO, UNKNOWN = Known.YES, Known.NO, Known.UNKNOWN
 KNOWN: list[tuple[Bug, str, Known]] = [
     (STRANDED, "Nix) 2.3.16", NO),
     (STRANDED, "Nix) 2.4.0", YES),
-    (STRANDED, "Nix) 2.36.0", YES),
-    (STRANDED, "Nix) 2.37.0", UNKNOWN),
+    (STRANDED, "Nix) 2.35.2", YES),
+    (STRANDED, "Nix) 2.36.0", UNKNOWN),
+    (STRANDED, "Nix) 2.36.0pre20260822_88b09c64", UNKNOWN),
     (STRANDED, "Determinate Nix 3.22.2) 2.35.2", YES),
     (STRANDED, "Lix, like Nix) 2.95.3", NO),
     (STRANDED, "Lix, like Nix) 2.91.0", UNKNOWN),

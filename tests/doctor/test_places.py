@@ -18,6 +18,7 @@ from storewarden.doctor.places import (
     look_at_rooms,
     wholly_read_only,
 )
+from storewarden.store.paths import StoreDir
 from storewarden.store.verdict import Known
 from storewarden.throwaway import ThrowawayStore
 
@@ -93,24 +94,24 @@ def execute(place: ThrowawayStore, script: str) -> None:
 @pytest.mark.parametrize("table", ["Realisations", "BuildTraceV3"])
 def test_recorded_outputs_are_counted_in_either_table(place: ThrowawayStore, table: str) -> None:
     execute(place, f"DROP TABLE IF EXISTS {table}; CREATE TABLE {table} (id INTEGER)")
-    assert look_at_database(place.state_dir) == Database(realisations=0)
+    assert look_at_database(place.state_dir, place.store_dir) == Database(realisations=0)
     execute(place, f"INSERT INTO {table} VALUES (1), (2)")  # noqa: S608 - the test's own name
-    assert look_at_database(place.state_dir) == Database(realisations=2)
+    assert look_at_database(place.state_dir, place.store_dir) == Database(realisations=2)
 
 
 def test_a_database_that_is_none_is_told_as_broken(place: ThrowawayStore) -> None:
     with open(f"{place.state_dir}/db/db.sqlite", "wb") as file:
         file.write(b"not a database, for more than one page of it" * 200)
-    assert "cannot be read" in look_at_database(place.state_dir).broken
+    assert "cannot be read" in look_at_database(place.state_dir, place.store_dir).broken
 
 
 def test_a_schema_of_another_number_is_told_as_broken(place: ThrowawayStore) -> None:
     with open(f"{place.state_dir}/db/schema", "w", encoding="ascii") as file:
         file.write("11")
-    assert "'11'" in look_at_database(place.state_dir).broken
+    assert "'11'" in look_at_database(place.state_dir, place.store_dir).broken
 
 
 def test_where_only_the_socket_is_seen_the_database_is_unseen(tmp_path: Path) -> None:
     (tmp_path / "daemon-socket").mkdir()
     (tmp_path / "daemon-socket/socket").write_text("")
-    assert look_at_database(str(tmp_path)).unseen
+    assert look_at_database(str(tmp_path), StoreDir("/nix/store")).unseen

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The logic of the macOS half that needs no Mac: what it makes of what the system would say."""
 
+import ctypes
+import errno
+import os
 import struct
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -65,25 +68,71 @@ def test_a_mount_program_that_fails_or_is_absent_is_unknown(tmp_path: Path) -> N
     assert darwin.mounts(works) == [("/nix", "apfs")]
 
 
-def listing(
-    by_kind: dict[tuple[int, int], list[int] | None],
-) -> Callable[[int, int], list[int] | None]:
-    """What proc_listpids would say, by kind (4: effective uid, 5: real uid) and uid."""
-    return lambda kind, uid: by_kind.get((kind, uid), [])
+@dataclass(slots=True)
+class Libproc:
+    """A proc_listpids that keeps to Apple's Libc and kernel, over processes that are made up."""
+
+    pids: dict[tuple[int, int], list[int]]
+    """By kind (4: effective uid, 5: real uid) and uid."""
+    fails_at: int = 0
+    """Which of the calls fails, the first is 1."""
+    fails_with: int = errno.EPERM
+    asked: int = 0
+
+    def __call__(
+        self, kind: int, uid: int, buffer: "ctypes.Array[ctypes.c_int32] | None", size: int
+    ) -> int:
+        """As libproc.c: 0 on error, which errno tells apart from nobody."""
+        self.asked += 1
+        if self.asked == self.fails_at:
+            ctypes.set_errno(self.fails_with)
+            return 0
+        if buffer is None:
+            return 4 * (20 + sum(map(len, self.pids.values())))
+        found = self.pids.get((kind, uid), [])[: size // 4]
+        for place, pid in enumerate(found):
+            buffer[place] = pid
+        return 4 * len(found)
+
+
+OWN = {(4, os.geteuid()): [os.getpid()]}
 
 
 def test_processes_of_effective_and_real_uid_are_found_once_each() -> None:
-    said = listing({(4, 301): [20, 10], (5, 301): [10, 30], (4, 302): [40], (5, 303): [50]})
+    told = {(4, 301): [20, 10], (5, 301): [10, 30], (4, 302): [40], (5, 303): [50]}
+    said = Libproc(OWN | told)
     assert darwin.processes_of([301], said) == [10, 20, 30]
     assert darwin.processes_of([301, 302], said) == [10, 20, 30, 40]
     assert darwin.processes_of([304], said) == []
     assert darwin.processes_of([], said) == []
 
 
-@pytest.mark.parametrize("silent", [(4, 301), (5, 301), (4, 302), (5, 302)])
-def test_one_question_without_an_answer_makes_all_unknown(silent: tuple[int, int]) -> None:
-    said = listing({(4, 301): [10], (5, 301): [10], silent: None})
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOMEM])
+@pytest.mark.parametrize("call", range(1, 11))
+def test_one_call_that_fails_makes_all_unknown(call: int, number: int) -> None:
+    said = Libproc(OWN | {(4, 301): [10], (5, 301): [10]}, call, number)
     assert darwin.processes_of([301, 302], said) is None
+    assert said.asked <= 10
+
+
+def test_an_answer_that_leaves_out_this_process_makes_all_unknown() -> None:
+    for own in ({}, {(4, os.geteuid()): [1]}, {(5, os.geteuid()): [os.getpid()]}):
+        assert darwin.processes_of([301], Libproc(own)) is None
+
+
+def test_more_processes_than_there_was_room_for_make_all_unknown() -> None:
+    said = Libproc(OWN | {(4, 301): list(range(1, 100))})
+    assert darwin.processes_of([301], said) == list(range(1, 100))
+
+    def grown(kind: int, uid: int, buffer: "ctypes.Array[ctypes.c_int32] | None", size: int) -> int:
+        return said(kind, uid, buffer, size) if buffer is not None or uid != 301 else 4 * 20
+
+    assert darwin.processes_of([301], grown) is None
+
+
+@pytest.mark.skipif(os.path.exists("/usr/lib/dyld"), reason="macOS has it")
+def test_without_libproc_nothing_is_known() -> None:
+    assert darwin.processes_of([301]) is None
 
 
 def test_nix_darwin_is_known_by_what_it_makes(tmp_path: Path) -> None:

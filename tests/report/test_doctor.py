@@ -59,7 +59,7 @@ def test_as_json_all_of_it_is_there_and_what_is_unknown_is_null() -> None:
     assert document["version"] == 1
     assert document["nix"] == {
         "program": "/usr/bin/nix",
-        "version": "Nix 2.36.0",
+        "version": "Nix 2.35.2",
         "daemonVersion": None,
     }
     first, second, *_ = document["diagnoses"]

@@ -16,6 +16,8 @@ from storewarden.commands.options import (
     Parser,
     add_audit_log,
     add_command,
+    add_config,
+    config_of,
 )
 from storewarden.commands.progress import progress
 from storewarden.report import VERSION
@@ -68,12 +70,14 @@ def add_audit(commands: Commands) -> None:
 
 def _add_options(action: Parser) -> None:
     action.add_argument("--json", action="store_true", help=JSON)
+    add_config(action)
     add_audit_log(action)
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    log = config_of(arguments).audit_log
     with progress("reading the audit log"):
-        records = list(auditlog.read_records(arguments.audit_log))
+        records = list(auditlog.read_records(log))
     if arguments.json:
         show(json.dumps({"version": VERSION, "records": records}, indent=2))
     else:
@@ -84,8 +88,9 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    log = config_of(arguments).audit_log
     with progress("reading the audit log"):
-        found = auditlog.verify(arguments.audit_log)
+        found = auditlog.verify(log)
     if arguments.json:
         document = {"version": VERSION, "sound": not found.problem, **asdict(found)}
         show(json.dumps(document, indent=2))

@@ -4,9 +4,18 @@
 import argparse
 
 from storewarden.commands.console import show, style
-from storewarden.commands.options import JSON, NOT_ALL, OK, UNREADABLE, Commands, add_command
+from storewarden.commands.options import (
+    JSON,
+    NOT_ALL,
+    OK,
+    UNREADABLE,
+    Commands,
+    add_command,
+    add_config,
+    config_of,
+)
 from storewarden.commands.progress import progress
-from storewarden.config import DEFAULT_CONFIG, Config, ConfigError, configured
+from storewarden.config import Config, ConfigError
 from storewarden.opening import open_nix
 
 _TEXT = "what of this machine breeds debris or hides it"
@@ -26,9 +35,7 @@ def add_doctor(commands: Commands) -> None:
     """The subcommand and its options."""
     command = add_command(commands, "doctor", _TEXT, _DESCRIPTION, _doctor)
     command.add_argument("--json", action="store_true", help=JSON)
-    command.add_argument(
-        "--config", metavar="FILE", help=f"the service's ({DEFAULT_CONFIG}, if there is one)"
-    )
+    add_config(command)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -37,7 +44,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from storewarden.doctor.gathering import gather  # noqa: PLC0415
     from storewarden.report.doctor import doctor_json, doctor_lines  # noqa: PLC0415
 
-    config, wrong = _configured(arguments.config)
+    config, wrong = _configured(arguments)
     with progress("looking at this machine"):
         facts = gather(config, wrong, open_nix(config))
     found = diagnose(facts)
@@ -51,14 +58,14 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return NOT_ALL if any(one.severity is Severity.PROBLEM for one in found) else OK
 
 
-def _configured(path: str | None) -> tuple[Config, str]:
+def _configured(arguments: argparse.Namespace) -> tuple[Config, str]:
     """The service's configuration, or the defaults and what is wrong with it.
 
     A file that was named and is wrong is wrong use.
     """
     try:
-        return configured(path), ""
+        return config_of(arguments), ""
     except ConfigError as cause:
-        if path is not None:
+        if arguments.config is not None:
             raise
         return Config(), str(cause)

@@ -15,6 +15,7 @@ from storewarden.commands.options import (
     add_command,
     add_store,
     config_of,
+    without_file,
 )
 from storewarden.config import ConfigError
 
@@ -87,9 +88,15 @@ def _explain_log(arguments: argparse.Namespace) -> int:
 
     if arguments.log is not None and arguments.paths:
         raise ConfigError(_WHAT)
-    known = explain_log(
-        Wanted(arguments.log, arguments.store_dir, arguments.state_dir, arguments.json)
-    )
+    try:
+        config = config_of(arguments)
+    except ConfigError as cause:
+        if arguments.log is not None or arguments.config is not None:
+            raise
+        # Who writes the log must not be ended by a file that they know nothing of.
+        console.note(f"{cause}; so the defaults hold here, but for what options say")
+        config = without_file(arguments)
+    known = explain_log(Wanted(arguments.log, config.store_dir, config.state_dir, arguments.json))
     if console.unshown:
         return NOT_ALL
     return OK if known else FOUND

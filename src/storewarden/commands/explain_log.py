@@ -11,7 +11,8 @@ from storewarden.commands.console import aside, aside_style, lost, show, style
 from storewarden.commands.progress import progress, tell
 from storewarden.copyable import ThisStore
 from storewarden.explain.buildlog import BuildLog, Reading
-from storewarden.explain.passing import first_interrupt_waits, pass_on
+from storewarden.explain.passing import pass_on
+from storewarden.interrupts import first_interrupt_waits, interrupt
 from storewarden.readable import size_text
 from storewarden.report.log import reading_json, reading_lines
 from storewarden.store.errors import StorewardenError
@@ -44,14 +45,17 @@ def explain_log(wanted: Wanted) -> bool:
     if wanted.log is not None:
         _read_file(wanted.log, log)
         return _told(wanted, log.reading(), show, style())
-    waits: AbstractContextManager[list[int]] = first_interrupt_waits()
+    # Ctrl-C goes to the build too, which has something to say about it.
+    waits: AbstractContextManager[list[int]] = first_interrupt_waits(
+        "interrupted; the log was not read to its end"
+    )
     with nullcontext([]) if os.isatty(0) else waits as come:
         trouble = _passed(log, None if wanted.json or sys.stdout is None else 1)
     if not wanted.json:
         aside("")  # the log may have ended within a line
     known = _told(wanted, log.reading(), show if wanted.json else aside, aside_style())
     if come:
-        raise KeyboardInterrupt("interrupted")
+        interrupt("interrupted")
     if trouble is not None and not isinstance(trouble, BrokenPipeError):
         lost(f"the log could not be passed on whole: {_reason(trouble)}")
     return known

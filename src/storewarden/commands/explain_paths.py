@@ -15,6 +15,7 @@ from storewarden.explain.advice import advice
 from storewarden.explain.locks import Around, LockFile, all_locks, hidden_places, look_at_locks
 from storewarden.explain.pointing import point
 from storewarden.explain.story import Story, What, tell
+from storewarden.misplaced import check_place
 from storewarden.opening import open_nix, open_store, this_store
 from storewarden.report.locks import chosen, lock_lines
 from storewarden.report.story import story_lines
@@ -95,6 +96,7 @@ def _locks_notes(around: Around, found: Sequence[LockFile], this: ThisStore) -> 
 
 @contextmanager
 def _around(store: Store) -> Iterator[Around]:
+    check_place(store)
     store_fd = open_directory(store.view)
     try:
         yield look_at_locks(store, store_fd)

@@ -2,12 +2,20 @@
 """What subcommands have in common: how one is added, options of the store, exit codes."""
 
 import argparse
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import NoReturn, TypeAlias
 
-from storewarden.commands.console import error
-from storewarden.config import Config, ConfigError, seconds
+from storewarden.commands.console import error, note
+from storewarden.config import (
+    DEFAULT_CONFIG,
+    Config,
+    ConfigClosedError,
+    ConfigError,
+    configured,
+    seconds,
+)
 from storewarden.store.errors import StorewardenError
 from storewarden.store.paths import StoreDir
 
@@ -77,8 +85,16 @@ def add_command(commands: Commands, name: str, text: str, description: str, run:
     return command
 
 
+def add_config(command: Parser) -> None:
+    """Where the settings are that no other option gives."""
+    command.add_argument(
+        "--config", metavar="FILE", help=f"the settings ({DEFAULT_CONFIG}, if there is one)"
+    )
+
+
 def add_store(command: Parser) -> None:
     """Which store is meant, and how it is judged."""
+    add_config(command)
     add = command.add_argument
     add(
         "--min-age",
@@ -89,21 +105,18 @@ def add_store(command: Parser) -> None:
     add(
         "--store-dir",
         type=_store_dir,
-        default=DEFAULT.store_dir,
         metavar="DIR",
         help=f"Nix's store directory ({DEFAULT.store_dir.path})",
     )
     add(
         "--state-dir",
         type=_directory,
-        default=DEFAULT.state_dir,
         metavar="DIR",
         help=f"Nix's state directory ({DEFAULT.state_dir})",
     )
     add("--nix", metavar="FILE", help="the nix program to ask (that of this system)")
     add(
         "--build-group",
-        default=DEFAULT.build_group,
         metavar="GROUP",
         help=f"Nix's build-users-group ({DEFAULT.build_group})",
     )
@@ -113,7 +126,6 @@ def add_socket(command: Parser) -> None:
     """Where to find who may remove."""
     command.add_argument(
         "--socket",
-        default=DEFAULT.socket,
         metavar="FILE",
         help=f"where the helper listens ({DEFAULT.socket})",
     )
@@ -123,16 +135,49 @@ def add_audit_log(command: Parser) -> None:
     """Where removals are recorded."""
     command.add_argument(
         "--audit-log",
-        default=DEFAULT.audit_log,
         metavar="FILE",
         help=f"where removals are recorded ({DEFAULT.audit_log})",
     )
 
 
 def config_of(arguments: argparse.Namespace) -> Config:
-    """What the command line says of the store, as a configuration."""
+    """What the command line says of the store, and for the rest what the configuration says.
+
+    Where this user may not read the latter, and has not named it, the defaults hold, with a note.
+    """
+    try:
+        return _overridden(_settings(arguments.config), arguments)
+    except ConfigClosedError as cause:
+        if arguments.config is not None:
+            raise
+        note(f"{cause}; so the defaults hold here, but for what options say")
+        return without_file(arguments)
+
+
+def without_file(arguments: argparse.Namespace) -> Config:
+    """What the command line says of the store, and for the rest the defaults."""
+    return _overridden(DEFAULT, arguments)
+
+
+def _settings(path: str | None) -> Config:
+    """As `configured`; but root does not take from the usual place what others can have written.
+
+    It names a program that root runs, and a file that root writes to.
+    """
+    if path is None and os.geteuid() == 0 and os.path.lexists(DEFAULT_CONFIG):
+        from storewarden.setup.trust import changeable  # noqa: PLC0415 - for root alone
+
+        if loose := changeable([DEFAULT_CONFIG]):
+            raise ConfigError(
+                f"root does not read {DEFAULT_CONFIG}: others than root can change {loose}; mend"
+                f" that, or name it: --config {DEFAULT_CONFIG}"
+            )
+    return configured(path)
+
+
+def _overridden(config: Config, arguments: argparse.Namespace) -> Config:
     given = {one.name: getattr(arguments, one.name, None) for one in fields(Config)}
-    return replace(DEFAULT, **{name: value for name, value in given.items() if value is not None})
+    return replace(config, **{name: value for name, value in given.items() if value is not None})
 
 
 def _seconds(text: str) -> float:

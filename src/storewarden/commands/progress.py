@@ -18,8 +18,6 @@ from storewarden.style import WIDTH, is_dumb
 _AFTER = 1.0
 _EVERY = 0.25
 """Seconds: what is done sooner needs no line; often enough to be seen to live."""
-_ERASE = "\r\x1b[K"
-"""To the first column, and erase to the end of the line (ECMA-48: EL)."""
 
 
 @dataclass(slots=True)
@@ -63,7 +61,7 @@ def out_of_the_way() -> Iterator[None]:
     with _line.turn:
         if _line.drawn:
             _line.drawn = False
-            _write(_ERASE)
+            _write(_erased())
         yield
 
 
@@ -81,8 +79,13 @@ def _draw_until(ended: threading.Event) -> None:
                 return
             text = f"{shown(_line.text)}, {age_text(time.monotonic() - began)}"
             # A line that the terminal breaks could not be erased as one.
-            _write(f"{_ERASE}{text[: _columns() - 1]}")
+            _write(f"{_erased()}{text[: _columns() - 1]}")
             _line.drawn = True
+
+
+def _erased() -> str:
+    """The line made empty by blanks: who wants no colours may want no sequences at all."""
+    return f"\r{' ' * (_columns() - 1)}\r"
 
 
 def _columns() -> int:

@@ -21,6 +21,7 @@ from storewarden.config import Config, Mode
 from storewarden.copyable import REMOVE
 from storewarden.explain.buildlog import BuildLog, Reading
 from storewarden.findings import Finding
+from storewarden.misplaced import check_place
 from storewarden.opening import by_hand, open_nix, open_remover, open_store, this_store
 from storewarden.repair import HelperUnavailableError, repair, requests_for
 from storewarden.report.log import reading_lines
@@ -87,6 +88,7 @@ def _cured(
     """Whether it failed on debris that is gone now, so that it may be run again; if not, why."""
     first = log.reading()
     store = open_store(config)
+    check_place(store)
     found: tuple[Finding, ...] = ()
     for reading in readings(log, open_nix(config)):
         first = first if first.seen else reading

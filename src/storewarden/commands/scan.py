@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Iterator
 
@@ -25,6 +24,8 @@ from storewarden.commands.progress import progress, tell
 from storewarden.config import Config
 from storewarden.copyable import REMOVE
 from storewarden.findings import Sweep
+from storewarden.interrupts import first_interrupt_waits, interrupt
+from storewarden.kept_open import database_kept_open
 from storewarden.opening import by_hand, open_remover, open_store, removes_here, this_store
 from storewarden.readable import count_text
 from storewarden.repair import repair, requests_for
@@ -32,7 +33,7 @@ from storewarden.report.sweep import done_line, outcome_line, sweep_json, sweep_
 from storewarden.scan import sweep
 from storewarden.store.entries import EntryKind
 from storewarden.store.store import Store
-from storewarden.store.verdict import PROOF, REMOVED_BY_DEFAULT
+from storewarden.store.verdict import PROOF
 from storewarden.store.wire import Outcome, RemoveRequest, Status
 
 _DESCRIPTION = """\
@@ -73,8 +74,8 @@ def scan(arguments: argparse.Namespace) -> int:
     store = open_store(config, _asking)
     kinds = frozenset(map(EntryKind, arguments.kind or EntryKind))
     # A kind that is only reported by default is removed where it is named.
-    removed = kinds & PROOF.keys() if arguments.kind else REMOVED_BY_DEFAULT
-    with progress("looking for what is not registered"):
+    removed = kinds & PROOF.keys() if arguments.kind else config.kinds
+    with progress("looking for what is not registered"), database_kept_open(store):
         found = sweep(store, kinds)
     for text in found.notes:
         note(text)
@@ -125,28 +126,21 @@ def _repaired(
 ) -> list[Outcome]:
     """What became of each, told as it happens. Ctrl-C ends it after the batch at work."""
     remove = open_remover(config, store, by_hand())
-    interrupted: list[int] = []
 
-    def stop(number: int, _frame: object) -> None:
-        if interrupted:
-            raise KeyboardInterrupt("interrupted; the next run finishes what was begun")
-        interrupted.append(number)
-        note("finishing what was begun; Ctrl-C again to leave it to the next run")
-
-    def outcomes() -> Iterator[Outcome]:
+    def outcomes(interrupted: list[int]) -> Iterator[Outcome]:
         # Also where nothing lies about: a run that was killed may have left an open intent.
         begun = found.leftovers or os.path.exists(config.audit_log)
         if not wanted and begun and removes_here(store):
             yield from remove(())
         yield from repair(wanted, remove, lambda: bool(interrupted))
 
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        done = _told(arguments, store, outcomes(), len(wanted))
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with first_interrupt_waits(
+        "interrupted; the next run finishes what was begun",
+        lambda: note("finishing what was begun; Ctrl-C again to leave it to the next run"),
+    ) as interrupted:
+        done = _told(arguments, store, outcomes(interrupted), len(wanted))
     if interrupted:
-        raise KeyboardInterrupt("interrupted; what is listed was done, the rest is untouched")
+        interrupt("interrupted; what is listed was done, the rest is untouched")
     return done
 
 

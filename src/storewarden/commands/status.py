@@ -6,8 +6,16 @@ import time
 
 from storewarden import host
 from storewarden.commands.console import show, style
-from storewarden.commands.options import JSON, NOT_ALL, OK, UNAVAILABLE, Commands, add_command
-from storewarden.config import DEFAULT_CONFIG, configured
+from storewarden.commands.options import (
+    JSON,
+    NOT_ALL,
+    OK,
+    UNAVAILABLE,
+    Commands,
+    add_command,
+    add_config,
+    config_of,
+)
 from storewarden.copyable import DECLARE, SET_UP
 from storewarden.report.status import noticed, status_json, status_lines
 from storewarden.service.status import is_held, read_status
@@ -25,13 +33,11 @@ def add_status(commands: Commands) -> None:
     """The subcommand and its options."""
     command = add_command(commands, "status", _TEXT, _DESCRIPTION, _status)
     command.add_argument("--json", action="store_true", help=JSON)
-    command.add_argument(
-        "--config", metavar="FILE", help=f"the service's ({DEFAULT_CONFIG}, if there is one)"
-    )
+    add_config(command)
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    config = configured(arguments.config)
+    config = config_of(arguments)
     running = is_held(config.runtime_dir)
     said, now = read_status(config.runtime_dir), time.time()
     if said and running:

@@ -24,7 +24,7 @@ _FEATURES = ("--extra-experimental-features", "nix-command", "--offline")
 _TOLD = (("config", "show"), ("show-config",))
 """The first from 2.20 on; the second is gone after 2.19, but for an alias that warns."""
 _FIRST_LIX = (2, 90, 0)
-"""Lix counts from there on; Nix is at 2.36."""
+"""Lix counts from there on; Nix is at 2.35."""
 _NOBODYS = StorePath("00000000000000000000000000000000-storewarden-doctor")
 """A path that no store has: what is wanted is not the answer, but that there is one."""
 _CHANGING = (*CONFIGURATION, "/etc/nix/nix.custom.conf")

@@ -41,7 +41,7 @@ class Settings:
     sandbox: str | None = None
     """`true`, `false` or `relaxed`."""
     sandbox_fallback: bool | None = None
-    """Whether it builds without a sandbox where none can be made (2.4 to 2.36: by default)."""
+    """Whether it builds without a sandbox where none can be made (2.4 to 2.35: by default)."""
     features: frozenset[str] | None = None
     """Experimental features that are on."""
     build_group: str | None = None

@@ -28,7 +28,7 @@ from storewarden.store import validity
 from storewarden.store.verdict import Known
 
 SHELTER = "/homeless-shelter"
-"""What Nix sets HOME to in every build (libstore, 2.3 to 2.36)."""
+"""What Nix sets HOME to in every build (libstore, 2.3 to 2.35)."""
 
 
 def gather(config: Config, config_problem: str, nix: validity.Nix) -> Facts:
@@ -38,7 +38,7 @@ def gather(config: Config, config_problem: str, nix: validity.Nix) -> Facts:
     """
     store_dir, state_dir = config.store_dir.path, config.state_dir
     # Before Nix is asked: to connect has the daemon open its database, and leave it readable.
-    seen = within(lambda: look_at_database(state_dir))
+    seen = within(lambda: look_at_database(state_dir, config.store_dir))
     asked = ask_nix(nix)
     settings = Settings() if isinstance(asked.settings, Unknown) else asked.settings
     group = settings.build_group or config.build_group

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from storewarden import host
 from storewarden.doctor.bounded import within
 from storewarden.doctor.facts import Database, Mount, Room, Unknown
+from storewarden.misplaced import misplaced
 from storewarden.store import database
 from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.paths import StoreDir
 from storewarden.store.verdict import Known
 
 _TABLES = ("Realisations", "BuildTraceV3")
@@ -97,8 +99,10 @@ def _room(path: str) -> tuple[int, os.statvfs_result]:
     return os.stat(path).st_dev, os.statvfs(path)
 
 
-def look_at_database(state_dir: str) -> Database:
-    """Whether it can be read, and how many outputs of derivations it has recorded."""
+def look_at_database(state_dir: str, store_dir: StoreDir) -> Database:
+    """Whether it can be read and is that store's, and how many outputs it has recorded."""
+    if why := misplaced(state_dir, store_dir):
+        return Database(broken=why)
     try:
         with database.connect(state_dir) as connection:
             wanted = ", ".join("?" for _ in _TABLES)

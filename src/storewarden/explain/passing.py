@@ -3,9 +3,7 @@
 
 import os
 import select
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 _PIECE = 64 * 1024
 
@@ -52,23 +50,3 @@ def _write(sink: int, piece: bytes) -> None:
             left = left[os.write(sink, left) :]
         except BlockingIOError:  # another process may have made it so
             select.select([], [sink], [])
-
-
-@contextmanager
-def first_interrupt_waits() -> Iterator[list[int]]:
-    """Ctrl-C goes to the build too, which has something to say about it: the first one waits.
-
-    The list is not empty when one has come; a second one interrupts as usual.
-    """
-    come: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if come:
-            raise KeyboardInterrupt("interrupted; the log was not read to its end")
-        come.append(number)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield come
-    finally:
-        signal.signal(signal.SIGINT, before)

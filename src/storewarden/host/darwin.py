@@ -21,7 +21,8 @@ _XUCRED = "=IIh2x16I"
 _UID_ONLY, _RUID_ONLY = 4, 5  # sys/proc_info.h: PROC_UID_ONLY, PROC_RUID_ONLY
 _RENAME_EXCL = 4
 
-ListPids = Callable[[int, int], "list[int] | None"]
+ListPids = Callable[[int, int, "ctypes.Array[ctypes.c_int32] | None", int], int]
+"""proc_listpids(3): type, its argument, buffer, its size; gives how much of it was filled."""
 
 
 def peer(connection: socket.socket) -> tuple[int, int | None]:
@@ -53,29 +54,36 @@ def hidden_uid() -> int | None:
 
 
 def processes_of(uids: Collection[int], list_pids: ListPids | None = None) -> list[int] | None:
-    """Pids whose real or effective uid is in `uids`; None if libproc does not say."""
-    ask = list_pids or _proc_listpids
+    """Pids whose real or effective uid is in `uids`; None if libproc does not say.
+
+    It has to name this process first: what does not show us would not show others either.
+    """
     found: set[int] = set()
-    for uid in uids:
-        for kind in (_UID_ONLY, _RUID_ONLY):
-            pids = ask(kind, uid)
-            if pids is None:
-                return None
-            found.update(pids)
+    try:
+        ask = list_pids or ctypes.CDLL("/usr/lib/libproc.dylib", use_errno=True).proc_listpids
+        if os.getpid() not in _listed(ask, _UID_ONLY, os.geteuid()):
+            return None
+        for uid in uids:
+            found.update(*(_listed(ask, kind, uid) for kind in (_UID_ONLY, _RUID_ONLY)))
+    except OSError:
+        return None
     return sorted(found)
 
 
-def _proc_listpids(kind: int, uid: int) -> list[int] | None:
-    library = ctypes.CDLL("/usr/lib/libproc.dylib", use_errno=True)
-    room = library.proc_listpids(kind, uid, None, 0)
-    if room < 0:
-        return None
-    # Processes may start between the two calls: room for some more, and a full buffer is unknown.
-    buffer = (ctypes.c_int32 * (room // 4 + 64))()
-    used = library.proc_listpids(kind, uid, buffer, ctypes.sizeof(buffer))
-    if used < 0 or used >= ctypes.sizeof(buffer):
-        return None
-    return [pid for pid in buffer[: used // 4] if pid]
+def _listed(ask: ListPids, kind: int, uid: int) -> list[int]:
+    """One answer; `OSError` unless it is whole.
+
+    0 says that there are none, and also, with errno, that something went wrong; it is never -1
+    (Apple's Libc, libproc.c). How much room is wanted is never 0.
+    """
+    ctypes.set_errno(0)
+    if (room := ask(kind, uid, None, 0)) > 0:
+        # Processes may start between the two calls: room for some more, and full is unknown.
+        buffer = (ctypes.c_int32 * (room // 4 + 64))()
+        used = ask(kind, uid, buffer, ctypes.sizeof(buffer))
+        if 0 < used < ctypes.sizeof(buffer) or (used == 0 and not ctypes.get_errno()):
+            return [pid for pid in buffer[: used // 4] if pid]
+    raise OSError(ctypes.get_errno(), "proc_listpids does not say")
 
 
 def orphans(user_lock: str, pids: Collection[int]) -> list[int]:

@@ -10,6 +10,7 @@ from threading import Timer
 from storewarden.explain.buildlog import BuildLog, Reading
 from storewarden.explain.passing import pass_on
 from storewarden.findings import Finding
+from storewarden.kept_open import database_kept_open
 from storewarden.scan import sweep_among
 from storewarden.store.entries import EntryKind, list_names, open_directory
 from storewarden.store.paths import StoreDir
@@ -92,7 +93,8 @@ def blamed(store: Store, reading: Reading, before: Collection[str]) -> tuple[Fin
     names = named.intersection(before)
     until = time.monotonic() + _SETTLE_SECONDS
     while names:
-        swept = sweep_among(store, names, (EntryKind.OUTPUT,)).findings
+        with database_kept_open(store):
+            swept = sweep_among(store, names, (EntryKind.OUTPUT,)).findings
         found = tuple(finding for finding in swept if finding.base_name in names)
         if not any(map(is_kept, found)) or time.monotonic() > until:
             return found

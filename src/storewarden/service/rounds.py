@@ -3,10 +3,12 @@
 
 import time
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import replace
 
 from storewarden.config import Mode
 from storewarden.findings import Finding
+from storewarden.kept_open import database_kept_open
 from storewarden.repair import requests_for
 from storewarden.scan import sweep, sweep_among
 from storewarden.service.removals import finish_begun, have_removed
@@ -28,7 +30,8 @@ def sweep_all(work: Work) -> None:
     """Look at the whole store."""
     began = time.monotonic()
     try:
-        found = sweep(work.store)
+        with database_kept_open(work.store):
+            found = sweep(work.store)
     except StorewardenError as cause:
         problem(work, "store", str(cause))
         return
@@ -54,7 +57,8 @@ def look_again(work: Work, names: Collection[str]) -> None:
     try:
         seen = glance(work.store, {name: work.suspects[name].covering for name in names})
         rest = set(names) - seen.alive - seen.gone - seen.others
-        found = sweep_among(work.store, rest, tuple(PROOF)) if rest else None
+        with database_kept_open(work.store) if rest else nullcontext():
+            found = sweep_among(work.store, rest, tuple(PROOF)) if rest else None
     except StorewardenError as cause:
         problem(work, "store", str(cause))
         for name in names:

@@ -2,7 +2,7 @@
 """From what should be and what is to the steps between, and the steps taken one by one."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -76,10 +76,9 @@ def writes(items: Sequence[Item], before: Manifest, top: str) -> list[Write]:
 
 
 def stale(
-    items: Sequence[Item], before: Manifest, top: str
+    wanted: Collection[str], before: Manifest, top: str
 ) -> list[Remove | RemoveDirectory | Keep]:
-    """What setup wrote and made earlier and does not want any more."""
-    wanted = {item.path for item in items}
+    """What setup wrote and made earlier and does not want any more, beside those paths."""
     files = removals([path for path in before.files if path not in wanted], before, top)
     unused = [
         place
@@ -90,9 +89,14 @@ def stale(
 
 
 def removals(paths: Sequence[str], before: Manifest, top: str) -> list[Remove | Keep]:
-    """How to be rid of those, keeping what was changed by hand."""
+    """How to be rid of those, keeping what was changed by hand, or others could exchange."""
     steps: list[Remove | Keep] = []
     for path in sorted(paths):
+        try:
+            missing_directories(os.path.dirname(path), top or "/")
+        except SetupError as cause:
+            steps.append(Keep(path, str(cause)))
+            continue
         digest = digest_at(f"{top}{path}")
         if digest is None or digest in before.files[path]:
             steps.append(Remove(path))
@@ -122,7 +126,8 @@ def intended(before: Manifest, steps: Sequence[Step], top: str, user: str) -> Ma
 
 def reached(begun: Manifest, items: Sequence[Item], steps: Sequence[Step], top: str) -> Manifest:
     """The manifest to write after the steps: what is really there, and ours."""
-    kept = {step.path for step in steps if isinstance(step, Keep)}
+    # What was never ours can be kept, too.
+    kept = {step.path for step in steps if isinstance(step, Keep)} & begun.files.keys()
     ours = {item.path: item.digest() for item in items if item.path in begun.files}
     files = {
         path: begun.files[path]

@@ -106,7 +106,7 @@ def _steps(want: Wanted, before: Manifest, top: str) -> list[Step]:
     """In this order a run that is cut off leaves nothing that runs half of it."""
     code = writes(want.program.items, before, top)
     others = writes(want.others, before, top)
-    old = stale(want.items, before, top)
+    old = stale(want.paths, before, top)
     if top:
         return [*code, *others, *old, *want.keeps]
     # What runs until now keeps its code to its end.

@@ -35,6 +35,11 @@ class Wanted:
         """All of it."""
         return (*self.program.items, *self.others)
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """Where it is, and what is kept in the place of some of it."""
+        return frozenset(one.path for one in (*self.items, *self.keeps))
+
 
 def wanted(before: Manifest, top: str) -> Wanted:
     """For the machine this runs on, or, below `top`, for any machine of this system."""
@@ -76,11 +81,12 @@ def _launcher(
     file = File(LAUNCHER, text.encode(), 0o755)
     try:
         missing_directories(os.path.dirname(LAUNCHER), top or "/")
+        if state_of(file, top, before.files.get(LAUNCHER, ())) is not State.OTHERS:
+            return (file,), ()
+        why = "not written by setup, or changed since"
     except SetupError as cause:
-        return (), (Keep(LAUNCHER, str(cause)),)
-    if state_of(file, top, before.files.get(LAUNCHER, ())) is State.OTHERS:
-        return (), (Keep(LAUNCHER, "it is not setup's"),)
-    return (file,), ()
+        why = str(cause)
+    return (), (Keep(LAUNCHER, f"{why}; what is set up: {code.python} -I -m storewarden"),)
 
 
 def _config(more: str) -> File:
