@@ -1,11 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""What Nix's database has of a whole store. The helper asks it of single paths only."""
+"""A whole store at once: its names on disk and in Nix's database. The helper looks at few."""
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 
 from storewarden.store.database import connect, registered
+from storewarden.store.entries import LINKS, opened_anew
+from storewarden.store.errors import StoreUnreadableError, reason_of
 from storewarden.store.paths import StoreDir, StorePath
+
+
+def list_names(store_fd: int) -> list[str]:
+    """Every name in the store directory but `.links`."""
+    try:
+        with opened_anew(store_fd) as fd:
+            return [name for name in os.listdir(fd) if name != LINKS]
+    except OSError as cause:
+        reason = reason_of(cause)
+        raise StoreUnreadableError(f"cannot list the store directory: {reason}") from cause
 
 
 def valid_names(state_dir: str, store_dir: StoreDir) -> Iterator[str]:

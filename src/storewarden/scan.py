@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from storewarden.copyable import ThisStore, repair_path
 from storewarden.findings import Finding, Sweep
 from storewarden.limits import limits
+from storewarden.registrations import list_names
 from storewarden.sight import Sight, look_around
 from storewarden.sizes import tree_size
 from storewarden.store.entries import (
     Entry,
     EntryKind,
-    list_names,
     open_directory,
 )
 from storewarden.store.errors import StoreUnreadableError

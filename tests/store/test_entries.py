@@ -14,8 +14,8 @@ from storewarden.store.entries import (
     Entry,
     EntryKind,
     classify,
+    each_name,
     is_private,
-    list_names,
     look,
     open_directory,
 )
@@ -148,7 +148,7 @@ def test_every_name_but_the_links_directory_is_listed(place: ThrowawayStore) -> 
         os.mkdir(os.path.join(os.fsencode(place.store_dir.path), name))
     fd = open_directory(place.store_dir.path)
     try:
-        names = list_names(fd)
+        names = list(each_name(fd))
     finally:
         os.close(fd)
     assert {os.fsencode(name) for name in names} >= set(strange)

@@ -14,10 +14,11 @@ from glob import escape, glob
 
 from storewarden.explain.flocks import Flock, flocks, held_inodes
 from storewarden.processes import Running, running
+from storewarden.registrations import list_names
 from storewarden.scan import locked_by
 from storewarden.sight import temp_roots
 from storewarden.store.derivation import find_origins
-from storewarden.store.entries import Entry, entry_of, list_names, look
+from storewarden.store.entries import Entry, entry_of, look
 from storewarden.store.paths import LOCK_SUFFIX, Deriver, StorePath, covered_paths, parse_lock_name
 from storewarden.store.store import Store
 from storewarden.store.verdict import Known

@@ -11,7 +11,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from storewarden.store.errors import AuditUnavailableError, BadMessageError
+from storewarden.store.errors import AuditUnavailableError, BadMessageError, reason_of
 from storewarden.store.records import seal, unseal
 from storewarden.store.wire import VERSION, Outcome, Status
 
@@ -58,7 +58,7 @@ class AuditLog:
         except OSError as cause:
             self.torn = True
             raise AuditUnavailableError(
-                f"cannot write the audit log {self.path}: {os.strerror(cause.errno or 0).lower()}"
+                f"cannot write the audit log {self.path}: {reason_of(cause)}"
             ) from cause
         self.advance(unseal(line))
         return self.seq

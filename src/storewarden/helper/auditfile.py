@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from storewarden.helper.audit import ODD_RECORD, AuditLog, reserve_of
-from storewarden.store.errors import AuditUnavailableError
+from storewarden.store.errors import AuditUnavailableError, reason_of
 from storewarden.store.records import unseal
 
 ROTATE_AT = 8 * 1024 * 1024
@@ -24,8 +24,9 @@ def open_log(path: str) -> Iterator[AuditLog]:
     try:
         log = _open(path)
     except OSError as cause:
-        reason = os.strerror(cause.errno or 0).lower()
-        raise AuditUnavailableError(f"cannot open the audit log {path}: {reason}") from cause
+        raise AuditUnavailableError(
+            f"cannot open the audit log {path}: {reason_of(cause)}"
+        ) from cause
     try:
         yield log
     finally:

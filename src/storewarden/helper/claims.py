@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from storewarden.store.entries import BuildUsers, Entry, look
+from storewarden.store.errors import reason_of
 from storewarden.store.paths import StoreDir, StorePath, parse_lock_name
 from storewarden.store.verdict import NO, Fact, Known
 
@@ -36,33 +37,31 @@ def hold_collector(stack: ExitStack, state_dir: str) -> Fact:
 
     Builders take it shared too, so they are not stalled; a collector waits for milliseconds.
     """
-    try:
-        fd = os.open(f"{state_dir}/gc.lock", _LOCK_FLAGS | os.O_CREAT, _LOCK_MODE)
-    except OSError as cause:
-        fd = _open_existing(f"{state_dir}/gc.lock", cause)
-        if fd < 0:
-            return Fact(Known.UNKNOWN, f"gc.lock: {_reason(cause)}")
-    stack.callback(os.close, fd)
-    return _flock(fd, fcntl.LOCK_SH, "gc.lock is held")
+    return _hold_state(stack, state_dir, "gc.lock", fcntl.LOCK_SH)
 
 
 def hold_user(stack: ExitStack, state_dir: str, uid: int, build_users: BuildUsers) -> Fact:
     """Hold the lock of that build user, so that no build starts as it; Nix takes another."""
     name = build_users.user_lock(uid)
-    path = f"{state_dir}/{name}"
     try:
-        if build_users.is_stranger(uid) and "userpool2" in os.listdir(state_dir):
-            why = f"uid {uid} may be one that Nix allocates, by another start-id"
-            return Fact(Known.UNKNOWN, why)
-        _make_pool(os.path.dirname(path))
-        fd = os.open(path, _LOCK_FLAGS | os.O_CREAT, _LOCK_MODE)
+        allocated = build_users.is_stranger(uid) and "userpool2" in os.listdir(state_dir)
+    except OSError as cause:  # then it is open whether Nix allocates users here
+        return Fact(Known.UNKNOWN, f"{name}: {reason_of(cause)}")
+    if allocated:
+        return Fact(Known.UNKNOWN, f"uid {uid} may be one that Nix allocates, by another start-id")
+    _make_pool(os.path.dirname(f"{state_dir}/{name}"))
+    return _hold_state(stack, state_dir, name, fcntl.LOCK_EX)
+
+
+def _hold_state(stack: ExitStack, state_dir: str, name: str, operation: int) -> Fact:
+    try:
+        fd = os.open(f"{state_dir}/{name}", _LOCK_FLAGS | os.O_CREAT, _LOCK_MODE)
     except OSError as cause:
-        # A directory that cannot be listed leaves it open whether Nix allocates users.
-        fd = _open_existing(path, cause) if cause.filename == path else -1
+        fd = _open_existing(f"{state_dir}/{name}", cause)
         if fd < 0:
-            return Fact(Known.UNKNOWN, f"{name}: {_reason(cause)}")
+            return Fact(Known.UNKNOWN, f"{name}: {reason_of(cause)}")
     stack.callback(os.close, fd)
-    return _flock(fd, fcntl.LOCK_EX, f"{name} is held")
+    return _flock(fd, operation, f"{name} is held")
 
 
 def _make_pool(directory: str) -> None:
@@ -81,7 +80,7 @@ def hold_lock_file(stack: ExitStack, store_fd: int, base_name: str) -> HeldLock 
         return None
     except OSError as cause:
         # A symbolic link or a device under a lock's name: some build user's doing, not Nix's.
-        return Fact(Known.UNKNOWN, f"{base_name}: {_reason(cause)}")
+        return Fact(Known.UNKNOWN, f"{base_name}: {reason_of(cause)}")
     stack.callback(os.close, fd)
     fact = _flock(fd, fcntl.LOCK_EX, f"{base_name} is held")
     if fact.known is not Known.NO:
@@ -139,26 +138,21 @@ def hold_path(stack: ExitStack, store_fd: int, base_name: str) -> HeldLock | Fac
 
     One that was made here is removed when the stack ends; one that was there stays.
     """
+    made = False
     for _ in range(_ATTEMPTS):
         held = hold_lock_file(stack, store_fd, base_name)
         if held is not None:
+            if made and isinstance(held, HeldLock):
+                stack.callback(_release, store_fd, held)
             return held
         flags = _LOCK_FLAGS | os.O_CREAT | os.O_EXCL
         try:
-            fd = os.open(base_name, flags, _LOCK_MODE, dir_fd=store_fd)
+            os.close(os.open(base_name, flags, _LOCK_MODE, dir_fd=store_fd))
+            made = True
         except FileExistsError:
-            continue  # a build made it first; look at that one
+            made = False  # a build made it first
         except OSError as cause:
-            return Fact(Known.UNKNOWN, f"{base_name}: {_reason(cause)}")
-        stack.callback(os.close, fd)
-        fact = _flock(fd, fcntl.LOCK_EX, f"{base_name} is held")
-        if fact.known is not Known.NO:
-            return fact  # a build was quicker between the two calls; the file is its own now
-        if not _is_linked(store_fd, base_name, fd):
-            continue  # a build took it, ended and unlinked it between the two calls
-        made = HeldLock(base_name, fd)
-        stack.callback(_release, store_fd, made)
-        return made
+            return Fact(Known.UNKNOWN, f"{base_name}: {reason_of(cause)}")
     return Fact(Known.UNKNOWN, f"{base_name} changed hands {_ATTEMPTS} times")
 
 
@@ -222,9 +216,5 @@ def _flock(fd: int, operation: int, busy: str) -> Fact:
     except BlockingIOError:
         return Fact(Known.YES, busy)
     except OSError as cause:
-        return Fact(Known.UNKNOWN, _reason(cause))
+        return Fact(Known.UNKNOWN, reason_of(cause))
     return NO
-
-
-def _reason(cause: OSError) -> str:
-    return os.strerror(cause.errno or 0).lower()

@@ -21,7 +21,12 @@ from storewarden.helper.removal import Purged, deadlines, purge, put_back, remov
 from storewarden.helper.resume import Leftover, conclude_unmoved, finish, purged_outcome, settle
 from storewarden.helper.survey import Survey, survey
 from storewarden.store.entries import Entry, EntryKind, classify, look, open_directory
-from storewarden.store.errors import AuditUnavailableError, StoreUnreadableError, StorewardenError
+from storewarden.store.errors import (
+    AuditUnavailableError,
+    StoreUnreadableError,
+    StorewardenError,
+    reason_of,
+)
 from storewarden.store.paths import StorePath
 from storewarden.store.store import Store
 from storewarden.store.verdict import Known, Verdict, explain, judge
@@ -255,7 +260,7 @@ def _conclude(log: AuditLog, op: int, outcome: Outcome) -> Outcome:
 
 
 def _failed(name: str, cause: OSError) -> Outcome:
-    reason = _ADVICE.get(cause.errno or 0, os.strerror(cause.errno or 0).lower())
+    reason = _ADVICE.get(cause.errno or 0, reason_of(cause))
     return Outcome(name, Status.FAILED, (reason,))
 
 

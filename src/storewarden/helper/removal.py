@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from storewarden.helper.private import DIRECTORY, Private
 from storewarden.host import rename_exclusive
 from storewarden.store.entries import look, opened_anew
+from storewarden.store.errors import reason_of
 from storewarden.store.paths import StorePath
 
 _TRIES = 8
@@ -60,7 +61,7 @@ class Purged:
     def fail(self, cause: OSError) -> None:
         """Count what could not be removed and keep the first reason."""
         self.failures += 1
-        self.reason = self.reason or os.strerror(cause.errno or 0).lower()
+        self.reason = self.reason or reason_of(cause)
 
 
 def remove_from_store(store_fd: int, base_name: str, private: Private) -> None:

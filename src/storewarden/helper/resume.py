@@ -12,7 +12,8 @@ from storewarden.helper.claims import hold_collector, hold_path
 from storewarden.helper.facts import in_database
 from storewarden.helper.private import Private, old_private
 from storewarden.helper.removal import Purged, purge, put_back
-from storewarden.store.entries import PRIVATE_PREFIX, EntryKind, list_names, look, opened_anew
+from storewarden.store.entries import PRIVATE_PREFIX, EntryKind, each_name, look, opened_anew
+from storewarden.store.errors import reason_of
 from storewarden.store.paths import StorePath, parse_lock_name, path_lock
 from storewarden.store.store import Store
 from storewarden.store.verdict import Fact, Known
@@ -67,7 +68,7 @@ def settle(
     What may go comes into `to_purge`, and is ours until the stack ends. The audit log's flock is
     ours, and so is each private directory's, so nobody is at work there.
     """
-    for name in list_names(store_fd):
+    for name in each_name(store_fd):
         if not name.startswith(PRIVATE_PREFIX) or len(to_purge) >= _MOST:
             continue
         begun = (*log.open_intents.values(), *log.partial.values())
@@ -146,7 +147,7 @@ def _wanted(
             try:
                 put_back(store_fd, name, private)
             except OSError as cause:
-                free = Fact(Known.UNKNOWN, os.strerror(cause.errno or 0).lower())
+                free = Fact(Known.UNKNOWN, reason_of(cause))
     if free.known is not Known.NO:
         why = f"it may be wanted, and {CANNOT_BE_PUT_BACK} from {private.name} yet: {free.detail}"
         return Outcome(name, Status.FAILED, (f"{_AGAIN}; {why}",))

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What is asked once for a batch: Nix's answers, the derivers, and whether to act here at all."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ from storewarden.helper.claims import temp_roots
 from storewarden.host import listener, mounts, unfit
 from storewarden.store.database import Census, connect, sample
 from storewarden.store.derivation import find_origins
-from storewarden.store.entries import count_owned, look, opened_anew
+from storewarden.store.entries import count_owned, each_name, look
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import LOCK_SUFFIX, Origin, StorePath
 from storewarden.store.store import Store
@@ -33,7 +32,7 @@ def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Su
     _check_namespace(store)
     paths = [StorePath(request.base_name) for request in requests]
     census = _Count()
-    names = census.counting(_names(store_fd), temp_roots(store.state_dir, store.store_dir) or {})
+    names = census.counting(each_name(store_fd), temp_roots(store.state_dir, store.store_dir) or {})
     origins = find_origins(store, store_fd, paths, names)
     with connect(store.state_dir) as connection:
         count, sampled = sample(connection, store.store_dir)
@@ -41,7 +40,7 @@ def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Su
     scaled = count * present // max(1, len(sampled))
     strangers = max(0, census.store_paths - scaled)
     Census(count, scaled, strangers).check(
-        lambda: count_owned(store_fd, filter(_counts, _names(store_fd)), store.build_users)
+        lambda: count_owned(store_fd, filter(_counts, each_name(store_fd)), store.build_users)
     )
     return Survey(store.ask_nix(paths), origins)
 
@@ -69,16 +68,6 @@ def _is_there(store_fd: int, name: str) -> bool:
         return look(store_fd, name) is not None
     except (OSError, ValueError):  # a damaged database may have any name
         return False
-
-
-def _names(store_fd: int) -> Iterator[str]:
-    try:
-        with opened_anew(store_fd) as fd, os.scandir(fd) as entries:
-            for entry in entries:
-                yield entry.name
-    except OSError as cause:
-        reason = os.strerror(cause.errno or 0).lower()
-        raise StoreUnreadableError(f"cannot list the store directory: {reason}") from cause
 
 
 def _check_file_system(store: Store) -> None:

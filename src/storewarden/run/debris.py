@@ -11,8 +11,9 @@ from storewarden.explain.buildlog import BuildLog, Reading
 from storewarden.explain.passing import pass_on
 from storewarden.findings import Finding
 from storewarden.kept_open import database_kept_open
+from storewarden.registrations import list_names
 from storewarden.scan import sweep_among
-from storewarden.store.entries import EntryKind, list_names, open_directory
+from storewarden.store.entries import EntryKind, open_directory
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store
 from storewarden.store.validity import Nix

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from storewarden.store.errors import BadStorePathError, StoreUnreadableError
+from storewarden.store.errors import BadStorePathError, StoreUnreadableError, reason_of
 from storewarden.store.paths import Deriver, StoreDir, StorePath
 
 SCHEMA = "10"
@@ -77,9 +77,8 @@ def check_schema(state_dir: str) -> None:
             raise DatabaseUnseenError(
                 f"of {state_dir} only nix-daemon's socket is to be seen here, not the database"
             ) from cause
-        reason = os.strerror(cause.errno or 0).lower()
         raise StoreUnreadableError(
-            f"cannot read {path}: {reason}; is --state-dir right, and Nix installed?"
+            f"cannot read {path}: {reason_of(cause)}; is --state-dir right, and Nix installed?"
         ) from cause
     if schema != SCHEMA:
         raise StoreUnreadableError(

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.errors import StoreUnreadableError, reason_of
 from storewarden.store.paths import LOCK_SUFFIX, Origin, StorePath, parse_lock_name
 
 LINKS = ".links"
@@ -23,7 +23,6 @@ PRIVATE_MODE, OPEN_TO_OTHERS = 0o700, 0o077
 _TEMPORARY = re.compile(r"(tmp|add|rename-tmp|\.tmp|\.tmp-link)-.*|trash", re.DOTALL)
 _OLD = re.compile(r".*\.old-[0-9]+-[0-9]+", re.DOTALL)
 _LOCK_MODE = 0o600
-_UNSEEN = frozenset({LINKS})
 
 
 class EntryKind(StrEnum):
@@ -147,8 +146,9 @@ def open_directory(path: str) -> int:
             f"there is no store directory {path}; is Nix installed here?"
         ) from None
     except OSError as cause:
-        reason = os.strerror(cause.errno or 0).lower()
-        raise StoreUnreadableError(f"cannot open the store directory {path}: {reason}") from cause
+        raise StoreUnreadableError(
+            f"cannot open the store directory {path}: {reason_of(cause)}"
+        ) from cause
 
 
 @contextmanager
@@ -165,14 +165,17 @@ def opened_anew(directory_fd: int) -> Iterator[int]:
         os.close(fd)
 
 
-def list_names(store_fd: int) -> list[str]:
-    """Every name in the store directory but `.links`."""
+def each_name(store_fd: int) -> Iterator[str]:
+    """Every name in the store directory but `.links`, one after the other."""
     try:
-        with opened_anew(store_fd) as fd:
-            return [name for name in os.listdir(fd) if name not in _UNSEEN]
+        with opened_anew(store_fd) as fd, os.scandir(fd) as entries:
+            for entry in entries:
+                if entry.name != LINKS:
+                    yield entry.name
     except OSError as cause:
-        reason = os.strerror(cause.errno or 0).lower()
-        raise StoreUnreadableError(f"cannot list the store directory: {reason}") from cause
+        raise StoreUnreadableError(
+            f"cannot list the store directory: {reason_of(cause)}"
+        ) from cause
 
 
 def look(directory_fd: int, base_name: str) -> Entry | None:
@@ -196,18 +199,8 @@ def count_owned(directory_fd: int, names: Iterable[str], build_users: BuildUsers
 
 def entry_of(base_name: str, found: os.stat_result) -> Entry:
     """The entry called `base_name` with what `stat` found."""
-    return Entry(
-        base_name=base_name,
-        device=found.st_dev,
-        inode=found.st_ino,
-        mode=found.st_mode,
-        links=found.st_nlink,
-        uid=found.st_uid,
-        gid=found.st_gid,
-        size=found.st_size,
-        blocks=found.st_blocks,
-        ctime=found.st_ctime,
-    )
+    identity = found.st_dev, found.st_ino, found.st_mode, found.st_nlink, found.st_uid, found.st_gid
+    return Entry(base_name, *identity, found.st_size, found.st_blocks, found.st_ctime)
 
 
 def is_lock_file(entry: Entry, store_uid: int) -> bool:

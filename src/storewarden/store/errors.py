@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The broken worlds. What is merely busy, alive or gone is a value, never an exception."""
 
+import os
+
 
 class StorewardenError(Exception):
     """Something the user can act on; its text is one line, lower case, and says where."""
@@ -24,3 +26,8 @@ class UnavailableError(StorewardenError):
 
 class AuditUnavailableError(UnavailableError):
     """The audit log cannot be written durably, so nothing may be removed."""
+
+
+def reason_of(cause: OSError) -> str:
+    """What the system says of an error, as a part of a sentence."""
+    return os.strerror(cause.errno or 0).lower()

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from storewarden.store.errors import reason_of
 from storewarden.store.paths import StoreDir, StorePath
 from storewarden.store.verdict import Fact, Known
 from storewarden.store.wire import unique
@@ -175,7 +176,7 @@ def run(nix: Nix, command: Sequence[str]) -> bytes | str:
         )
     except OSError as cause:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return f"cannot run {command[0]}: {os.strerror(cause.errno or 0).lower()}"
+        return f"cannot run {command[0]}: {reason_of(cause)}"
     with process:
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
