@@ -11,7 +11,8 @@ def test_news_is_given_once() -> None:
     with inbox() as box:
         box.tell(["a", "b"])
         box.tell(["b"], changed=True)
-        assert box.take() == News(frozenset({"a", "b"}), changed=True)
+        box.tell(closed=["c.lock"])
+        assert box.take() == News(frozenset({"a", "b"}), frozenset({"c.lock"}), changed=True)
         assert box.take() == News()
 
 

@@ -40,7 +40,7 @@ def exchange(place: ThrowawayStore, scratch: StorePath) -> None:
     path = place.path(scratch.base_name)
 
     def meanwhile(step: str) -> None:
-        if step == "intended":
+        if step == "unchanged":
             os.rename(path, f"{place.state_dir}/away")
             os.mkdir(path)
             write(f"{path}/half of what a live build wrote")

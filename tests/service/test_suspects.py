@@ -10,6 +10,7 @@ from storewarden.service.suspects import (
     next_due,
     noticed,
     refused,
+    released,
     young,
 )
 
@@ -34,10 +35,16 @@ def test_what_is_too_young_is_looked_at_when_it_is_of_age() -> None:
 def test_a_refusal_waits_twice_as_long_each_time_and_at_most_half_a_minute() -> None:
     waits = []
     suspect = Suspect("a", NOW)
-    for _ in range(7):
+    for _ in range(9):
         suspect = refused(suspect, NOW)
         waits.append(suspect.due - NOW)
-    assert waits == [1, 2, 4, 8, 16, 30, 30]
+    assert waits == [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+def test_what_a_lock_covered_that_was_let_go_is_looked_at_at_once() -> None:
+    for suspect in (alive(Suspect("a", NOW), NOW), refused(Suspect("a", NOW, 16), NOW)):
+        assert NOW < released(suspect, NOW).due < NOW + 0.1
+    assert released(Suspect("a", NOW), NOW).due == NOW, "no event delays"
 
 
 def test_a_failure_remembers_since_when_and_why() -> None:

@@ -2,9 +2,11 @@
 """What wakes the service, with real directories and a real kernel."""
 
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,32 @@ def test_what_is_made_moved_and_removed_is_told_by_name(tmp_path: Path) -> None:
         names_told(box, {"file", "moved"})
         (tmp_path / "directory").rmdir()
         names_told(box, {"directory"})
+
+
+@needs_inotify
+@pytest.mark.parametrize("how", ["let go", "killed"])
+def test_a_lock_tells_when_its_holder_lets_go_of_it_or_is_killed(tmp_path: Path, how: str) -> None:
+    lock = tmp_path / "x.lock"
+    lock.touch()
+    with inbox() as box, watching(str(tmp_path), INOTIFY, 1, box), holder(lock) as process:
+        assert not box.take().closed
+        if how == "killed":
+            process.kill()
+        else:
+            process.communicate()
+        assert wait_for(box, lambda news: news.closed).closed == {"x.lock"}
+
+
+@contextmanager
+def holder(lock: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that holds that lock, as Nix does, until it is told to end."""
+    hold = "import fcntl,sys; f=open(sys.argv[1],'r+'); fcntl.flock(f,2); print(flush=True)"
+    words = [sys.executable, "-c", f"{hold}; sys.stdin.read()", str(lock)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
 
 
 @needs_inotify

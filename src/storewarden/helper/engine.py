@@ -30,7 +30,7 @@ from storewarden.store.errors import (
 from storewarden.store.paths import StorePath
 from storewarden.store.store import Store
 from storewarden.store.verdict import Known, Verdict, explain, judge
-from storewarden.store.wire import Outcome, RemoveRequest, Status
+from storewarden.store.wire import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
 
 Checkpoint = Callable[[str], None]
 
@@ -222,7 +222,7 @@ def _put_back(work: _Work, op: int, name: str, private: Private, why: str) -> Ou
     except FileNotFoundError:
         return _conclude(work.log, op, Outcome(name, Status.VANISHED))
     except OSError as cause:
-        reason = f"{why}, and it cannot be put back from {private.name}: {cause.strerror}"
+        reason = f"{why}, and it {CANNOT_BE_PUT_BACK} from {private.name}: {reason_of(cause)}"
         # The intent of what lies there stays open: it tells that from what was proved dead.
         return Outcome(name, Status.FAILED, (reason,))
     return _conclude(work.log, op, Outcome(name, Status.KEPT, (f"{why}, so it was put back",)))

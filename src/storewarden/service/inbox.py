@@ -16,6 +16,8 @@ class News:
 
     names: frozenset[str] = frozenset()
     """Entries that were made, moved or removed."""
+    closed: frozenset[str] = frozenset()
+    """Files that were open to write and are no more: so a lock ends, with its holder if need be."""
     changed: bool = False
     """Something in the directory changed; nobody says what."""
     lost: bool = False
@@ -31,14 +33,23 @@ class Inbox:
     writing: int
     lock: threading.Lock = field(default_factory=threading.Lock)
     names: set[str] = field(default_factory=set)
+    closed: set[str] = field(default_factory=set)
     changed: bool = False
     lost: bool = False
 
-    def tell(self, names: Sequence[str] = (), *, changed: bool = False, lost: bool = False) -> None:
+    def tell(
+        self,
+        names: Sequence[str] = (),
+        *,
+        closed: Sequence[str] = (),
+        changed: bool = False,
+        lost: bool = False,
+    ) -> None:
         """Leave news, from any thread."""
         with self.lock:
-            empty = not (self.names or self.changed or self.lost)
+            empty = not (self.names or self.closed or self.changed or self.lost)
             self.names.update(names)
+            self.closed.update(closed)
             self.changed |= changed
             self.lost |= lost
         if empty:
@@ -57,11 +68,12 @@ class Inbox:
         with self.lock:
             news = News(
                 frozenset(self.names),
+                frozenset(self.closed),
                 self.changed,
                 self.lost,
                 frozenset(signal.Signals(number) for number in told if number),
             )
-            self.names, self.changed, self.lost = set(), False, False
+            self.names, self.closed, self.changed, self.lost = set(), set(), False, False
         return news
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Entries to look at again soon, and when. Pure.
 
-Nothing tells when a builder dies, so what is alive is looked at every second (that is cheap);
-what was refused or failed is tried again ever more rarely.
+What is alive is looked at every second, which is cheap: a lock tells when it is let go, but nothing
+tells when an orphan dies. What was refused or failed is tried again ever more rarely.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 _ALIVE_SECONDS = 1.0
 _GRACE_SECONDS = 0.05
-"""After an entry has come of age, so that the clocks of file system and process agree."""
-_FIRST_SECONDS, _LONGEST_SECONDS = 1.0, 30.0
+"""After an entry has come of age, so that the clocks of file system and process agree; and after a
+lock was let go, because a builder may end a moment later than its worker, which held it."""
+_FIRST_SECONDS, _LONGEST_SECONDS = 0.25, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ def noticed(name: str, now: float, min_age: float) -> Suspect:
 def alive(suspect: Suspect, now: float) -> Suspect:
     """Something is seen to claim it."""
     return _afresh(suspect, now + _ALIVE_SECONDS)
+
+
+def released(suspect: Suspect, now: float) -> Suspect:
+    """A lock that covers it was let go."""
+    return _afresh(suspect, min(suspect.due, now + _GRACE_SECONDS))
 
 
 def young(suspect: Suspect, now: float, missing: float) -> Suspect:

@@ -19,6 +19,7 @@ from watchdog.events import (
     DirDeletedEvent,
     DirModifiedEvent,
     DirMovedEvent,
+    FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,
     FileMovedEvent,
@@ -98,7 +99,7 @@ def watching(directory: str, how: str, poll_interval: float, news: Inbox) -> Ite
     try:
         events: list[type[FileSystemEvent]] = [DirModifiedEvent]
         if how == INOTIFY:
-            events = [*_NAMES_OF]
+            events = [*_NAMES_OF, FileClosedEvent]
         observer.schedule(_Teller(news), directory, recursive=False, event_filter=events)
         identity = _identity(directory)
         observer.start()
@@ -125,6 +126,10 @@ class _Teller(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         if isinstance(event, DirModifiedEvent):
             self._news.tell(changed=True)
+            return
+        if isinstance(event, FileClosedEvent):
+            # Who writes to a file here holds it open as a lock, nearly always: no flock without.
+            self._news.tell(closed=[os.path.basename(os.fsdecode(event.src_path))])
             return
         paths = [path for path in (event.src_path, event.dest_path) if path]
         self._news.tell([os.path.basename(os.fsdecode(path)) for path in paths])

@@ -24,13 +24,13 @@ from storewarden.service.status import held
 from storewarden.service.suspects import due, next_due
 from storewarden.service.telling import Telling, answering, tell
 from storewarden.service.wakes import INOTIFY, POLLING, Watching, how_to_watch, watching
-from storewarden.service.work import Work, notice, problem
+from storewarden.service.work import Work, notice, problem, release
 
 _BEAT_SECONDS = 60.0
 """The status is written at least so often."""
 _LOOK_SECONDS = 5.0
 """Nothing tells that the directory itself is another: mounted over, or away. It is looked at."""
-_PACE_SECONDS = 0.2
+_PACE_SECONDS = 0.1
 """Between two rounds: in a big build many entries are looked at together."""
 _SHARE = 20
 """After changes that nobody can name, whole sweeps take at most one part in so many of the time."""
@@ -54,6 +54,7 @@ class _Service:
     signals: set[signal.Signals] = field(default_factory=set)
     """What came and waits to be heeded."""
     names: set[str] = field(default_factory=set)
+    closed: set[str] = field(default_factory=set)
 
 
 def watch(load: Callable[[], Config], log: FilteringBoundLogger) -> None:
@@ -82,6 +83,7 @@ def _pulse(service: _Service) -> None:
     news = service.news.take()
     service.signals |= news.signals
     service.names |= news.names
+    service.closed |= news.closed
     service.changed |= news.changed
     service.lost |= news.lost
 
@@ -146,7 +148,9 @@ def _work_on(service: _Service, work: Work, told: float) -> None:
 def _work(service: _Service, work: Work) -> bool:
     """Do what is due now; whether anything was."""
     notice(work, service.names)
+    release(work, service.closed)
     service.names.clear()
+    service.closed.clear()
     if service.lost:
         service.log.warning("the system lost count of the changes; the whole store is swept")
         work.overflows += 1

@@ -10,8 +10,9 @@ from structlog.typing import FilteringBoundLogger
 
 from storewarden.config import Config
 from storewarden.repair import Remove
-from storewarden.service.suspects import Suspect, failed, noticed
+from storewarden.service.suspects import Suspect, failed, noticed, released
 from storewarden.store.entries import EntryKind
+from storewarden.store.paths import covered_paths
 from storewarden.store.store import Store
 
 
@@ -62,6 +63,16 @@ def notice(work: Work, names: Iterable[str]) -> None:
     for name in names:
         if name not in work.suspects:
             work.suspects[name] = noticed(name, now, work.store.least_age)
+
+
+def release(work: Work, locks: Iterable[str]) -> None:
+    """Look at once at what these locks covered: whoever held one has let go of it, or has ended."""
+    now = time.monotonic()
+    for lock in locks:
+        covered = {path.base_name for path in covered_paths(lock, work.store.store_dir)}
+        for name, suspect in work.suspects.items():
+            if name in covered or name == lock or lock in (suspect.covering or ()):
+                work.suspects[name] = released(suspect, now)
 
 
 def fail(work: Work, name: str, reasons: tuple[str, ...]) -> None:
