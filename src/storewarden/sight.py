@@ -10,13 +10,11 @@ from dataclasses import dataclass
 
 from storewarden import host
 from storewarden.processes import command_of
-from storewarden.store.derivation import chroot_locks
+from storewarden.store.derivation import covering_locks
 from storewarden.store.entries import Entry, EntryKind, look
 from storewarden.store.paths import Origin, StorePath, path_lock
 from storewarden.store.store import Store
-from storewarden.store.verdict import NO, Claim, Fact, Facts, Known, proof_of
-
-UNKNOWN = Fact(Known.UNKNOWN)
+from storewarden.store.verdict import NO, UNKNOWN, Claim, Fact, Facts, Known, proof_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +47,7 @@ class Sight:
         self, entry: Entry, kind: EntryKind, origin: Origin | None
     ) -> tuple[str, ...] | None:
         """The locks that whoever may write there holds; None where they cannot be known."""
-        if kind is EntryKind.LOCK:
-            return (entry.base_name,)
-        if kind is EntryKind.CHROOT:
-            return chroot_locks(self.store_fd, entry.base_name, self.store.store_dir)
-        path = entry.store_path
-        if path is None or kind is not EntryKind.OUTPUT or origin is None:
-            return None
-        return tuple(sorted({path_lock(path), *origin.locks}))
+        return covering_locks(self.store, self.store_fd, entry, kind, origin)
 
     def locks(self, entry: Entry, covering: tuple[str, ...] | None) -> tuple[Lock, ...]:
         """Those of its locks that are there, and who holds them."""

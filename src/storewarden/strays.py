@@ -134,7 +134,9 @@ def entries_of(
     origins = _origins(store, store_fd, entries, all_names)
     found = []
     for entry in entries:
-        origin = origins.get(entry.store_path) if entry.store_path else None
+        path = entry.store_path
+        # What a hidden owner does besides cannot be told, so its origin proves nothing.
+        origin = origins.get(path) if path and entry.uid != store.hidden_uid else None
         kind = classify(entry, origin, store_uid=store_uid, build_users=store.build_users)
         found.append((entry, _kind(store, entry, kind)))
     return Looked(found, origins, len(seen) > len(entries), unseen)

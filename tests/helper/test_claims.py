@@ -147,9 +147,12 @@ def test_what_is_no_empty_lock_file_is_unknown_and_untouched(
     make(place.path(NAME), outside)
     before = picture(place.store_dir.path), picture(place.state_dir)
     with ExitStack() as locks:
-        fact = hold(locks, store_fd, NAME)
-        assert isinstance(fact, Fact)
-        assert fact.known is Known.UNKNOWN
+        try:
+            fact = hold(locks, store_fd, NAME)
+            assert isinstance(fact, Fact)
+            assert fact.known is Known.UNKNOWN
+        except OSError as refused:  # which is unknown to who asks
+            assert refused.filename == NAME  # noqa: PT017 - either is right
         assert make is _hard_link or can_be_locked(outside)
     assert (picture(place.store_dir.path), picture(place.state_dir)) == before
 

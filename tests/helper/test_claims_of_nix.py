@@ -9,7 +9,7 @@ import pytest
 
 from helper.bench import can_be_locked, held_by_another
 from storewarden import host
-from storewarden.helper.claims import hold_collector, hold_user
+from storewarden.helper.claims import hold_collector, hold_user, settle
 from storewarden.store.entries import BuildUsers
 from storewarden.store.verdict import NO, Fact, Known
 from storewarden.throwaway import ThrowawayStore
@@ -66,7 +66,7 @@ def test_a_collectors_lock_that_may_not_be_written_still_counts(
 def test_without_a_place_for_the_collectors_lock_it_is_unknown(
     place: ThrowawayStore, locks: ExitStack
 ) -> None:
-    fact = hold_collector(locks, f"{place.state_dir}/nowhere")
+    fact = settle(lambda: hold_collector(locks, f"{place.state_dir}/nowhere"))
     assert fact == Fact(Known.UNKNOWN, "gc.lock: no such file or directory")
 
 
@@ -75,7 +75,7 @@ def test_a_symbolic_link_as_the_collectors_lock_is_unknown(
 ) -> None:
     victim = f"{place.state_dir}/victim"
     os.symlink(victim, f"{place.state_dir}/gc.lock")
-    assert hold_collector(locks, place.state_dir).known is Known.UNKNOWN
+    assert settle(lambda: hold_collector(locks, place.state_dir)).known is Known.UNKNOWN
     assert not os.path.lexists(victim)
 
 
@@ -134,11 +134,12 @@ def test_where_allocated_users_cannot_be_looked_for_a_stranger_is_unknown(
             with pytest.raises(PermissionError):
                 os.listdir(state_dir)
             with open(f"{state_dir}/userpool/30002", "rb"):
-                fact = hold_user(locks, state_dir, 30002, USERS)
+                fact = settle(lambda: hold_user(locks, state_dir, 30002, USERS))
         finally:
             os.seteuid(me)
             os.chmod(state_dir, 0o700)
-        assert fact == Fact(Known.UNKNOWN, "userpool/30002: permission denied")
+        assert fact.known is Known.UNKNOWN
+        assert "permission denied" in fact.detail
 
 
 def test_the_lock_of_another_build_user_does_not_matter(
@@ -171,6 +172,6 @@ def test_a_missing_pool_of_build_users_is_made_as_nix_makes_it(
 def test_a_pool_of_build_users_that_cannot_be_made_is_unknown(
     uid: int, place: ThrowawayStore, locks: ExitStack
 ) -> None:
-    fact = hold_user(locks, f"{place.state_dir}/gone", uid, USERS)
+    fact = settle(lambda: hold_user(locks, f"{place.state_dir}/gone", uid, USERS))
     assert fact.known is Known.UNKNOWN
     assert "no such file" in fact.detail

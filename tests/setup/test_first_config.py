@@ -21,7 +21,7 @@ def test_it_says_nothing_but_the_defaults() -> None:
 def test_what_is_commented_out_is_the_default() -> None:
     lines = re.findall(r"^#([a-z-]+ = .*)$", FIRST.read_text(), re.MULTILINE)
     shown = {line.split(" = ")[0]: line for line in lines}
-    optional = {"metrics-textfile", "metrics-listen"}
+    optional = {"min-age", "metrics-textfile", "metrics-listen"}
     assert optional <= shown.keys()
     said = parse_config(tomllib.loads("\n".join(shown[key] for key in shown.keys() - optional)))
     assert said == Config()

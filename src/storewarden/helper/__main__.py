@@ -181,6 +181,7 @@ def _store(arguments: argparse.Namespace) -> Store:
         processes_of=host.processes_of,
         min_age=arguments.min_age,
         view=arguments.view,
+        hidden_uid=host.hidden_uid(),
     )
 
 

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Nix's own locks, taken the Nix way, never waited for, and held until the caller's stack ends.
 
-Each `hold_*` gives a fact about the claim: NO means "nobody has it, and now we do". Read in
-pathlocks.cc, user-lock.cc and gc.cc of Nix 2.8.1, 2.26.4 and 2.34.6.
+Each `hold_*` gives a fact about the claim: NO means "nobody has it, and now we do". What the system
+refuses is an `OSError`, which `settle` makes unknown. Read in pathlocks.cc, user-lock.cc and gc.cc
+of Nix 2.8.1, 2.26.4 and 2.34.6.
 """
 
 import errno
 import fcntl
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -32,6 +33,15 @@ class HeldLock:
     fd: int
 
 
+def settle(ask: Callable[[], Fact]) -> Fact:
+    """The fact that is asked for; unknown where the system refuses to tell."""
+    try:
+        return ask()
+    except OSError as cause:
+        place = f"{os.path.basename(os.fspath(cause.filename))}: " if cause.filename else ""
+        return Fact(Known.UNKNOWN, f"{place}{reason_of(cause)}")
+
+
 def hold_collector(stack: ExitStack, state_dir: str) -> Fact:
     """Hold `gc.lock` shared, so that no collector unlinks the lock files held after it.
 
@@ -42,24 +52,21 @@ def hold_collector(stack: ExitStack, state_dir: str) -> Fact:
 
 def hold_user(stack: ExitStack, state_dir: str, uid: int, build_users: BuildUsers) -> Fact:
     """Hold the lock of that build user, so that no build starts as it; Nix takes another."""
-    name = build_users.user_lock(uid)
-    try:
-        allocated = build_users.is_stranger(uid) and "userpool2" in os.listdir(state_dir)
-    except OSError as cause:  # then it is open whether Nix allocates users here
-        return Fact(Known.UNKNOWN, f"{name}: {reason_of(cause)}")
-    if allocated:
+    if build_users.is_stranger(uid) and "userpool2" in os.listdir(state_dir):
         return Fact(Known.UNKNOWN, f"uid {uid} may be one that Nix allocates, by another start-id")
+    name = build_users.user_lock(uid)
     _make_pool(os.path.dirname(f"{state_dir}/{name}"))
     return _hold_state(stack, state_dir, name, fcntl.LOCK_EX)
 
 
 def _hold_state(stack: ExitStack, state_dir: str, name: str, operation: int) -> Fact:
+    path = f"{state_dir}/{name}"
     try:
-        fd = os.open(f"{state_dir}/{name}", _LOCK_FLAGS | os.O_CREAT, _LOCK_MODE)
+        fd = os.open(path, _LOCK_FLAGS | os.O_CREAT, _LOCK_MODE)
     except OSError as cause:
-        fd = _open_existing(f"{state_dir}/{name}", cause)
-        if fd < 0:
-            return Fact(Known.UNKNOWN, f"{name}: {reason_of(cause)}")
+        if cause.errno not in {errno.EROFS, errno.EACCES, errno.EPERM}:
+            raise
+        fd = os.open(path, _READ_FLAGS)  # for its flock alone, where it may not be written
     stack.callback(os.close, fd)
     return _flock(fd, operation, f"{name} is held")
 
@@ -78,9 +85,6 @@ def hold_lock_file(stack: ExitStack, store_fd: int, base_name: str) -> HeldLock 
         fd = os.open(base_name, _LOCK_FLAGS, dir_fd=store_fd)
     except FileNotFoundError:
         return None
-    except OSError as cause:
-        # A symbolic link or a device under a lock's name: some build user's doing, not Nix's.
-        return Fact(Known.UNKNOWN, f"{base_name}: {reason_of(cause)}")
     stack.callback(os.close, fd)
     fact = _flock(fd, fcntl.LOCK_EX, f"{base_name} is held")
     if fact.known is not Known.NO:
@@ -151,38 +155,28 @@ def hold_path(stack: ExitStack, store_fd: int, base_name: str) -> HeldLock | Fac
             made = True
         except FileExistsError:
             made = False  # a build made it first
-        except OSError as cause:
-            return Fact(Known.UNKNOWN, f"{base_name}: {reason_of(cause)}")
     return Fact(Known.UNKNOWN, f"{base_name} changed hands {_ATTEMPTS} times")
 
 
-def temp_roots(state_dir: str, store_dir: StoreDir) -> dict[StorePath, str] | None:
-    """Every temp root of a live process, with that process's pid; None if one cannot be read.
+def temp_roots(state_dir: str, store_dir: StoreDir) -> dict[StorePath, str]:
+    """Every temp root of a live process, with that process's pid.
 
     gc.cc `findTempRoots`: a file whose flock can be taken has a dead owner. It is left alone:
     tidying these is the collector's. A missing directory means that nobody ever had a root.
     """
     roots: dict[StorePath, str] = {}
     directory = f"{state_dir}/temproots"
-    try:
-        names = [name for name in os.listdir(directory) if not name.startswith(".")]
-        for name in names:
+    with suppress(FileNotFoundError):
+        for name in [name for name in os.listdir(directory) if not name.startswith(".")]:
             for text in _live_content(f"{directory}/{name}").split(b"\0"):
                 base_name = os.fsdecode(text).removeprefix(f"{store_dir.path}/")
                 if (path := StorePath.maybe(base_name)) is not None:
                     roots[path] = name
-    except FileNotFoundError:
-        return roots
-    except OSError:
-        # EACCES or EIO hides live roots: unknown, never none.
-        return None
     return roots
 
 
-def rooted(roots: dict[StorePath, str] | None, paths: Collection[StorePath]) -> Fact:
+def rooted(roots: dict[StorePath, str], paths: Collection[StorePath]) -> Fact:
     """Whether a live temp root has the hash part of one of `paths`, as the collector compares."""
-    if roots is None:
-        return Fact(Known.UNKNOWN)
     hash_parts = {path.hash_part for path in paths}
     for root, pid in roots.items():
         if root.hash_part in hash_parts:
@@ -200,21 +194,9 @@ def _live_content(path: str) -> bytes:
         return b"" if dead else file.read()
 
 
-def _open_existing(path: str, cause: OSError) -> int:
-    """A descriptor for flock alone, where the file may not be written; -1 if that fails too."""
-    if cause.errno not in {errno.EROFS, errno.EACCES, errno.EPERM}:
-        return -1
-    try:
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return -1
-
-
 def _flock(fd: int, operation: int, busy: str) -> Fact:
     try:
         fcntl.flock(fd, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         return Fact(Known.YES, busy)
-    except OSError as cause:
-        return Fact(Known.UNKNOWN, reason_of(cause))
     return NO

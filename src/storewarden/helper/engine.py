@@ -144,7 +144,8 @@ def _take(work: _Work, privates: ExitStack, request: RemoveRequest) -> _Taken | 
     if (entry.device, entry.inode) != (request.device, request.inode):
         return Outcome(name, Status.KEPT, ("it is no longer the entry that was looked at",))
     store_uid = os.fstat(work.store_fd).st_uid
-    origin = work.survey.origins.get(StorePath(name))
+    hidden = entry.uid == work.store.hidden_uid
+    origin = None if hidden else work.survey.origins.get(StorePath(name))
     kind = classify(entry, origin, store_uid=store_uid, build_users=work.store.build_users)
     if kind is not request.kind:
         return Outcome(name, Status.KEPT, (f"it is of kind {kind}, not {request.kind}",))
@@ -230,16 +231,13 @@ def _put_back(work: _Work, op: int, name: str, private: Private, why: str) -> Ou
 
 def _intend(work: _Work, entry: Entry, kind: EntryKind, proof: Proof, private: str) -> int:
     origin = work.survey.origins.get(StorePath(entry.base_name))
+    seen = {key: getattr(entry, key) for key in ("device", "inode", "mode", "uid", "gid")}
     return work.log.append(
         "intent",
+        **seen,
         program=f"storewarden {__version__}",
         name=entry.base_name,
         kind=kind.value,
-        device=entry.device,
-        inode=entry.inode,
-        mode=entry.mode,
-        uid=entry.uid,
-        gid=entry.gid,
         ctime=int(entry.ctime),
         deriver=origin.deriver.derivation.base_name if origin else "",
         output=origin.deriver.output if origin else "",

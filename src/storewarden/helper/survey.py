@@ -2,6 +2,7 @@
 """What is asked once for a batch: Nix's answers, the derivers, and whether to act here at all."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from storewarden.helper.claims import temp_roots
@@ -32,7 +33,10 @@ def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Su
     _check_namespace(store)
     paths = [StorePath(request.base_name) for request in requests]
     census = _Count()
-    names = census.counting(each_name(store_fd), temp_roots(store.state_dir, store.store_dir) or {})
+    roots: dict[StorePath, str] = {}
+    with suppress(OSError):  # which is told where it matters: then a temp root may be on anything
+        roots = temp_roots(store.state_dir, store.store_dir)
+    names = census.counting(each_name(store_fd), roots)
     origins = find_origins(store, store_fd, paths, names)
     with connect(store.state_dir) as connection:
         count, sampled = sample(connection, store.store_dir)

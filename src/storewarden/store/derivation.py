@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from storewarden.store.database import DatabaseUnseenError, Outputs, connect
+from storewarden.store.entries import Entry, EntryKind
 from storewarden.store.errors import BadStorePathError
 from storewarden.store.paths import (
     DERIVATION_SUFFIX,
@@ -151,6 +152,20 @@ def _readings(names: Iterable[str], outputs: _Outputs) -> Iterator[tuple[Deriver
                 stem = one.locked.name.removesuffix(DERIVATION_SUFFIX)
                 if one.output is not None and one.output in outputs.get(stem, {}):
                     yield Deriver(one.locked, one.output), outputs[stem][one.output]
+
+
+def covering_locks(
+    store: Store, store_fd: int, entry: Entry, kind: EntryKind, origin: Origin | None
+) -> tuple[str, ...] | None:
+    """The locks that whoever may write to an entry holds, in Nix's order; None: not known."""
+    if kind is EntryKind.LOCK:
+        return (entry.base_name,)
+    if kind is EntryKind.CHROOT:
+        return chroot_locks(store_fd, entry.base_name, store.store_dir)
+    path = entry.store_path
+    if path is None or kind is not EntryKind.OUTPUT or origin is None:
+        return None
+    return _sorted(path, *origin.locks)
 
 
 def chroot_locks(store_fd: int, base_name: str, store_dir: StoreDir) -> tuple[str, ...] | None:

@@ -70,7 +70,7 @@ class Judgement:
 
 Facts = Mapping[Claim, Fact]
 
-NO = Fact(Known.NO)
+NO, UNKNOWN = Fact(Known.NO), Fact(Known.UNKNOWN)
 
 _OF_USERS = (Claim.TOO_YOUNG, Claim.SHARED, Claim.USER_LOCK, Claim.PROCESS)
 _ALWAYS = (
@@ -165,7 +165,7 @@ def judge(kind: EntryKind, origin: Origin | None, facts: Facts) -> Judgement:
     proof = proof_of(kind, origin)
     if not proof:
         return Judgement(Verdict.KEEP, (REPORT_ONLY[kind],))
-    looked = dict.fromkeys(proof, Fact(Known.UNKNOWN)) | dict(facts)
+    looked = dict.fromkeys(proof, UNKNOWN) | dict(facts)
     claims = tuple(claim for claim, fact in looked.items() if fact.known is Known.YES)
     unknown = tuple(claim for claim, fact in looked.items() if fact.known is Known.UNKNOWN)
     doubts = tuple(explain(claim, looked[claim]) for claim in unknown)
