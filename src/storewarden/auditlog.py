@@ -12,6 +12,31 @@ from storewarden.store.records import unseal
 
 Record = dict[str, object]
 _FIRST = "0" * 64
+# fmt: off
+_TEXTS = frozenset(
+    {
+        "time", "action", "prev", "hash", "name", "kind", "status", "deriver", "output",
+        "private", "program", "torn_sha256", "via",
+    }
+)
+_COUNTS = frozenset(
+    {
+        "v", "seq", "op", "device", "inode", "mode", "uid", "gid", "pid", "files",
+        "directories", "bytes", "resumed", "torn_bytes",
+    }
+)
+# fmt: on
+_LISTS = frozenset({"locks", "absent", "reasons"})
+_NEEDED = ("v", "seq", "prev", "time", "action")
+_NEEDED_BY = {
+    "intent": ("name",),
+    "result": ("op", "status"),
+    "resumed": ("name", "status"),
+    "recovered": ("torn_sha256", "torn_bytes"),
+}
+_LARGEST = 2**64
+_DEEPEST = 3
+"""Objects and lists within each other, the record itself included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +63,57 @@ def read_records(path: str) -> Iterator[Record]:
     """Every whole record, oldest first; what is broken is left to `verify`."""
     for _, line in _lines(path):
         try:
-            yield unseal(line)
+            yield _whole(line)
         except BadMessageError:
             continue
+
+
+def flaw(record: Record) -> str:
+    """Why a whole record is none that this program writes, in plain words; empty if it is.
+
+    A hash says that nobody has changed it since; not that its members are what they are called.
+    """
+    needed = (*_NEEDED, *_NEEDED_BY.get(str(record.get("action")), ()))
+    missing = [name for name in needed if name not in record]
+    if missing:
+        return f"{missing[0]!r} is missing in it"
+    wrong = [name for name, value in record.items() if not _fits(name, value)]
+    return f"{wrong[0]!r} is not what it should be in it" if wrong else ""
+
+
+def _fits(name: str, value: object) -> bool:
+    if name in _TEXTS:
+        return isinstance(value, str)
+    if name in _COUNTS:
+        # type() and not isinstance(): in Python True is an int.
+        return type(value) is int and 0 <= value < _LARGEST
+    if name == "ctime":
+        return type(value) is int and abs(value) < _LARGEST
+    if name in _LISTS:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if name == "requester":
+        return isinstance(value, dict) and all(_fits(*member) for member in value.items())
+    return True  # of a version to come
+
+
+def _whole(line: bytes) -> Record:
+    """The record of that line; `BadMessageError` where it is none, or could not be shown."""
+    try:
+        record = unseal(line)
+    except RecursionError:
+        record = None
+    if record is None or _is_deep(record, _DEEPEST):
+        raise BadMessageError("nested deeper than any record")
+    return record
+
+
+def _is_deep(value: object, left: int) -> bool:
+    match value:
+        case dict():
+            return not left or any(_is_deep(one, left - 1) for one in value.values())
+        case list():
+            return not left or any(_is_deep(one, left - 1) for one in value)
+    return False
 
 
 def verify(path: str) -> Verification:
@@ -49,7 +122,7 @@ def verify(path: str) -> Verification:
     intents: set[object] = set()
     for where, line in _lines(path):
         try:
-            record = unseal(line)
+            record = _whole(line)
         except BadMessageError as cause:
             torn, broken = torn or f"{where}: {cause}", broken + line
             continue
@@ -58,8 +131,10 @@ def verify(path: str) -> Verification:
         if torn and not (explained and record.get("torn_sha256") == digest):
             return Verification(log_files(path), records, last, torn)
         if record.get("prev") != last or record.get("seq") != seq + 1:
-            problem = f"{where}: record {record.get('seq')} does not follow record {seq}"
+            problem = f"{where}: record {record.get('seq')!s:.20} does not follow record {seq}"
             return Verification(log_files(path), records, last, problem)
+        if why := flaw(record):
+            return Verification(log_files(path), records, last, f"{where}: record {seq + 1}: {why}")
         records, last, seq, torn, broken = records + 1, str(record["hash"]), seq + 1, "", b""
         match record:
             case {"action": "intent"}:

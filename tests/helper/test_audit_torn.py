@@ -98,7 +98,9 @@ def test_a_torn_log_is_not_written_on_by_the_session_that_tore_it(path: str) -> 
 @given(tail=st.binary(min_size=1, max_size=300).filter(lambda b: b"\n" not in b))
 def test_any_torn_end_is_mended(tmp_path_factory: pytest.TempPathFactory, tail: bytes) -> None:
     path = str(tmp_path_factory.mktemp("log") / "audit.jsonl")
-    write(path, seal({"seq": 1, "prev": "0" * 64, "action": "note"}) + tail)
+    when = "2026-01-01T00:00:00Z"
+    note = {"v": 1, "seq": 1, "prev": "0" * 64, "time": when, "action": "note"}
+    write(path, seal(note) + tail)
     log = load(path)
     assert log.seq == 2
     assert verify(path).problem == ""

@@ -27,15 +27,16 @@ def test_any_record_is_shown_in_one_safe_line(action: str, text: str) -> None:
 
 def test_records_say_what_was_done_for_whom() -> None:
     who = {"uid": 1000, "pid": 5, "via": "socket"}
-    common = {"seq": 7, "time": "2026-01-01T00:00:00Z", "name": "abc"}
+    common = {"v": 1, "seq": 7, "prev": "0" * 64, "time": "2026-01-01T00:00:00Z", "name": "abc"}
     intent = {**common, "action": "intent", "kind": "output", "uid": 30001, "requester": who}
     line = record_line({**intent, "deriver": "d.drv", "output": "out"})
     assert "to remove output abc of uid 30001, asked by uid 1000 socket" in line
     assert "output out of d.drv" in line
-    result = {**common, "action": "result", "status": "removed", "files": 2, "bytes": 1024}
+    result = {**common, "action": "result", "op": 6, "status": "removed", "files": 2, "bytes": 1024}
     assert "removed abc, 2 files, 1.0 KiB" in record_line(result)
     assert "interrupted removal was finished" in record_line({**result, "resumed": 1})
-    assert "5 torn bytes" in record_line({**common, "action": "recovered", "torn_bytes": 5})
+    torn = {**common, "action": "recovered", "torn_bytes": 5, "torn_sha256": "0" * 64}
+    assert "5 torn bytes" in record_line(torn)
 
 
 def test_a_verification_says_what_holds_or_what_is_damaged() -> None:

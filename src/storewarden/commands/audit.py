@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 
 from storewarden import auditlog
-from storewarden.commands.console import show, style
+from storewarden.commands.console import error, show, style
 from storewarden.commands.options import (
     FOUND,
     JSON,
@@ -20,6 +20,7 @@ from storewarden.commands.options import (
     config_of,
 )
 from storewarden.commands.progress import progress
+from storewarden.readable import count_text
 from storewarden.report import VERSION
 from storewarden.report.audit import record_line, verification_lines
 
@@ -84,7 +85,11 @@ def _show(arguments: argparse.Namespace) -> int:
         look = style()
         for record in records:
             show(record_line(record, look))
-    return OK
+    odd = [record for record in records if auditlog.flaw(record)]
+    if odd:
+        of_all = f"{len(odd)} of {count_text(len(records), 'record')}"
+        error(f"not as storewarden writes them: {of_all}; see: storewarden audit verify")
+    return FOUND if odd else OK
 
 
 def _verify(arguments: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator
 
-from storewarden.auditlog import Record, Verification
+from storewarden.auditlog import Record, Verification, flaw
 from storewarden.readable import count_text, shown, size_text
 from storewarden.report.sweep import MARKS
 from storewarden.style import PLAIN, Mark, Style
@@ -13,26 +13,34 @@ _MARKS = {str(status): mark for status, mark in MARKS.items()}
 
 def record_line(record: Record, style: Style = PLAIN) -> str:
     """One audit record in one line; on a terminal it may be folded."""
-    status = str(record.get("status")) if record.get("action") in {"result", "resumed"} else ""
-    begin = f"{record.get('seq'):>6}  {record.get('time')}  {record.get('action'):<9}  "
+    concludes = str(record.get("action")) in {"result", "resumed"}
+    status = str(record.get("status")) if concludes and not flaw(record) else ""
+    number, moment, action = (str(record.get(name)) for name in ("seq", "time", "action"))
     text = _text(record).removeprefix(status)
+    begin = f"{number:>6}  {moment}  {action:<9}  "
     return style.folded(shown(begin), shown(text), " " * 8, shown(status), _MARKS.get(status))
 
 
 def _text(record: Record) -> str:
+    if why := flaw(record):
+        return f"no record of storewarden's: {why}"
     match record:
-        case {"action": "intent", "name": name, "kind": kind, "uid": uid, "requester": dict(who)}:
-            text = f"to remove {kind} {name} of uid {uid}, asked by uid {who.get('uid')}"
-            if who.get("via"):
-                text += f" {who['via']}"
+        case {"action": "intent", "name": name}:
+            text = f"to remove {record.get('kind', 'an entry')} {name}"
+            if "uid" in record:
+                text += f" of uid {record['uid']}"
+            match record.get("requester"):
+                case {"uid": uid, **who}:
+                    text += f", asked by uid {uid}"
+                    text += f" {who['via']}" if who.get("via") else ""
             if record.get("deriver"):
-                text += f"; output {record['output']} of {record['deriver']}"
-        case {"action": "result" | "resumed", "name": name, "status": status}:
+                text += f"; output {record.get('output', 'unknown')} of {record['deriver']}"
+        case {"action": "result" | "resumed", "status": status}:
             again = " (an interrupted removal was finished)" if record.get("resumed") else ""
-            text = f"{status} {name}{again}"
-            if count := record.get("files"):
-                files = count_text(int(str(count)), "file")
-                text += f", {files}, {size_text(int(str(record['bytes'])))}"
+            text = f"{status} {record.get('name', '')}{again}"
+            match record:
+                case {"files": int(files), "bytes": int(size)} if files:
+                    text += f", {count_text(files, 'file')}, {size_text(size)}"
             for reason in _texts(record.get("reasons")):
                 text += f"; {reason}"
         case {"action": "recovered"}:
