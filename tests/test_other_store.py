@@ -10,9 +10,9 @@ import pytest
 
 from storewarden.helper import engine
 from storewarden.registrations import valid_names
+from storewarden.repair import request_for
 from storewarden.store.entries import EntryKind, look
 from storewarden.store.errors import StoreUnreadableError
-from storewarden.store.wire import RemoveRequest
 from storewarden.throwaway import ThrowawayStore
 
 
@@ -36,7 +36,7 @@ def test_the_database_of_another_store_stops_the_engine(
     entry = look(fd, output.base_name)
     os.close(fd)
     assert entry is not None
-    requests = [RemoveRequest.of(entry, EntryKind.OUTPUT)]
+    requests = [request_for(entry, EntryKind.OUTPUT)]
     who = engine.Requester(0, 1, "a test")
     with pytest.raises(StoreUnreadableError, match="is --state-dir the one of this store"):
         list(engine.remove(store, requests, audit_log=f"{tmp_path}/log/a.jsonl", requester=who))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storewarden.repair import batches, decode_reply, encode_request
+from storewarden.repair import batches, decode_reply, encode_request, request_for
 from storewarden.store.entries import Entry, EntryKind
 from storewarden.store.errors import BadMessageError
 from storewarden.store.paths import NIX32
@@ -85,7 +85,7 @@ def test_no_requests_make_no_batch() -> None:
 
 def test_a_request_says_what_the_entry_looked_like_and_no_more() -> None:
     entry = Entry(f"{HASH}-a", 5, 6, 0o40755, 2, 30001, 30000, 4096, 8, 1.5)
-    request = RemoveRequest.of(entry, EntryKind.OUTPUT)
+    request = request_for(entry, EntryKind.OUTPUT)
     assert json.loads(encode_request((request,))) == {
         "v": 1,
         "op": "remove",

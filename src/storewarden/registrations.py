@@ -3,10 +3,11 @@
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator
 
 from storewarden.store.database import connect, registered
-from storewarden.store.entries import LINKS, opened_anew
+from storewarden.store.entries import LINKS, OPEN_TO_OTHERS, PRIVATE_PREFIX, Entry, opened_anew
 from storewarden.store.errors import StoreUnreadableError, reason_of
 from storewarden.store.paths import StoreDir, StorePath
 
@@ -40,3 +41,9 @@ def still_valid(state_dir: str, store_dir: StoreDir, names: Iterable[str]) -> li
     with connect(state_dir) as connection:
         valid = [p for p in paths if registered(connection, store_dir, p)]
     return [path.base_name for path in valid]
+
+
+def is_private(entry: Entry, store_uid: int) -> bool:
+    """Whether it is a private directory of this program's, which no build user can make."""
+    own = stat.S_ISDIR(entry.mode) and not entry.mode & OPEN_TO_OTHERS
+    return own and entry.uid == store_uid and entry.base_name.startswith(PRIVATE_PREFIX)

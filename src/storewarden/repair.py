@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from storewarden.copyable import REMOVE
 from storewarden.findings import Finding
-from storewarden.store.entries import EntryKind
+from storewarden.store.entries import Entry, EntryKind
 from storewarden.store.errors import BadMessageError, StoreUnreadableError, UnavailableError
 from storewarden.store.verdict import REMOVED_BY_DEFAULT, Verdict
 from storewarden.store.wire import (
@@ -34,6 +34,11 @@ class HelperUnavailableError(UnavailableError):
     """The helper cannot be reached, or does not take requests from this user."""
 
 
+def request_for(entry: Entry, kind: EntryKind) -> RemoveRequest:
+    """The request to remove that entry."""
+    return RemoveRequest(entry.base_name, kind, entry.device, entry.inode)
+
+
 def requests_for(
     findings: Iterable[Finding], kinds: Collection[EntryKind] = REMOVED_BY_DEFAULT
 ) -> tuple[RemoveRequest, ...]:
@@ -45,7 +50,7 @@ def requests_for(
         and finding.kind in kinds
         and finding.entry is not None
     ]
-    requests = [RemoveRequest.of(f.entry, f.kind) for f in wanted if f.entry is not None]
+    requests = [request_for(f.entry, f.kind) for f in wanted if f.entry is not None]
     return tuple(sorted(requests, key=lambda request: request.turn))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from storewarden.misplaced import check_place
-from storewarden.registrations import still_valid, valid_names
+from storewarden.registrations import is_private, still_valid, valid_names
 from storewarden.sight import look_around
 from storewarden.store import database
 from storewarden.store.derivation import find_origins
@@ -16,7 +16,6 @@ from storewarden.store.entries import (
     classify,
     count_owned,
     is_lock_file,
-    is_private,
     look,
     open_directory,
 )

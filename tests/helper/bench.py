@@ -13,6 +13,7 @@ from dataclasses import replace
 from json_documents import checked_records
 from storewarden import auditlog
 from storewarden.helper.engine import Requester, remove
+from storewarden.repair import request_for
 from storewarden.store.entries import open_directory
 from storewarden.store.store import Store
 from storewarden.store.wire import Outcome, RemoveRequest
@@ -44,7 +45,7 @@ def request(place: ThrowawayStore, base_name: str, store: Store | None = None) -
         ).found
     finally:
         os.close(store_fd)
-    return RemoveRequest.of(entry, kind)
+    return request_for(entry, kind)
 
 
 def run(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from storewarden.registrations import is_private
 from storewarden.store.entries import (
     PRIVATE_PREFIX,
     BuildUsers,
@@ -15,7 +16,6 @@ from storewarden.store.entries import (
     EntryKind,
     classify,
     each_name,
-    is_private,
     look,
     open_directory,
 )

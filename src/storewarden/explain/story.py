@@ -17,14 +17,13 @@ from storewarden.explain.pointing import Pointed
 from storewarden.explain.uses import Uses, uses_of
 from storewarden.findings import Finding, Sweep
 from storewarden.processes import Running, running
-from storewarden.registrations import still_valid
+from storewarden.registrations import is_private, still_valid
 from storewarden.scan import sweep_among, user_name
 from storewarden.store import database
 from storewarden.store.entries import (
     LINKS,
     Entry,
     EntryKind,
-    is_private,
     look,
 )
 from storewarden.store.paths import Deriver, StorePath

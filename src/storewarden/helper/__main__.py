@@ -21,8 +21,8 @@ from contextlib import suppress
 
 from storewarden import host
 from storewarden.helper.engine import Requester, remove
-from storewarden.helper.listening import listening, notify
 from storewarden.helper.surroundings import check_place, check_surroundings, check_view
+from storewarden.host.listening import listening, notify
 from storewarden.store.errors import BadMessageError, StorewardenError
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store, build_users

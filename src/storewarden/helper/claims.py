@@ -25,6 +25,9 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _LOCK_MODE = 0o600
 
 
+Ask = Callable[[], Fact]
+
+
 @dataclass(frozen=True, slots=True)
 class HeldLock:
     """A lock file whose flock is ours."""
@@ -33,7 +36,7 @@ class HeldLock:
     fd: int
 
 
-def settle(ask: Callable[[], Fact]) -> Fact:
+def settle(ask: Ask) -> Fact:
     """The fact that is asked for; unknown where the system refuses to tell."""
     try:
         return ask()

@@ -203,9 +203,7 @@ def _move_out(work: _Work, entry: Entry, private: Private) -> Outcome | None:
     name = entry.base_name
     # The intent took a disk's time to write. What has come in its place meanwhile stays.
     now = look(work.store_fd, name)
-    if now is None:
-        return Outcome(name, Status.VANISHED)
-    if now != entry:
+    if now is not None and now != entry:
         return Outcome(name, Status.KEPT, ("it changed at the last moment",))
     work.checkpoint("unchanged")
     try:
@@ -268,6 +266,5 @@ _ADVICE = {
     errno.EXDEV: "the file system cannot move it: on an overlay, it came with the image",
     errno.ENOSPC: "the disk is full, not even a directory can be made in the store",
     errno.EPERM: "the system refuses it: a flag such as chattr +i, or on macOS App Management",
-    errno.EACCES: "permission denied",
     errno.EIO: "the disk cannot be read there; what the kernel says of it: dmesg",
 }

@@ -3,12 +3,11 @@
 
 import os
 import time
-from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from storewarden.helper import claims
-from storewarden.helper.claims import HeldLock
+from storewarden.helper.claims import Ask, HeldLock
 from storewarden.helper.survey import Survey
 from storewarden.host import mounts, orphans, processes_inside
 from storewarden.store.database import connect, registered
@@ -39,7 +38,7 @@ def hold_and_look(
     path = StorePath(entry.base_name)
     origin = survey.origins.get(path)
     one = _Witness(locks, store, store_fd, entry, kind, origin)
-    asked: dict[Claim, Callable[[], Fact]] = {
+    asked: dict[Claim, Ask] = {
         Claim.VALID_TO_NIX: lambda: survey.nix.get(path, UNKNOWN),
         Claim.TOO_YOUNG: one.too_young,
         Claim.COVERS: one.covers,
@@ -47,7 +46,7 @@ def hold_and_look(
         Claim.COLLECTOR: lambda: claims.hold_collector(locks, store.state_dir),
         Claim.USER_LOCK: one.hold_user,
         Claim.PATH_LOCK: one.hold_path_locks,
-        Claim.PROCESS: lambda: one.running(store.build_users.under_lock_of(entry.uid)),
+        Claim.PROCESS: one.running,
         Claim.SHARED: one.shared,
         Claim.ORPHAN: one.orphan,
         Claim.INSIDE: one.inside,
@@ -146,7 +145,8 @@ class _Witness:
             objects.add((root.st_dev, root.st_ino))
         return _alive(processes_inside(self.store.store_dir.join(entry.base_name), objects))
 
-    def running(self, uids: Collection[int]) -> Fact:
+    def running(self) -> Fact:
+        uids = self.store.build_users.under_lock_of(self.entry.uid)
         return _alive(self.store.processes_of(uids))
 
     def shared(self) -> Fact:
@@ -156,7 +156,7 @@ class _Witness:
         locks were found; this is for one that has begun since. The owner's processes come first.
         """
         everyone = self.store.build_users.everyone if self.entry.open_to_others else ()
-        found = (self.running(uids) for uids in everyone)
+        found = (_alive(self.store.processes_of(uids)) for uids in everyone)
         return next((fact for fact in found if fact.known is not Known.NO), NO)
 
     def orphan(self) -> Fact:

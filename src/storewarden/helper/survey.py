@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What is asked once for a batch: Nix's answers, the derivers, and whether to act here at all."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from storewarden.helper.claims import temp_roots
 from storewarden.host import listener, mounts, unfit
 from storewarden.store.database import Census, connect, sample
 from storewarden.store.derivation import find_origins
-from storewarden.store.entries import count_owned, each_name, look
+from storewarden.store.entries import count_owned, each_name
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import LOCK_SUFFIX, Origin, StorePath
 from storewarden.store.store import Store
@@ -31,47 +32,32 @@ def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Su
     """Ask Nix and read the store once; `StoreUnreadableError` where nothing may be removed."""
     _check_file_system(store)
     _check_namespace(store)
-    paths = [StorePath(request.base_name) for request in requests]
-    census = _Count()
+    paths, seen = [StorePath(request.base_name) for request in requests], 0
     roots: dict[StorePath, str] = {}
     with suppress(OSError):  # which is told where it matters: then a temp root may be on anything
         roots = temp_roots(store.state_dir, store.store_dir)
-    names = census.counting(each_name(store_fd), roots)
-    origins = find_origins(store, store_fd, paths, names)
+
+    def names() -> Iterator[str]:
+        nonlocal seen
+        yield from (path.base_name for path in roots if path.is_derivation)
+        for name in each_name(store_fd):
+            seen += _counts(name)  # as they come by, so that the store is listed once
+            yield name
+
+    origins = find_origins(store, store_fd, paths, names())
     with connect(store.state_dir) as connection:
         count, sampled = sample(connection, store.store_dir)
-    present = sum(name is not None and _is_there(store_fd, name) for name in sampled)
+    present = sum(name is not None and os.path.lexists(f"{store.view}/{name}") for name in sampled)
     scaled = count * present // max(1, len(sampled))
-    strangers = max(0, census.store_paths - scaled)
-    Census(count, scaled, strangers).check(
+    Census(count, scaled, max(0, seen - scaled)).check(
         lambda: count_owned(store_fd, filter(_counts, each_name(store_fd)), store.build_users)
     )
     return Survey(store.ask_nix(paths), origins)
 
 
-@dataclass(slots=True)
-class _Count:
-    """Counts the store paths that come by, so that the store is listed once."""
-
-    store_paths: int = 0
-
-    def counting(self, names: Iterator[str], rooted: dict[StorePath, str]) -> Iterator[str]:
-        yield from (path.base_name for path in rooted if path.is_derivation)
-        for name in names:
-            self.store_paths += _counts(name)
-            yield name
-
-
 def _counts(name: str) -> bool:
     """Roughly whether it is a store path's: this is asked of every name of the store."""
     return name[_DASH : _DASH + 1] == "-" and not name.endswith(LOCK_SUFFIX)
-
-
-def _is_there(store_fd: int, name: str) -> bool:
-    try:
-        return look(store_fd, name) is not None
-    except (OSError, ValueError):  # a damaged database may have any name
-        return False
 
 
 def _check_file_system(store: Store) -> None:

@@ -146,10 +146,19 @@ class Outputs:
 
     def known_derivers(self, path: StorePath) -> list[Deriver]:
         """The derivations that have `path` as an output which is known before their build."""
-        query = """SELECT v.path, o.id FROM DerivationOutputs o JOIN ValidPaths v ON v.id = o.drv
-                   WHERE o.path = ?"""
-        rows = self._ask(query, (self._store_dir.join(path.base_name),))
-        return [Deriver(drv, str(output)) for text, output in rows if (drv := self._path(text))]
+        return [deriver for deriver, _ in self._known("o.path = ?", path)]
+
+    def known_outputs(self, derivation: StorePath) -> list[tuple[Deriver, StorePath]]:
+        """The outputs of a registered derivation that have a known path."""
+        return self._known("v.path = ?", derivation)
+
+    def _known(self, where: str, path: StorePath) -> list[tuple[Deriver, StorePath]]:
+        query = "SELECT v.path, o.id, o.path FROM DerivationOutputs o JOIN ValidPaths v"
+        rows = self._ask(
+            f"{query} ON v.id = o.drv WHERE {where}", (self._store_dir.join(path.base_name),)
+        )
+        found = [(self._path(drv), str(output), self._path(out)) for drv, output, out in rows]
+        return [(Deriver(drv, output), out) for drv, output, out in found if drv and out]
 
     def realised_derivers(self, path: StorePath) -> list[Deriver]:
         """The derivations that had `path` as a floating output and would write it there again."""
@@ -157,18 +166,8 @@ class Outputs:
             return []
         query = "SELECT drvPath, outputName FROM BuildTraceV3 WHERE outputPath = ?"
         rows = self._ask(query, (self._store_dir.join(path.base_name),))
-        return [
-            Deriver(drv, str(output))
-            for text, output in rows
-            if (drv := StorePath.maybe(str(text)))
-        ]
-
-    def known_outputs(self, derivation: StorePath) -> list[tuple[str, StorePath]]:
-        """Name and path of each output of a registered derivation that has a known path."""
-        query = """SELECT o.id, o.path FROM DerivationOutputs o JOIN ValidPaths v ON v.id = o.drv
-                   WHERE v.path = ?"""
-        rows = self._ask(query, (self._store_dir.join(derivation.base_name),))
-        return [(str(output), path) for output, text in rows if (path := self._path(text))]
+        found = [(StorePath.maybe(str(drv)), str(output)) for drv, output in rows]
+        return [Deriver(drv, output) for drv, output in found if drv]
 
     def realised(self, names: Container[str]) -> Iterator[tuple[StorePath | None, str, StorePath]]:
         """Derivation (None: not told), output and path of the floating outputs so called."""

@@ -109,8 +109,8 @@ def _replacing(
         path.name: {one.derivation for one in fitting.get(path.name, ())} for path in missing
     }
     for derivation in {one for derivations in by_name.values() for one in derivations}:
-        for output, path in outputs.known_outputs(derivation):
-            yield Deriver(derivation, output), path, (path_lock(path),)
+        for deriver, path in outputs.known_outputs(derivation):
+            yield deriver, path, (path_lock(path),)
     for named, output, path in outputs.realised(by_name):
         for derivation in [named] if named else by_name[path.name]:
             yield Deriver(derivation, output), path, _floating_locks(store_fd, derivation, output)

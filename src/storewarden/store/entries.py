@@ -39,11 +39,7 @@ class EntryKind(StrEnum):
     MISSING = "missing"
 
 
-_KINDS_BY_SUFFIX = {
-    ".drv.chroot": EntryKind.CHROOT,
-    ".check": EntryKind.CHECK,
-    ".tmp": EntryKind.TEMPORARY,
-}
+_KINDS = {".drv.chroot": EntryKind.CHROOT, ".check": EntryKind.CHECK, ".tmp": EntryKind.TEMPORARY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +64,14 @@ class BuildUsers:
         return self.uids, range(first, first + self.allocated)
 
     def slot(self, uid: int) -> int | None:
-        """The `userpool2/slot-<n>` that `uid` belongs to (user-lock.cc, 2.12 and later)."""
+        """The `userpool2/slot-<n>` of `uid` (user-lock.cc, 2.12 and later); a member has none."""
         offset = uid - self.first_allocated
-        return offset // self.per_slot if 0 <= offset < self.allocated else None
+        allocated = 0 <= offset < self.allocated and uid not in self.uids
+        return offset // self.per_slot if allocated else None
 
     def user_lock(self, uid: int) -> str:
         """The lock file, below the state directory, that a build as `uid` holds."""
-        slot = self._slot_unless_member(uid)
+        slot = self.slot(uid)
         return f"userpool/{uid}" if slot is None else f"userpool2/slot-{slot}"
 
     def is_stranger(self, uid: int) -> bool:
@@ -83,14 +80,11 @@ class BuildUsers:
 
     def under_lock_of(self, uid: int) -> Collection[int]:
         """All uids that a build may run as which holds the lock of `uid`."""
-        slot = self._slot_unless_member(uid)
+        slot = self.slot(uid)
         if slot is None:
             return (uid,)
         first = self.first_allocated + slot * self.per_slot
         return range(first, first + self.per_slot)
-
-    def _slot_unless_member(self, uid: int) -> int | None:
-        return None if uid in self.uids else self.slot(uid)
 
     def own(self, uid: int, gid: int) -> bool:
         """Whether something of that uid and gid was made by a build user."""
@@ -217,12 +211,6 @@ def is_lock_file(entry: Entry, store_uid: int) -> bool:
     )
 
 
-def is_private(entry: Entry, store_uid: int) -> bool:
-    """Whether it is a private directory of this program's, which no build user can make."""
-    own = stat.S_ISDIR(entry.mode) and not entry.mode & OPEN_TO_OTHERS
-    return own and entry.uid == store_uid and entry.base_name.startswith(PRIVATE_PREFIX)
-
-
 def classify(
     entry: Entry, origin: Origin | None, *, store_uid: int, build_users: BuildUsers
 ) -> EntryKind:
@@ -246,7 +234,7 @@ def classify(
 
 
 def _kind_of_nix(name: str) -> EntryKind:
-    for suffix, kind in _KINDS_BY_SUFFIX.items():
+    for suffix, kind in _KINDS.items():
         if name.endswith(suffix):
             return kind
     return EntryKind.OLD if _OLD.fullmatch(name) else EntryKind.OUTPUT_OF_ROOT

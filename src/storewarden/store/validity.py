@@ -68,9 +68,7 @@ def find_nix(wanted: str | None, places: Sequence[str] = NIX_PLACES) -> str:
 
     Where none is there, the first place is given, and asking it says so.
     """
-    if wanted is not None:
-        return wanted
-    return next((place for place in places if os.access(place, os.X_OK)), places[0])
+    return wanted or next((place for place in places if os.access(place, os.X_OK)), places[0])
 
 
 class HungError(Exception):

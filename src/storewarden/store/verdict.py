@@ -73,24 +73,13 @@ Facts = Mapping[Claim, Fact]
 NO, UNKNOWN = Fact(Known.NO), Fact(Known.UNKNOWN)
 
 _OF_USERS = (Claim.TOO_YOUNG, Claim.SHARED, Claim.USER_LOCK, Claim.PROCESS)
-_ALWAYS = (
-    Claim.VALID_TO_NIX,
-    Claim.VALID_IN_DATABASE,
-    Claim.CHANGED,
-    Claim.COLLECTOR,
-    Claim.PATH_LOCK,
-)
+_VALID = (Claim.VALID_TO_NIX, Claim.VALID_IN_DATABASE)
+_ALWAYS = (*_VALID, Claim.CHANGED, Claim.COLLECTOR, Claim.PATH_LOCK)
 _COVERED = (*_ALWAYS, Claim.ORPHAN, Claim.TEMP_ROOT, Claim.MOUNT)
 PROOF: Mapping[EntryKind, tuple[Claim, ...]] = {
     EntryKind.OUTPUT: (*_ALWAYS, *_OF_USERS, Claim.TEMP_ROOT, Claim.MOUNT),
     EntryKind.LOCK: (*_ALWAYS, Claim.TOO_YOUNG, Claim.COVERS),
-    EntryKind.CHROOT: (
-        *_ALWAYS,
-        Claim.TOO_YOUNG,
-        Claim.TEMP_ROOT,
-        Claim.MOUNT,
-        Claim.INSIDE,
-    ),
+    EntryKind.CHROOT: (*_ALWAYS, Claim.TOO_YOUNG, Claim.TEMP_ROOT, Claim.MOUNT, Claim.INSIDE),
 }
 """What must be known to be absent before an entry of that kind is removed. No row: never."""
 

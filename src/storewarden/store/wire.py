@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Never
 
-from storewarden.store.entries import Entry, EntryKind
+from storewarden.store.entries import EntryKind
 from storewarden.store.errors import BadMessageError, BadStorePathError
 from storewarden.store.paths import LOCK_SUFFIX, StorePath
 
@@ -54,11 +54,6 @@ class RemoveRequest:
         lock goes last: it may be the only thing that tells whose its output is.
         """
         return 2 if self.kind is EntryKind.LOCK else not self.base_name.endswith(LOCK_SUFFIX)
-
-    @classmethod
-    def of(cls, entry: Entry, kind: EntryKind) -> "RemoveRequest":
-        """The request to remove that entry."""
-        return cls(entry.base_name, kind, entry.device, entry.inode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,6 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from storewarden.store.errors import StorewardenError
-
 _FIRST_LISTEN_FD = 3
 
 
@@ -48,7 +46,7 @@ def notify(state: str) -> None:
 
 
 def _handed_over() -> socket.socket:
-    """What systemd gives; `StorewardenError` unless it is one Unix stream socket that listens."""
+    """What systemd gives; `OSError` unless it is one Unix stream socket that listens."""
     count = os.environ.pop("LISTEN_FDS", "")
     try:
         found = socket.socket(fileno=_FIRST_LISTEN_FD)
@@ -56,7 +54,7 @@ def _handed_over() -> socket.socket:
     except OSError:
         kind = None
     if count != "1" or kind != (socket.AF_UNIX, socket.SOCK_STREAM, 1):
-        raise StorewardenError("what is handed over must be one Unix stream socket that listens")
+        raise OSError("what is handed over must be one Unix stream socket that listens")
     return found
 
 
@@ -64,10 +62,10 @@ def _remove_stale_socket(path: str) -> None:
     """Make room for our socket, where what is there is a socket that nobody serves."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise StorewardenError(f"{path} exists and is not a socket")
+            raise OSError(f"{path} exists and is not a socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.connect(path)
-        raise StorewardenError(f"another helper serves {path}")
+        raise OSError(f"another helper serves {path}")
     except ConnectionRefusedError:
         os.unlink(path)
     except FileNotFoundError:
