@@ -54,6 +54,7 @@ def test_names_that_a_builder_chose_mislead_nobody(rig: Rig) -> None:
     assert made.returncode == 0, made.stderr
     outside = picture("/etc", f"{rig.base}/outside")
     valid = {path: picture(rig.outside(path)) for path in valid_paths(rig)}
+    # A link under a lock's name goes first, and what it covers in the same run.
     runs = [("--dry-run", rig.user), ("--dry-run", "root"), ("--yes", "root")]
     codes = []
     for word, user in runs:

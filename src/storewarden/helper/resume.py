@@ -69,7 +69,7 @@ def settle(
     ours, and so is each private directory's, so nobody is at work there.
     """
     for name in each_name(store_fd):
-        if not name.startswith(PRIVATE_PREFIX) or len(to_purge) >= _MOST:
+        if not name.startswith(PRIVATE_PREFIX):
             continue
         begun = (*log.open_intents.values(), *log.partial.values())
         intent: _Intent = next((one for one in begun if one.get("private") == name), {})
@@ -88,7 +88,7 @@ def settle(
                 outcome = _failed(base_name, cause)
             if outcome is not None:
                 yield _record(log, intent, outcome)
-            elif left:
+            elif left and len(to_purge) < _MOST:
                 to_purge.append(Leftover(private, base_name, intent))
                 stack.enter_context(opened.pop_all())
 
