@@ -222,3 +222,12 @@ def test_the_store_is_listed_from_its_beginning_wherever_others_stand(
         assert list(entries) == []
     os.lseek(store_fd, 2**63 - 1, os.SEEK_SET)
     assert derivers(place, store_fd, path) == {path: Deriver(derivation, "out")}
+
+
+def test_temp_roots_that_cannot_be_read_could_hide_a_derivation(place: ThrowawayStore) -> None:
+    path = place.invent("of-a-hidden-derivation")
+    place.add_output(path)
+    os.symlink("nowhere", f"{place.state_dir}/temproots/1")
+    with pytest.raises(StoreUnreadableError, match="temproots/1"):
+        run(place, path.base_name)
+    assert path.base_name in names(place)

@@ -2,6 +2,7 @@
 """A lock that is let go has what it covered looked at at once."""
 
 import time
+from collections.abc import Iterator, Sequence
 
 import structlog
 
@@ -10,6 +11,7 @@ from storewarden.service.rounds import sweep_all
 from storewarden.service.suspects import Suspect, due
 from storewarden.service.work import Work, release
 from storewarden.store.paths import output_lock, path_lock, redirect_path
+from storewarden.store.wire import Outcome, RemoveRequest, Status
 from storewarden.throwaway import ThrowawayStore
 from sweeps import needs_lock_table
 from tables import know_output
@@ -47,6 +49,23 @@ def test_what_else_it_covers_was_told_by_the_look_before(place: ThrowawayStore) 
     sweep_all(work)
     assert path.base_name in work.suspects, "it is alive, and looked at again"
     assert due(work.suspects, time.monotonic() + 0.2) == []
+    assert path.base_name in due_after(work, lock)
+
+
+def test_what_was_taken_to_remove_something_wakes_nobody(place: ThrowawayStore) -> None:
+    derivation, work = place.add_derivation("x"), work_of(place)
+    path, lock = place.strand(derivation), output_lock(derivation, "out")
+    asked: list[str] = []
+
+    def refuse(requests: Sequence[RemoveRequest]) -> Iterator[Outcome]:
+        asked.extend(request.base_name for request in requests)
+        yield from (Outcome(one.base_name, Status.KEPT, ("it lives",)) for one in requests)
+
+    work.remove = refuse
+    sweep_all(work)
+    assert path.base_name in asked
+    assert due_after(work, lock) == set(), "the helper has closed it: it is what was just refused"
+    work.touched.clear()
     assert path.base_name in due_after(work, lock)
 
 

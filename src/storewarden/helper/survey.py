@@ -3,7 +3,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from storewarden.helper.claims import temp_roots
@@ -33,9 +32,8 @@ def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Su
     _check_file_system(store)
     _check_namespace(store)
     paths, seen = [StorePath(request.base_name) for request in requests], 0
-    roots: dict[StorePath, str] = {}
-    with suppress(OSError):  # which is told where it matters: then a temp root may be on anything
-        roots = temp_roots(store.state_dir, store.store_dir)
+    # Where they cannot be read a derivation may be missed, and so the locks that cover its output.
+    roots = temp_roots(store.state_dir, store.store_dir)
 
     def names() -> Iterator[str]:
         nonlocal seen

@@ -13,7 +13,7 @@ from storewarden.repair import requests_for
 from storewarden.scan import sweep, sweep_among
 from storewarden.service.removals import finish_begun, have_removed
 from storewarden.service.suspects import Suspect, alive, refused, young
-from storewarden.service.work import Work, fail, problem
+from storewarden.service.work import Work, fail, problem, touch
 from storewarden.store.errors import StorewardenError
 from storewarden.store.verdict import PROOF, Claim, Verdict
 from storewarden.strays import glance
@@ -88,6 +88,7 @@ def _deal_with(work: Work, findings: Collection[Finding]) -> None:
     if blown:
         requests = ()
     requested = {request.base_name for request in requests}
+    now = time.monotonic()
     for finding in findings:
         if finding.base_name not in work.known and finding.kind in PROOF and not blown:
             work.log.info(
@@ -100,7 +101,11 @@ def _deal_with(work: Work, findings: Collection[Finding]) -> None:
         work.known[finding.base_name] = finding.kind
         if finding.base_name not in requested:
             _keep(work, finding)
+            continue
+        suspect = work.suspects.get(finding.base_name) or Suspect(finding.base_name, now)
+        work.suspects[finding.base_name] = replace(suspect, covering=finding.covering)
     have_removed(work, requests)
+    touch(work, [finding for finding in findings if finding.base_name in requested])
 
 
 def _keep(work: Work, finding: Finding) -> None:

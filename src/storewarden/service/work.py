@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from structlog.typing import FilteringBoundLogger
 
 from storewarden.config import Config
+from storewarden.findings import Finding
 from storewarden.repair import Remove
 from storewarden.service.suspects import Suspect, failed, noticed, released
 from storewarden.store.entries import EntryKind
-from storewarden.store.paths import covered_paths
+from storewarden.store.paths import LOCK_SUFFIX, covered_paths
 from storewarden.store.store import Store
+
+_TOUCHED_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -31,6 +34,8 @@ class Work:
     suspects: dict[str, Suspect] = field(default_factory=dict)
     known: dict[str, EntryKind] = field(default_factory=dict)
     """What was found and has not gone since."""
+    touched: dict[str, float] = field(default_factory=dict)
+    """Lock files that removals have taken, and until when their being closed says nothing."""
     problems: dict[str, str] = field(default_factory=dict)
     helper: Suspect = field(default_factory=lambda: Suspect("", float("inf")))
     """When to ask the helper again for what it may have left unfinished, if it failed."""
@@ -68,11 +73,24 @@ def notice(work: Work, names: Iterable[str]) -> None:
 def release(work: Work, locks: Iterable[str]) -> None:
     """Look at once at what these locks covered: whoever held one has let go of it, or has ended."""
     now = time.monotonic()
-    for lock in locks:
-        covered = {path.base_name for path in covered_paths(lock, work.store.store_dir)}
-        for name, suspect in work.suspects.items():
-            if name in covered or name == lock or lock in (suspect.covering or ()):
-                work.suspects[name] = released(suspect, now)
+    work.touched = {lock: until for lock, until in work.touched.items() if until > now}
+    free = set(locks) - work.touched.keys()
+    covered = {
+        path.base_name for lock in free for path in covered_paths(lock, work.store.store_dir)
+    }
+    looked = covered | free
+    for name, suspect in work.suspects.items() if free else ():
+        if name in looked or not free.isdisjoint(suspect.covering or ()):
+            work.suspects[name] = released(suspect, now)
+
+
+def touch(work: Work, findings: Iterable[Finding]) -> None:
+    """Let the locks of these wake nobody for a moment: a removal has taken them and let go."""
+    until = time.monotonic() + _TOUCHED_SECONDS
+    for finding in findings:
+        own = f"{finding.base_name}{LOCK_SUFFIX}"
+        locks = (finding.base_name, own, *(finding.covering or ()))
+        work.touched |= dict.fromkeys(locks, until)
 
 
 def fail(work: Work, name: str, reasons: tuple[str, ...]) -> None:
