@@ -76,7 +76,7 @@ def test_the_engine_fails_at_it_and_removes_the_rest(tmp_path: Path) -> None:
     for name, status in told:
         statuses[name[33:] in GOOD].append(status)
     assert sorted(statuses[True]) == ["removed", "removed", "taken", "taken"]
-    assert statuses[False] == ["failed", "failed"]
+    assert statuses[False] == ["failed", "kept"], "what it covers may still be there"
 
 
 def scan_and_remove(place: ThrowawayStore, bad: str) -> list[object]:

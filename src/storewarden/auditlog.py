@@ -35,8 +35,8 @@ _NEEDED_BY = {
     "recovered": ("torn_sha256", "torn_bytes"),
 }
 _LARGEST = 2**64
-_DEEPEST = 3
-"""Objects and lists within each other, the record itself included."""
+_DEEPEST = 4
+"""Objects and lists within each other, the record itself included: a rotated one hands on intents."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,8 +134,10 @@ def _findings(scene: _Scene, found: Sequence[Found], unseen: Collection[str]) ->
             continue
         findings.append(finding)
         if finding.judgement.verdict is Verdict.KEEP and kind is not EntryKind.LOCK:
-            own = [path_lock(path)] if (path := entry.store_path) else []
-            kept |= dict.fromkeys([*own, *(finding.covering or ())], entry.base_name)
+            path = entry.store_path
+            origin = scene.origins.get(path) if path else None
+            locks = [*([path_lock(path)] if path else ()), *(origin.locks if origin else ())]
+            kept |= dict.fromkeys(locks, entry.base_name)
     return findings
 
 
