@@ -36,7 +36,7 @@ _NEEDED_BY = {
 }
 _LARGEST = 2**64
 _DEEPEST = 4
-"""Objects and lists within each other, the record itself included: a rotated one hands on intents."""
+"""Objects and lists within each other, the record itself included; a rotated one holds intents."""
 
 
 @dataclass(frozen=True, slots=True)
