@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What Nix records in its database of the outputs of derivations, by version."""
 
+import os
 import sqlite3
 from contextlib import closing
 
@@ -44,10 +45,15 @@ def realise(
             connection.execute(
                 "INSERT INTO Realisations (drvPath, outputName, outputPath)"
                 " SELECT ?, ?, id FROM ValidPaths WHERE path = ?",
-                ("sha256:" + "0" * 64, output, place.path(path.base_name)),
+                ("sha256:" + "0" * 64, _raw(output), place.path(path.base_name)),
             )
         else:
             connection.execute(
                 "INSERT INTO BuildTraceV3 (drvPath, outputName, outputPath) VALUES (?, ?, ?)",
-                (derivation.base_name, output, place.path(path.base_name)),
+                (derivation.base_name, _raw(output), place.path(path.base_name)),
             )
+
+
+def _raw(text: str) -> str | bytes:
+    """What SQLite takes for that text; of a name that is no UTF-8, its bytes."""
+    return text if text.isprintable() and "\udcff" not in text else os.fsencode(text)

@@ -4,12 +4,14 @@
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
-from storewarden.store.database import connect, registered
+from storewarden.store.database import DatabaseUnseenError, Outputs, connect, registered
+from storewarden.store.derivation import find_origins
 from storewarden.store.entries import LINKS, OPEN_TO_OTHERS, PRIVATE_PREFIX, Entry, opened_anew
 from storewarden.store.errors import StoreUnreadableError, reason_of
-from storewarden.store.paths import StoreDir, StorePath
+from storewarden.store.paths import Origin, StoreDir, StorePath
+from storewarden.store.store import Store
 
 
 def list_names(store_fd: int) -> list[str]:
@@ -47,3 +49,16 @@ def is_private(entry: Entry, store_uid: int) -> bool:
     """Whether it is a private directory of this program's, which no build user can make."""
     own = stat.S_ISDIR(entry.mode) and not entry.mode & OPEN_TO_OTHERS
     return own and entry.uid == store_uid and entry.base_name.startswith(PRIVATE_PREFIX)
+
+
+def origins_of(
+    store: Store, store_fd: int, wanted: Iterable[StorePath], names: Collection[str]
+) -> dict[StorePath, Origin]:
+    """As `find_origins`, with what this user can read of the database."""
+    paths = list(wanted)
+    try:
+        with connect(store.state_dir) as connection:
+            outputs = Outputs(connection, store.store_dir)
+            return find_origins(store, store_fd, paths, names, outputs)
+    except DatabaseUnseenError:
+        return find_origins(store, store_fd, paths, names, None)

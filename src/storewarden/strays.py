@@ -6,10 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from storewarden.misplaced import check_place
-from storewarden.registrations import is_private, still_valid, valid_names
+from storewarden.registrations import is_private, origins_of, still_valid, valid_names
 from storewarden.sight import look_around
 from storewarden.store import database
-from storewarden.store.derivation import find_origins
 from storewarden.store.entries import (
     Entry,
     EntryKind,
@@ -121,7 +120,7 @@ class Looked:
 
 
 def entries_of(
-    store: Store, store_fd: int, names: Collection[str], all_names: Iterable[str]
+    store: Store, store_fd: int, names: Collection[str], all_names: Collection[str]
 ) -> Looked:
     """What lies there under those names, by kind.
 
@@ -155,7 +154,7 @@ def _look_at(store_fd: int, names: Collection[str]) -> tuple[list[Entry], dict[s
 
 
 def _origins(
-    store: Store, store_fd: int, entries: Sequence[Entry], all_names: Iterable[str]
+    store: Store, store_fd: int, entries: Sequence[Entry], all_names: Collection[str]
 ) -> dict[StorePath, Origin]:
     store_uid = os.fstat(store_fd).st_uid
     locks = [entry for entry in entries if is_lock_file(entry, store_uid)]
@@ -164,8 +163,8 @@ def _origins(
     }
     locked = {path for lock in locks for path in covered_paths(lock.base_name, store.store_dir)}
     # A lock's name tells its derivation, or else the database does, which no other name can.
-    known = find_origins(store, store_fd, locked - paths, ())
-    return known | find_origins(store, store_fd, paths, all_names)
+    known = origins_of(store, store_fd, locked - paths, ())
+    return known | origins_of(store, store_fd, paths, all_names)
 
 
 def _kind(store: Store, entry: Entry, kind: EntryKind) -> EntryKind:

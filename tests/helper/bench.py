@@ -14,7 +14,8 @@ from json_documents import checked_records
 from storewarden import auditlog
 from storewarden.helper.engine import Requester, remove
 from storewarden.repair import request_for
-from storewarden.store.entries import open_directory
+from storewarden.store.entries import classify, entry_of, open_directory
+from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.store import Store
 from storewarden.store.wire import Outcome, RemoveRequest
 from storewarden.strays import entries_of
@@ -37,12 +38,14 @@ def log_of(place: ThrowawayStore) -> str:
 
 def request(place: ThrowawayStore, base_name: str, store: Store | None = None) -> RemoveRequest:
     """The request that a sweep would make for that entry, whatever its kind."""
+    store, all_names = store or place.as_store(), os.listdir(place.store_dir.path)
     store_fd = open_directory(place.store_dir.path)
     try:
-        all_names = os.listdir(place.store_dir.path)
-        [(entry, kind)] = entries_of(
-            store or place.as_store(), store_fd, [base_name], all_names
-        ).found
+        [(entry, kind)] = entries_of(store, store_fd, [base_name], all_names).found
+    except StoreUnreadableError:  # of a broken world the engine has to find out by itself
+        entry, owner = entry_of(base_name, os.lstat(place.path(base_name))), os.fstat(store_fd)
+        users = store.build_users
+        kind = classify(entry, None, store_uid=owner.st_uid, build_users=users)
     finally:
         os.close(store_fd)
     return request_for(entry, kind)

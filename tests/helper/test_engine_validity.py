@@ -12,7 +12,6 @@ import pytest
 from helper.bench import names, picture, records, run
 from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import StorePath
-from storewarden.store.store import AskNix
 from storewarden.store.verdict import NO, Fact, Known
 from storewarden.store.wire import Outcome
 from storewarden.throwaway import ThrowawayStore
@@ -21,6 +20,9 @@ from storewarden.throwaway import ThrowawayStore
 @pytest.fixture
 def scratch(place: ThrowawayStore) -> StorePath:
     return place.strand(place.add_derivation("x"))
+
+
+AskNix = Callable[[Sequence[StorePath]], dict[StorePath, Fact]]
 
 
 def says(fact: Fact, act: Callable[[], object] = lambda: None) -> AskNix:

@@ -79,7 +79,7 @@ def test_a_deriver_is_found_by_a_live_temp_root_alone(place: ThrowawayStore, sto
 
 
 def test_a_deriver_is_found_in_the_database(place: ThrowawayStore, store_fd: int) -> None:
-    derivation, path = place.add_derivation("x"), place.invent("known")
+    derivation, path = place.add_derivation("x"), place.invent("x-bin")
     full = (place.path(derivation.base_name), place.path(path.base_name))
     execute(
         place,

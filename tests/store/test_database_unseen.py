@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from storewarden.registrations import valid_names
+from storewarden.registrations import origins_of, valid_names
 from storewarden.store.database import DatabaseUnseenError
-from storewarden.store.derivation import find_origins
 from storewarden.throwaway import ThrowawayStore
 
 pytestmark = pytest.mark.skipif(os.geteuid() == 0, reason="root can open every database")
@@ -51,4 +50,4 @@ def test_a_schema_without_permission_is_unseen(sealed: ThrowawayStore, name: str
 
 
 def test_its_derivers_are_simply_not_known(sealed: ThrowawayStore) -> None:
-    assert find_origins(sealed.as_store(), -1, [sealed.invent("valid-0")], []) == {}
+    assert origins_of(sealed.as_store(), -1, [sealed.invent("valid-0")], []) == {}

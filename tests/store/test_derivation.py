@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from storewarden.store.derivation import find_origins
+from storewarden.registrations import origins_of
 from storewarden.store.paths import (
     Deriver,
     StoreDir,
@@ -33,7 +33,7 @@ def find(place: ThrowawayStore) -> Find:
         wanted: Iterable[StorePath], names: Iterable[str], store_dir: StoreDir
     ) -> dict[StorePath, Deriver]:
         store = replace(place.as_store(), store_dir=store_dir)
-        origins = find_origins(store, -1, wanted, names)
+        origins = origins_of(store, -1, wanted, [*names])
         assert all(origin.scratch for origin in origins.values())
         return {path: origin.deriver for path, origin in origins.items()}
 

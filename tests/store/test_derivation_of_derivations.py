@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Derivations that make derivations (`x.drv.drv`): their locks have every reading too."""
 
-from storewarden.store.derivation import find_origins
+from storewarden.registrations import origins_of
 from storewarden.store.paths import (
     Deriver,
     LockName,
@@ -23,5 +23,5 @@ def test_the_scratch_path_of_a_derivation_of_a_derivation_has_its_deriver(
     place: ThrowawayStore,
 ) -> None:
     wanted, names = scratch_path(DRV, "out", place.store_dir), [output_lock(DRV, "out")]
-    found = find_origins(place.as_store(), -1, [wanted], names)
+    found = origins_of(place.as_store(), -1, [wanted], names)
     assert found[wanted].deriver == Deriver(DRV, "out")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from storewarden.store.derivation import find_origins
+from storewarden.registrations import origins_of
 from storewarden.store.entries import open_directory
 from storewarden.store.paths import (
     Deriver,
@@ -33,7 +33,7 @@ def store_fd(place: ThrowawayStore) -> Iterator[int]:
 
 def origin_of(place: ThrowawayStore, store_fd: int, path: StorePath) -> Origin | None:
     names = os.listdir(place.store_dir.path)
-    return find_origins(place.as_store(), store_fd, [path], names).get(path)
+    return origins_of(place.as_store(), store_fd, [path], names).get(path)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,8 @@ def test_a_redirect_of_a_floating_path_is_covered_by_the_locks_of_all_its_output
     place.register(derivation)
     realise(place, table, derivation, "dev", valid)
     path = redirect_path(derivation, valid, place.store_dir)
-    locks = {path_lock(path), output_lock(derivation, "out"), output_lock(derivation, "dev")}
+    floating = {output_lock(derivation, "out"), output_lock(derivation, "dev")}
+    locks = {path_lock(path), path_lock(valid)} | floating
     found = origin_of(place, store_fd, path)
     assert found is not None
     assert (found.deriver, set(found.locks)) == (Deriver(derivation, "dev"), locks)
@@ -124,14 +125,16 @@ def test_where_the_derivation_cannot_be_read_the_lock_of_that_output_covers_its_
     path = redirect_path(derivation, valid, place.store_dir)
     found = origin_of(place, store_fd, path)
     assert found is not None
-    assert set(found.locks) == {path_lock(path), output_lock(derivation, "out")}
+    wanted = {path_lock(path), path_lock(valid), output_lock(derivation, "out")}
+    assert set(found.locks) == wanted
 
 
 def test_a_floating_output_that_was_built_before_is_covered_by_all_that_would_build_it(
     place: ThrowawayStore, store_fd: int
 ) -> None:
     # From 2.35 on the realisation outlives the path, and the next build writes to the path itself.
-    path, first, second = place.invent("x"), place.invent("a.drv"), place.invent("b.drv")
+    path, first = place.invent("x"), place.invent("x.drv")
+    second = StorePath(f"{'1c' * 16}-x.drv")
     place.add_output(path)
     for derivation in (first, second):
         realise(place, "BuildTraceV3", derivation, "out", path)
@@ -140,6 +143,50 @@ def test_a_floating_output_that_was_built_before_is_covered_by_all_that_would_bu
     wanted = {path_lock(path), output_lock(first, "out"), output_lock(second, "out")}
     assert set(found.locks) == wanted
     assert not found.scratch, "what is root's there may be on its way to be registered"
+    assert not found.proved, "any client of nix-daemon can add to that table"
+
+
+def test_of_two_tables_that_tell_of_a_redirect_no_lock_is_left_out(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    # With ca-derivations on, Nix records what it builds input-addressed as realised, too.
+    derivation, valid = place.add_derivation("x"), place.add_valid("x")
+    know_output(place, derivation, "out", valid)
+    for table in ("Realisations", "BuildTraceV3"):
+        realise(place, table, derivation, "out", valid)
+    path = redirect_path(derivation, valid, place.store_dir)
+    found = origin_of(place, store_fd, path)
+    assert found is not None
+    assert {path_lock(path), path_lock(valid), output_lock(derivation, "out")} <= set(found.locks)
+    assert found.proved
+
+
+@pytest.mark.parametrize("output", ["zzz", "q/passwd", "a\0b", "\udcff", "", "o" * 300])
+@pytest.mark.parametrize("table", ["Realisations", "BuildTraceV3"])
+def test_what_a_client_has_had_recorded_of_an_outputs_name_becomes_no_part_of_a_locks(
+    place: ThrowawayStore, store_fd: int, table: str, output: str
+) -> None:
+    # daemon.cc records what any client says, unsigned, up to Nix 2.35.
+    derivation, valid = place.add_derivation("x"), place.add_valid("x")
+    told = place.invent("y")
+    realise(place, table, derivation, output, valid)
+    realise(place, "BuildTraceV3", derivation, output, told)
+    path = redirect_path(derivation, valid, place.store_dir)
+    found = origin_of(place, store_fd, path)
+    assert found is not None
+    assert set(found.locks) == {path_lock(path), path_lock(valid), output_lock(derivation, "out")}
+    assert origin_of(place, store_fd, told) is None, "its name is none of an output of that"
+
+
+def test_a_planted_name_of_another_output_hides_no_redirect(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation, valid = place.add_derivation("foo"), place.add_valid("foo")
+    know_output(place, derivation, "out", valid)
+    path, planted = redirect_path(derivation, valid, place.store_dir), place.invent("foo-out")
+    names = os.listdir(place.store_dir.path)
+    found = origins_of(place.as_store(), store_fd, [planted, path], names)
+    assert found.keys() == {path}
 
 
 def test_a_path_that_is_known_before_its_build_is_covered_by_its_own_lock(

@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from storewarden.explain.locks import Around, LockFile, store_lock
-from storewarden.store.derivation import CHROOT_SUFFIX, find_origins, outputs_of
+from storewarden.registrations import origins_of
+from storewarden.store.derivation import CHROOT_SUFFIX, outputs_of
 from storewarden.store.errors import BadStorePathError
 from storewarden.store.paths import (
     LOCK_SUFFIX,
@@ -35,7 +36,7 @@ def origin_of(around: Around, name: str) -> Origin | None:
     path, store = StorePath.maybe(name), around.store
     if path is None or path.is_derivation or name.endswith(CHROOT_SUFFIX):
         return None
-    return find_origins(store, around.store_fd, [path], around.names).get(path)
+    return origins_of(store, around.store_fd, [path], around.names).get(path)
 
 
 def derivers_of(name: str, origin: Origin | None) -> tuple[Deriver, ...]:

@@ -14,10 +14,9 @@ from glob import escape, glob
 
 from storewarden.explain.flocks import Flock, flocks, held_inodes
 from storewarden.processes import Running, running
-from storewarden.registrations import list_names
+from storewarden.registrations import list_names, origins_of
 from storewarden.scan import locked_by
 from storewarden.sight import temp_roots
-from storewarden.store.derivation import find_origins
 from storewarden.store.entries import Entry, entry_of, look
 from storewarden.store.paths import LOCK_SUFFIX, Deriver, StorePath, covered_paths, parse_lock_name
 from storewarden.store.store import Store
@@ -117,7 +116,7 @@ def store_lock(around: Around, name: str) -> LockFile | None:
     covered = tuple(covered_paths(name, around.store.store_dir))
     store = around.store
     # What the database knows is enough: the other locks name their derivation.
-    origins = find_origins(store, around.store_fd, covered, ())
+    origins = origins_of(store, around.store_fd, covered, ())
     deriver = locked_by(around.store_fd, name, origins, store.store_dir)
     lock = _lock_file(around, around.store.store_dir.join(name), entry, Role.STORE)
     wanted = (*covered, deriver.derivation) if deriver else covered

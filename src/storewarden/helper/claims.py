@@ -58,7 +58,11 @@ def hold_user(stack: ExitStack, state_dir: str, uid: int, build_users: BuildUser
     if build_users.is_stranger(uid) and "userpool2" in os.listdir(state_dir):
         return Fact(Known.UNKNOWN, f"uid {uid} may be one that Nix allocates, by another start-id")
     name = build_users.user_lock(uid)
-    _make_pool(os.path.dirname(f"{state_dir}/{name}"))
+    pool = os.path.dirname(f"{state_dir}/{name}")
+    if not os.path.isdir(pool):
+        with suppress(OSError):  # as Nix makes it before its first build, whatever the umask
+            os.mkdir(pool)
+            os.chmod(pool, 0o755)  # noqa: S103 - its own mode
     return _hold_state(stack, state_dir, name, fcntl.LOCK_EX)
 
 
@@ -74,16 +78,10 @@ def _hold_state(stack: ExitStack, state_dir: str, name: str, operation: int) -> 
     return _flock(fd, operation, f"{name} is held")
 
 
-def _make_pool(directory: str) -> None:
-    """Make the directory of user locks as Nix makes it before its first build (user-lock.cc)."""
-    if not os.path.isdir(directory):
-        with suppress(OSError):
-            os.mkdir(directory)
-            os.chmod(directory, 0o755)  # noqa: S103 - whatever the umask: Nix's own
-
-
 def hold_lock_file(stack: ExitStack, store_fd: int, base_name: str) -> HeldLock | Fact | None:
     """Hold the lock of an existing lock file; None where there is none by that name."""
+    if "/" in base_name:
+        return Fact(Known.UNKNOWN, f"{base_name!r} is no name in the store directory")
     try:
         fd = os.open(base_name, _LOCK_FLAGS, dir_fd=store_fd)
     except FileNotFoundError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from storewarden.helper.claims import temp_roots
 from storewarden.host import listener, mounts, unfit
-from storewarden.store.database import Census, connect, sample
+from storewarden.store.database import Census, Outputs, connect, sample
 from storewarden.store.derivation import find_origins
 from storewarden.store.entries import count_owned, each_name
 from storewarden.store.errors import StoreUnreadableError
@@ -42,8 +42,9 @@ def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Su
             seen += _counts(name)  # as they come by, so that the store is listed once
             yield name
 
-    origins = find_origins(store, store_fd, paths, names())
     with connect(store.state_dir) as connection:
+        outputs = Outputs(connection, store.store_dir)
+        origins = find_origins(store, store_fd, paths, names(), outputs)
         count, sampled = sample(connection, store.store_dir)
     present = sum(name is not None and os.path.lexists(f"{store.view}/{name}") for name in sampled)
     scaled = count * present // max(1, len(sampled))

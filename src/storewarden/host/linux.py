@@ -157,18 +157,20 @@ def _exclusive_flocks(lines: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
 
 
 def orphans(user_lock: str, pids: Collection[int]) -> list[int]:
-    """Those of `pids` that are not seen to descend from the process which holds that lock file.
+    """The first of `pids` not seen to descend from the process that holds that lock file, if any.
 
-    All of them where that cannot be told. What was forked twice has lost its parent.
+    The first of all where it cannot be told. What was forked twice has lost its parent.
     """
+    told, related = False, set[int]()
     try:
         holder = _holder(user_lock) if pids else _NOBODY
-        left = [pid for pid in pids if not _descends(pid, holder)]
+        related.add(holder)
+        left = next((pid for pid in pids if not _descends(pid, related)), None)
         # In a container all that has lost its parent is the child of process 1, the holder or not.
         told = holder != 1 and (not pids or _holder(user_lock) == holder)
     except (OSError, ValueError, LookupError, StopIteration):
-        return list(pids)
-    return left if told else list(pids)
+        left = None
+    return [left] if left is not None else [] if told else [*pids][:1]
 
 
 def _holder(path: str, table: str = "/proc/locks") -> int:
@@ -192,18 +194,21 @@ def _holder(path: str, table: str = "/proc/locks") -> int:
     return next((pid for at, pid in _exclusive_flocks(_lines(table)) if at == place), _NOBODY)
 
 
-def _descends(pid: int, ancestor: int) -> bool:
-    """Whether that process, if it has not ended, is `ancestor` or descends from it."""
+def _descends(pid: int, related: set[int]) -> bool:
+    """Whether that process, if it has not ended, descends from one of `related`; which grows."""
     for _ in range(_TRIES):
-        at = pid
+        at, passed = pid, []
         try:
-            while at > 1 and at != ancestor:
+            while at > 1 and at not in related:
+                passed.append(at)
                 at = _parent(at)
         except (FileNotFoundError, ProcessLookupError):
             if at == pid:
                 return True  # it has ended meanwhile, and claims nothing
             continue  # one between them has, and left its child to another
-        return at == ancestor
+        if at in related:
+            related.update(passed)
+        return at in related
     raise LookupError(f"the ancestors of process {pid} change all the time")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from storewarden.store.errors import BadStorePathError, StoreUnreadableError, reason_of
-from storewarden.store.paths import Deriver, StoreDir, StorePath
+from storewarden.store.paths import StoreDir, StorePath
 
 SCHEMA = "10"
 BUSY_SECONDS = 5.0
@@ -23,6 +23,8 @@ _NOT_FOR_THIS_USER = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.
 _DISK = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
 """Opening it may need room for the `-shm` file, where no Nix process runs that has it open."""
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_REALISED = "FROM Realisations r JOIN ValidPaths v ON v.id = r.outputPath"
+_KNOWN = "FROM DerivationOutputs o JOIN ValidPaths v ON v.id = o.drv"
 
 
 class DatabaseUnseenError(StoreUnreadableError):
@@ -134,52 +136,51 @@ class Outputs:
     """What the database knows of the outputs of derivations, asked by one connection.
 
     DerivationOutputs has those whose path is known before the build (input-addressed, fixed,
-    deferred), from the time their `.drv` is registered. Floating ones that were built are in
+    deferred), from the time their `.drv` is registered. Built ones, floating or not, are in
     BuildTraceV3 (2.35 on; its rows outlive the path) or in Realisations (2.4 to 2.34), which does
-    not name the derivation but a hash of it.
+    not name the derivation but a hash of it. Any client can add rows to those, of any text.
     """
 
     def __init__(self, connection: sqlite3.Connection, store_dir: StoreDir) -> None:
         """Look which of the tables there are: those of floating outputs are made on first use."""
-        self._ask, self._store_dir = connection.execute, store_dir
+        connection.text_factory = os.fsdecode
+        self._connection, self._store_dir = connection, store_dir
         self._tables = {name for (name,) in self._ask("SELECT name FROM sqlite_master")}
 
-    def known_derivers(self, path: StorePath) -> list[Deriver]:
+    def known(self, path: StorePath) -> list[StorePath]:
         """The derivations that have `path` as an output which is known before their build."""
-        return [deriver for deriver, _ in self._known("o.path = ?", path)]
+        query = f"SELECT v.path {_KNOWN} WHERE o.path = ?"
+        return [drv for (text,) in self._ask(query, self._full(path)) if (drv := self._path(text))]
 
-    def known_outputs(self, derivation: StorePath) -> list[tuple[Deriver, StorePath]]:
+    def known_of(self, derivation: StorePath) -> list[StorePath]:
         """The outputs of a registered derivation that have a known path."""
-        return self._known("v.path = ?", derivation)
+        query = f"SELECT o.path {_KNOWN} WHERE v.path = ?"
+        rows = self._ask(query, self._full(derivation))
+        return [path for (text,) in rows if (path := self._path(text))]
 
-    def _known(self, where: str, path: StorePath) -> list[tuple[Deriver, StorePath]]:
-        query = "SELECT v.path, o.id, o.path FROM DerivationOutputs o JOIN ValidPaths v"
-        rows = self._ask(
-            f"{query} ON v.id = o.drv WHERE {where}", (self._store_dir.join(path.base_name),)
-        )
-        found = [(self._path(drv), str(output), self._path(out)) for drv, output, out in rows]
-        return [(Deriver(drv, output), out) for drv, output, out in found if drv and out]
-
-    def realised_derivers(self, path: StorePath) -> list[Deriver]:
+    def traced(self, path: StorePath) -> list[StorePath]:
         """The derivations that had `path` as a floating output and would write it there again."""
         if "BuildTraceV3" not in self._tables:
             return []
-        query = "SELECT drvPath, outputName FROM BuildTraceV3 WHERE outputPath = ?"
-        rows = self._ask(query, (self._store_dir.join(path.base_name),))
-        found = [(StorePath.maybe(str(drv)), str(output)) for drv, output in rows]
-        return [Deriver(drv, output) for drv, output in found if drv]
+        rows = self._ask("SELECT drvPath FROM BuildTraceV3 WHERE outputPath = ?", self._full(path))
+        return [drv for (text,) in rows if (drv := StorePath.maybe(str(text)))]
 
-    def realised(self, names: Container[str]) -> Iterator[tuple[StorePath | None, str, StorePath]]:
-        """Derivation (None: not told), output and path of the floating outputs so called."""
+    def realised(self, names: Container[str]) -> Iterator[tuple[StorePath | None, StorePath]]:
+        """Derivation (None: not told) and path of the outputs so called that were built."""
         queries = {
-            "BuildTraceV3": "SELECT drvPath, outputName, outputPath FROM BuildTraceV3",
-            "Realisations": """SELECT '', r.outputName, v.path FROM Realisations r
-                               JOIN ValidPaths v ON v.id = r.outputPath""",
+            "BuildTraceV3": "SELECT drvPath, outputPath FROM BuildTraceV3",
+            "Realisations": f"SELECT '', v.path {_REALISED}",
         }
         for query in [queries[table] for table in queries if table in self._tables]:
-            for drv, output, text in self._ask(query):
+            for drv, text in self._ask(query):
                 if (path := self._path(text)) is not None and path.name in names:
-                    yield StorePath.maybe(str(drv)), str(output), path
+                    yield StorePath.maybe(str(drv)), path
+
+    def _ask(self, query: str, *values: str) -> sqlite3.Cursor:
+        return self._connection.execute(query, values)
+
+    def _full(self, path: StorePath) -> str:
+        return self._store_dir.join(path.base_name)
 
     def _path(self, value: object) -> StorePath | None:
         with suppress(BadStorePathError):

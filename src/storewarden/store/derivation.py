@@ -20,7 +20,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
-from storewarden.store.database import DatabaseUnseenError, Outputs, connect
+from storewarden.store.database import Outputs
 from storewarden.store.entries import Entry, EntryKind
 from storewarden.store.errors import BadStorePathError
 from storewarden.store.paths import (
@@ -40,48 +40,47 @@ from storewarden.store.paths import (
 from storewarden.store.store import Store
 
 CHROOT_SUFFIX = ".chroot"
-REWRITTEN_SUFFIX = ".tmp"
-"""Nix copies a scratch path to `<path>.tmp` while it rewrites hashes (registerOutputs, to 2.34)."""
 _OUTPUT = r'\("([^"\\]+)","([^"\\]*)","[^"\\]*","[^"\\]*"\)'
 _OUTPUTS = re.compile(rf"Derive\(\[{_OUTPUT}(?:,{_OUTPUT})*\],\[", re.ASCII)
 _MOST = 1 << 20
 
 
 def find_origins(
-    store: Store, store_fd: int, wanted: Iterable[StorePath], names: Iterable[str]
+    store: Store, fd: int, wanted: Iterable[StorePath], names: Iterable[str], known: Outputs | None
 ) -> dict[StorePath, Origin]:
     """The origin of each path in `wanted` that has one which can be known.
 
-    `names` are those of the store directory and of derivations that live temp roots name. One
-    pass over them: all but the fitting ones cost a slice and a look into a dictionary. Where this
-    user cannot open the database, only scratch paths of form 1 are found.
+    `fd` is the store directory's; `names` are those in it, and of derivations that live temp roots
+    name. One pass over them: all but the fitting ones cost a slice and a look into a dictionary.
+    Without `known`, where the database cannot be opened, only scratch paths of form 1 are found.
     """
     bases: dict[StorePath, list[StorePath]] = {}
     for path in wanted:
         bases.setdefault(path, []).append(path)
-        base = StorePath.maybe(path.base_name.removesuffix(REWRITTEN_SUFFIX))
+        # To that Nix copies it while it rewrites hashes (`registerOutputs`, to 2.34).
+        base = StorePath.maybe(path.base_name.removesuffix(".tmp"))
         if base is not None and base != path:
             bases.setdefault(base, []).append(path)
     found: dict[StorePath, Origin] = {}
-    fitting: dict[str, set[Deriver]] = {}
+    fitting: dict[str, set[StorePath]] = {}
     for deriver, paths in _readings(names, _possible_outputs(bases)) if bases else ():
-        fitting.setdefault(paths[0].name, set()).add(deriver)
+        fitting.setdefault(paths[0].name, set()).add(deriver.derivation)
         with suppress(BadStorePathError):
             path = scratch_path(deriver.derivation, deriver.output, store.store_dir)
             if path in paths:
                 lock = output_lock(deriver.derivation, deriver.output)
                 found[path] = Origin(deriver, _sorted(path, lock), scratch=True)
     missing = bases.keys() - found
-    if missing:
-        with suppress(DatabaseUnseenError), connect(store.state_dir) as connection:
-            outputs = Outputs(connection, store.store_dir)
-            for deriver, replaced, locks in _replacing(missing, fitting, outputs, store_fd):
-                path = redirect_path(deriver.derivation, replaced, store.store_dir)
-                if path in missing:
-                    covering = _sorted(path, *locks)
-                    found[path] = Origin(deriver, covering, scratch=True, replaced=replaced)
-            for path in missing - found.keys():
-                found |= _by_table(path, outputs)
+    if known is not None and missing:
+        by_name = {path.name: fitting.get(path.name, set()) for path in missing}
+        for deriver, replaced, locks in _replacing(by_name, known, fd):
+            path = redirect_path(deriver.derivation, replaced, store.store_dir)
+            if path in missing:
+                # Told of twice, by two tables: no lock that either tells of is left out.
+                covering = _sorted(path, *locks, *(found[path].locks if path in found else ()))
+                found[path] = Origin(deriver, covering, scratch=True, replaced=replaced)
+        for path in missing - found.keys():
+            found |= _by_table(path, known)
     return {path: found[base] for base in bases.keys() & found for path in bases[base]}
 
 
@@ -91,37 +90,48 @@ def _sorted(path: StorePath, *locks: str) -> tuple[str, ...]:
 
 def _by_table(path: StorePath, outputs: Outputs) -> dict[StorePath, Origin]:
     """The origin of what a build writes at its own place, because it is known and not there."""
-    realised = outputs.realised_derivers(path)
-    derivers = [*outputs.known_derivers(path), *realised]
+    known, traced = outputs.known(path), outputs.traced(path)
+    fits = [one for drv in [*known, *traced] if (one := _deriver(drv, path))]
+    if not fits:
+        return {}
     # Any of them may build it again: an unresolved derivation has a row beside its resolved one.
-    locks = [output_lock(one.derivation, one.output) for one in realised]
-    return {path: Origin(derivers[0], _sorted(path, *locks), scratch=False)} if derivers else {}
+    locks = [output_lock(one.derivation, one.output) for one in fits if one.derivation in traced]
+    return {path: Origin(fits[0], _sorted(path, *locks), scratch=False, proved=bool(known))}
+
+
+def _deriver(derivation: StorePath, path: StorePath) -> Deriver | None:
+    """The output of the derivation that is called so (`outputPathName`), if one can be.
+
+    What a database says of an output's name is not asked for: any client of nix-daemon can have
+    one recorded (daemon.cc `RegisterDrvOutput`, to 2.35), and it would become a part of a file's.
+    """
+    stem = derivation.name.removesuffix(DERIVATION_SUFFIX)
+    if path.name == stem:
+        return Deriver(derivation, "out")
+    output = path.name.removeprefix(f"{stem}-")
+    return Deriver(derivation, output) if output not in {path.name, ""} else None
 
 
 def _replacing(
-    missing: Iterable[StorePath],
-    fitting: Mapping[str, set[Deriver]],
-    outputs: Outputs,
-    store_fd: int,
+    by_name: Mapping[str, set[StorePath]], outputs: Outputs, store_fd: int
 ) -> Iterator[tuple[Deriver, StorePath, tuple[str, ...]]]:
     """Builds that would make a path so called anew, beside the one that is there; their locks."""
-    by_name = {
-        path.name: {one.derivation for one in fitting.get(path.name, ())} for path in missing
-    }
     for derivation in {one for derivations in by_name.values() for one in derivations}:
-        for deriver, path in outputs.known_outputs(derivation):
-            yield deriver, path, (path_lock(path),)
-    for named, output, path in outputs.realised(by_name):
-        for derivation in [named] if named else by_name[path.name]:
-            yield Deriver(derivation, output), path, _floating_locks(store_fd, derivation, output)
+        for path in outputs.known_of(derivation):
+            if deriver := _deriver(derivation, path):
+                yield deriver, path, (path_lock(path),)
+    for named, path in outputs.realised(by_name):
+        for derivation in by_name[path.name] | ({named} if named else set()):
+            if deriver := _deriver(derivation, path):
+                yield deriver, path, (path_lock(path), *_floating_locks(store_fd, deriver))
 
 
-def _floating_locks(store_fd: int, derivation: StorePath, output: str) -> tuple[str, ...]:
+def _floating_locks(store_fd: int, deriver: Deriver) -> tuple[str, ...]:
     """The locks of all floating outputs of a derivation; of that one, where it cannot be read."""
-    names = {output}
+    names = {deriver.output}
     with suppress(OSError, ValueError):
-        names.update(name for name, path in outputs_of(store_fd, derivation) if not path)
-    return tuple(output_lock(derivation, one) for one in names)
+        names.update(name for name, path in outputs_of(store_fd, deriver.derivation) if not path)
+    return tuple(output_lock(deriver.derivation, one) for one in names)
 
 
 _Outputs = dict[str, dict[str, list[StorePath]]]
@@ -134,7 +144,7 @@ def _possible_outputs(wanted: Iterable[StorePath]) -> _Outputs:
         outputs.setdefault(path.name, {}).setdefault("out", []).append(path)
         for place, character in enumerate(path.name):
             stem, output = path.name[:place], path.name[place + 1 :]
-            if character == "-" and stem and output:
+            if character == "-" and stem and output not in {"", "out"}:  # that is called stem
                 outputs.setdefault(stem, {}).setdefault(output, []).append(path)
     return outputs
 

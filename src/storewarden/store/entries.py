@@ -226,9 +226,10 @@ def classify(
         return EntryKind.LOCK
     # Nix makes a scratch path its own before it registers it. Where builds run as the store's
     # owner (no build users), a builder that outlived its worker would look the same.
-    made_its_own = origin is not None and origin.scratch and build_users.exist
-    others = origin is not None and entry.uid != store_uid
-    if build_users.own(entry.uid, entry.gid) or made_its_own or others:
+    proved = origin is not None and (
+        (origin.scratch and build_users.exist) if entry.uid == store_uid else origin.proved
+    )
+    if proved or build_users.own(entry.uid, entry.gid):
         return EntryKind.OUTPUT
     return _kind_of_nix(entry.base_name) if entry.uid == store_uid else EntryKind.FOREIGN
 

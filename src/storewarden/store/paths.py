@@ -100,6 +100,9 @@ class Origin:
     """Base names of the covering locks, sorted as pathlocks.cc takes them."""
     scratch: bool
     """Whether only a build that was cut off leaves it, whoever owns it: forms 1 and 2."""
+    proved: bool = True
+    """Whether it is certain that no lock is missing: by a hash, or by a table that no client of
+    nix-daemon can write what it likes to. Else the claims of the build user are asked as well."""
     replaced: StorePath | None = None
     """The path that a redirect stands for."""
 

@@ -12,8 +12,6 @@ from storewarden.store.verdict import Fact
 
 LEAST_AGE = 2.0
 """Seconds, unless another age is asked for."""
-AskNix = Callable[[Sequence[StorePath]], dict[StorePath, Fact]]
-ProcessesOf = Callable[[Collection[int]], "list[int] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +21,9 @@ class Store:
     store_dir: StoreDir
     state_dir: str
     build_users: BuildUsers
-    ask_nix: AskNix
+    ask_nix: Callable[[Sequence[StorePath]], dict[StorePath, Fact]]
     """For each store path whether Nix has it as valid."""
-    processes_of: ProcessesOf
+    processes_of: Callable[[Collection[int]], list[int] | None]
     """Pids that run as one of those uids; None where some cannot be seen."""
     min_age: float | None
     """Seconds since its last change that an entry must have been left alone, if somebody says."""

@@ -91,7 +91,7 @@ def proof_of(kind: EntryKind, origin: Origin | None) -> tuple[Claim, ...]:
     are held, whoever its build user is at work for: only an orphan is left to exclude. Where they
     are not known, the claims of the user stand in.
     """
-    if kind is EntryKind.OUTPUT and origin is not None:
+    if kind is EntryKind.OUTPUT and origin is not None and origin.proved:
         return _COVERED
     return PROOF.get(kind, ())
 
