@@ -113,6 +113,16 @@ def test_a_broken_world_keeps_nothing_that_was_left(place: ThrowawayStore) -> No
     assert audit_is_whole(place)
 
 
+@pytest.mark.parametrize("odd", ["a\0b", "", "x" * 300, "../var"])
+def test_an_intent_of_an_odd_name_stops_nothing(odd: str, place: ThrowawayStore) -> None:
+    name = strand(place, "x")
+    assert [outcome.status for outcome in run(place, name)] == ["taken", "removed"]
+    with open_log(log_of(place)) as log:
+        log.append("intent", name=odd, private=odd)
+    other = strand(place, "y")
+    assert [outcome.status for outcome in run(place, other)][-2:] == ["taken", "removed"]
+
+
 @needs_root
 @pytest.mark.parametrize("umask", [0o777, 0o700, 0o277, 0o177, 0o000])
 def test_no_umask_leaves_anything_behind(umask: int, place: ThrowawayStore) -> None:

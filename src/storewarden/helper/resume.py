@@ -50,7 +50,7 @@ def conclude_unmoved(store_fd: int, log: AuditLog) -> Iterator[Outcome]:
                 if look(store_fd, private) is not None:
                     continue
             entry = look(store_fd, name)
-        except OSError as cause:
+        except (OSError, ValueError) as cause:  # no name at all
             yield _failed(name, cause)
             continue
         status, when = Status.REMOVED, "after it was gone"
@@ -181,7 +181,7 @@ def _so_far(intent: _Intent) -> dict[str, Any]:
     return {key: intent.get(key, 0) for key in COUNTS}
 
 
-def _failed(name: str, cause: OSError) -> Outcome:
+def _failed(name: str, cause: Exception) -> Outcome:
     return Outcome(name, Status.FAILED, (f"{_AGAIN}; {cause}",))
 
 
