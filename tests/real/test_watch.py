@@ -157,3 +157,21 @@ def test_a_helper_that_has_gone_is_told_and_waited_for(rig: Rig) -> None:
         wait_until_gone(rig, build.entries, 40)
         ns.wait_until(lambda: watcher.status["problems"] == {}, "the end of the complaint")
     ns.kill(rig.namespace, SIGKILL, watcher.child.pid)
+
+
+def test_what_the_helper_keeps_is_asked_for_ever_more_rarely(rig: Rig) -> None:
+    """Though it takes and lets go of the very locks that wake the service."""
+    build = start_build(rig, Recipe("job"))
+    strand(rig, build)
+    roots = "/nix/var/nix/temproots/99999"
+    with open(rig.outside(roots), "wb") as file:
+        file.write(build.drv.encode() + b"\0")
+    os.chmod(rig.outside(roots), 0o600)  # as Nix's own are, so that only the helper can read it
+    with ns.flocked(rig.namespace, roots), helper(rig, "nobody"):
+        watcher = start_service(rig, user="nobody")
+        ns.wait_until(lambda: watcher.status["refused"] >= len(build.entries), "the first refusals")
+        before = watcher.status["refused"]
+        time.sleep(6)
+        assert watcher.status["refused"] - before <= 4 * len(build.entries)
+        assert unregistered(rig) == build.entries
+    ns.kill(rig.namespace, SIGKILL, watcher.child.pid)

@@ -185,6 +185,8 @@ def _sweep_at(service: _Service, work: Work) -> float:
 
 def _patience(service: _Service, work: Work, told: float) -> float:
     """Seconds for which nothing is to be done, if nothing comes in."""
+    if service.names or service.closed or service.lost:
+        return 0.0  # it came in during long work, and was taken from the inbox then
     ends = [
         next_due(work.suspects),
         work.helper.due,
