@@ -172,6 +172,7 @@ def test_what_the_helper_keeps_is_asked_for_ever_more_rarely(rig: Rig) -> None:
         ns.wait_until(lambda: watcher.status["refused"] >= len(build.entries), "the first refusals")
         before = watcher.status["refused"]
         time.sleep(6)
-        assert watcher.status["refused"] - before <= 4 * len(build.entries)
+        # After 0.25, 0.5, 1, 2 and 4 s; each would wake itself several times a second.
+        assert watcher.status["refused"] - before <= 6 * len(build.entries)
         assert unregistered(rig) == build.entries
     ns.kill(rig.namespace, SIGKILL, watcher.child.pid)
