@@ -8,6 +8,7 @@ not wait for another's build, and none that the machine's own Nix builds as.
 import os
 import pwd
 import stat
+import subprocess
 import sys
 
 from real.namespace import read
@@ -31,6 +32,10 @@ def furnish(base: str) -> None:
     os.chmod(base, 0o755)  # noqa: S103 - ordinary users run things in it
     for place in (*PLACES, "etc/nix", *(f"source/{part}" for part in shown())):
         os.makedirs(f"{base}/{place}")
+    # What is bound over a file comes off when somebody replaces it, as useradd does; none does
+    # that in a copy. A file that vanishes while it is made is not missed.
+    copying = ["cp", "-a", "/etc", f"{base}/machine-etc"]
+    subprocess.run(copying, check=False, stderr=subprocess.DEVNULL)
     os.chmod(f"{base}/audit", 0o700)
     os.chmod(f"{base}/scratch", 0o1777)  # noqa: S103 - it is everybody's TMPDIR
     for user in ("root", "nobody", "daemon"):
@@ -43,7 +48,7 @@ def furnish(base: str) -> None:
 
 def mounts(base: str) -> str:
     """The shell commands that put it all in place."""
-    pairs = [(f"{base}/nix", "/nix")]
+    pairs = [(f"{base}/nix", "/nix"), (f"{base}/machine-etc", "/etc")]
     pairs += [(f"{base}/etc/{name}", f"/etc/{name}") for name in ("nix", "passwd", "group")]
     # Not the checkout as a whole: it may be closed to other users, as root's home is.
     pairs += [(f"{CHECKOUT}/{part}", f"{base}/source/{part}") for part in shown()]
