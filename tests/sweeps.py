@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Sweeps over a throwaway store, and the processes that make something in it look alive."""
 
+import functools
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -23,7 +25,8 @@ needs_lock_table = pytest.mark.skipif(
 )
 BEST = Verdict.REMOVABLE if SEES_LOCKS else Verdict.CANDIDATE
 """The verdict on what nothing claims."""
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_NUMBERS = range(1, host.ALLOCATED // host.PER_SLOT // 2)
+_FIRST_PORT = 28400
 
 _HOLD = """
 import fcntl, os, sys
@@ -37,12 +40,24 @@ sys.stdin.read()
 def own_place(directory: str) -> ThrowawayStore:
     """An empty throwaway store of whose build user no test that runs beside this one has a process.
 
-    As root that is another slot, with a free one after it, for each worker of pytest-xdist.
+    As root that is another slot, with a free one after it, for each process that runs tests.
     """
     place = ThrowawayStore.create(directory)
     if os.geteuid() == 0:
-        place.builder += 2 * host.PER_SLOT * (1 + _WORKER)
+        number, _ = _own_number()
+        place.builder += 2 * host.PER_SLOT * number
     return place
+
+
+@functools.cache
+def _own_number() -> tuple[int, socket.socket]:
+    """One that no other process of this machine has: it holds a port until it ends."""
+    taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for number in _NUMBERS:
+        with suppress(OSError):
+            taken.bind(("127.0.0.1", _FIRST_PORT + number))
+            return number, taken
+    raise AssertionError(f"{len(_NUMBERS)} processes run tests already")
 
 
 def user_lock(place: ThrowawayStore) -> str:
