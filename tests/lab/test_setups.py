@@ -63,7 +63,7 @@ def test_a_store_without_build_users_is_reported_with_the_reason_and_left_alone(
     rig = machine.rig
     single = ["--option", "build-users-group", "", "--store", "local"]
     out = interrupted(rig, [*jobs.build_words(rig, ["single"], SCRIPT), *single], "root")
-    assert_reported_and_left_alone(rig, out, [], "root", rig.store)
+    assert_reported_and_left_alone(rig, out, ["--build-group", "none"], "root", rig.store)
 
 
 def test_an_ordinary_users_own_store_is_reported_with_the_reason_and_left_alone(rig: Rig) -> None:

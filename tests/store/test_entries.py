@@ -92,6 +92,21 @@ def test_where_builds_run_as_the_stores_owner_a_scratch_path_may_be_a_living_bui
     nobody = BuildUsers(None, frozenset(), 872415232, 65536, 65536)
     kind = classify(entry, SCRATCH, store_uid=STORE_UID, build_users=nobody)
     assert kind is EntryKind.OUTPUT_OF_ROOT
+    # Only root has builds run as other users, whoever there is.
+    own = replace(entry, uid=1000)
+    kind = classify(own, SCRATCH, store_uid=1000, build_users=USERS)
+    assert kind is EntryKind.OUTPUT_OF_ROOT
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [("", EntryKind.OUTPUT), (".check", EntryKind.CHECK), (".old-1-2", EntryKind.OLD)],
+)
+def test_where_the_store_is_a_build_users_own_its_names_decide(
+    suffix: str, kind: EntryKind
+) -> None:
+    entry = replace(ENTRY, base_name=f"{HASH}-a{suffix}", uid=30001)
+    assert classify(entry, None, store_uid=30001, build_users=USERS) is kind
 
 
 @pytest.mark.parametrize(

@@ -224,18 +224,18 @@ def classify(
         return EntryKind.TEMPORARY if temporary else EntryKind.FOREIGN
     if is_lock_file(entry, store_uid):
         return EntryKind.LOCK
+    own = build_users.own(entry.uid, entry.gid)
+    if entry.uid != store_uid:
+        proved = origin is not None and origin.proved
+        return EntryKind.OUTPUT if own or proved else EntryKind.FOREIGN
     # Nix makes a scratch path its own before it registers it. Where builds run as the store's
-    # owner (no build users), a builder that outlived its worker would look the same.
-    proved = origin is not None and (
-        (origin.scratch and build_users.exist) if entry.uid == store_uid else origin.proved
-    )
-    if proved or build_users.own(entry.uid, entry.gid):
-        return EntryKind.OUTPUT
-    return _kind_of_nix(entry.base_name) if entry.uid == store_uid else EntryKind.FOREIGN
+    # owner (no build users, which only root can have), a builder that outlived its worker would
+    # look the same.
+    proved = origin is not None and origin.scratch and build_users.exist and store_uid == 0
+    kind = _kind_of_nix(entry.base_name)
+    return EntryKind.OUTPUT if proved or (own and kind is EntryKind.OUTPUT_OF_ROOT) else kind
 
 
 def _kind_of_nix(name: str) -> EntryKind:
-    for suffix, kind in _KINDS.items():
-        if name.endswith(suffix):
-            return kind
-    return EntryKind.OLD if _OLD.fullmatch(name) else EntryKind.OUTPUT_OF_ROOT
+    other = EntryKind.OLD if _OLD.fullmatch(name) else EntryKind.OUTPUT_OF_ROOT
+    return next((kind for suffix, kind in _KINDS.items() if name.endswith(suffix)), other)
