@@ -69,14 +69,16 @@ STRANDED = Bug(
 ORPHANS = Bug(
     "orphaned-builders",
     "a builder outlives its worker if that is killed, and goes on writing with no lock held",
-    "Its output is not dead before it ends: storewarden waits for every process of a build user.",
+    "Its output is not dead before it ends: storewarden waits for each process of a build user that"
+    " no live build has started.",
     ("NixOS/nix#15193",),
     fixed=(2, 34),
 )
 ORPHANS_ON_MACOS = Bug(
     "orphaned-builders",
     "on macOS a builder outlives its worker if that is killed, and goes on writing with no lock",
-    "Its output is not dead before it ends: storewarden waits for every process of a build user.",
+    "Its output is not dead before it ends: storewarden waits for each process of a build user that"
+    " no live build has started.",
     ("NixOS/nix#15193",),
     lix=Known.YES,  # there is no death signal on macOS
 )
@@ -91,7 +93,7 @@ COPIES = Bug(
     "redundant-copies",
     "a content-addressed build that succeeds without a sandbox leaves a second copy of its output"
     " where the result was there already",
-    "It is root's by then, so it cannot be told from Nix's own copies, and is only reported.",
+    "It is root's by then, and of no use: storewarden knows it by its derivation and removes it.",
     (),
     since=(2, 4),
     fixed=(2, 32),
@@ -100,8 +102,8 @@ COPIES = Bug(
 TEMPORARY = Bug(
     "temporary-names",
     "an unsandboxed build that is cut off while Nix rewrites its output leaves OUTPUT.tmp",
-    "The next one that gets as far ends with \"path '...tmp' already exists\". storewarden only"
-    " reports it.",
+    "The next one that gets as far ends with \"path '...tmp' already exists\". storewarden knows it"
+    " by its derivation and removes it.",
     ("NixOS/nix#15839", "NixOS/nix#15709"),
     since=(2, 4),
     fixed=(2, 35),
