@@ -135,6 +135,14 @@ def test_no_log_means_that_nothing_was_removed(tmp_path: Path) -> None:
             reader(str(tmp_path / "absent.jsonl"))
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every directory")
+def test_a_log_in_a_directory_that_is_closed_is_not_told_to_be_absent(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(0o000)
+    with pytest.raises(AuditUnavailableError, match="permission denied; try: sudo storewarden"):
+        verify(str(closed / "audit.jsonl"))
+
+
 def test_a_log_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").mkdir()
     with pytest.raises(AuditUnavailableError, match="is a directory"):

@@ -56,7 +56,13 @@ def log_files(path: str) -> tuple[str, ...]:
     """The rotated files of the log at `path`, oldest first, and itself; those that exist."""
     stem, _ = os.path.splitext(path)
     rotated = sorted(glob.glob(f"{glob.escape(stem)}-*.jsonl"))
-    return (*rotated, *((path,) if os.path.lexists(path) else ()))
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return tuple(rotated)
+    except OSError:
+        pass  # it is not known to be absent; opening it tells why
+    return (*rotated, path)
 
 
 def read_records(path: str) -> Iterator[Record]:
