@@ -63,8 +63,10 @@ def interrupted_at(python: str, top: str, path: str, how: signal.Signals, *more:
     with subprocess.Popen(
         words(python, top, *more), cwd="/", user=USER, stdout=subprocess.DEVNULL, stderr=pipe
     ) as process:
+        ended = False
         while os.path.lexists(f"{top}{path}") is there:
-            assert process.poll() is None, f"it ended, and {path} has neither come nor gone"
+            assert not ended, f"it ended, and {path} has neither come nor gone"
+            ended = process.poll() is not None  # what it did last is looked at after that
         process.send_signal(how)
         assert process.stderr is not None
         return process.stderr.read().decode()

@@ -196,7 +196,7 @@ def test_without_a_log_nothing_is_removed_until_there_is_one(service: Machine, w
     try:
         build = stranded(rig, "job")
         ns.wait_until(lambda: "helper" in problems(rig), f"the complaint:\n{journal(rig)}")
-        assert status(rig)["stuck_count"] > 0
+        ns.wait_until(lambda: status(rig)["stuck_count"] > 0, f"what is stuck:\n{journal(rig)}")
         assert unregistered(rig) == build.entries
     finally:
         control(rig, "stop", HELPER)
