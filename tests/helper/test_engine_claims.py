@@ -262,7 +262,7 @@ def test_what_others_may_write_to_stays_while_another_build_user_is_at_work(
     other = next(iter(store.build_users.everyone[1]))
 
     def processes(uids: Collection[int]) -> list[int] | None:
-        return [4711] if other in uids and place.builder in uids else []
+        return [4711] if other in uids else []
 
     busy = replace(store, processes_of=processes)
     assert "others than its owner may write" in claimed(place, unknown, busy)

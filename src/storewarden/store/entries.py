@@ -230,8 +230,9 @@ def classify(
         return EntryKind.OUTPUT if own or proved else EntryKind.FOREIGN
     # Nix makes a scratch path its own before it registers it. Where builds run as the store's
     # owner (no build users, which only root can have), a builder that outlived its worker would
-    # look the same.
-    proved = origin is not None and origin.scratch and build_users.exist and store_uid == 0
+    # look the same, and nothing tells whether there is one.
+    known = own or (build_users.exist and store_uid == 0)
+    proved = known and origin is not None and origin.scratch
     kind = _kind_of_nix(entry.base_name)
     return EntryKind.OUTPUT if proved or (own and kind is EntryKind.OUTPUT_OF_ROOT) else kind
 
