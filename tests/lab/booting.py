@@ -66,6 +66,7 @@ def boot(suite: str, base: str) -> Rig:
         namespace,
         nix_version(namespace),
         root=where,
+        etc=f"{where}/etc",
         user="alice",
         python="/usr/bin/python3",
         build_users={int(uid): name for name, _, uid, *_ in accounts if name in members},

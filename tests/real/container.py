@@ -128,6 +128,7 @@ def _rig(namespace: ns.Namespace, user: str) -> Rig:
         namespace,
         nix_version(namespace),
         root=f"/proc/{namespace.first}/root",
+        etc=namespace.accounts,
         user=user,
         python=own_python(f"{namespace.base}/source"),
         build_users=BUILD_USERS,

@@ -40,6 +40,8 @@ class Rig:
     nix_version: tuple[int, ...]
     root: str
     """The directory that /nix lies in, seen from outside."""
+    etc: str
+    """What is at /etc there, seen from outside."""
     user: str
     """An ordinary user, who may build."""
     python: str
@@ -94,6 +96,7 @@ def opened_rig() -> Iterator[Rig]:
                 namespace,
                 nix_version(namespace),
                 root=base,
+                etc=f"{base}/machine-etc",
                 user="nobody",
                 python=own_python(f"{base}/source"),
                 build_users=BUILD_USERS,

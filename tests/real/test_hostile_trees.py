@@ -17,11 +17,11 @@ def test_a_hostile_tree_is_removed_and_nothing_outside_it_changes(rig: Rig, user
     build = start_build(rig, Recipe("hostile", hostile=True))
     strand(rig, build)
     shared = share_a_valid_file(rig, build)
-    before = picture(f"{rig.base}/machine-etc", f"{rig.base}/outside")
+    before = picture(rig.etc, f"{rig.base}/outside")
     with helper(rig, "nobody"):
         report = scan(rig, "--yes", "--socket", socket_path(rig), user=user)
     assert statuses(report) == dict.fromkeys(build.entries, "removed")
-    assert picture(f"{rig.base}/machine-etc", f"{rig.base}/outside") == before
+    assert picture(rig.etc, f"{rig.base}/outside") == before
     assert unregistered(rig) == set()
     assert_is_as_nix_made_it(shared)
 
@@ -52,7 +52,7 @@ def test_names_that_a_builder_chose_mislead_nobody(rig: Rig) -> None:
     squat = [*builder, "sh", "-ec", SQUAT, "sh", f"{rig.base}/outside"]
     made = ns.run(rig.namespace, squat)
     assert made.returncode == 0, made.stderr
-    outside = picture(f"{rig.base}/machine-etc", f"{rig.base}/outside")
+    outside = picture(rig.etc, f"{rig.base}/outside")
     valid = {path: picture(rig.outside(path)) for path in valid_paths(rig)}
     # A link under a lock's name goes first, and what it covers in the same run.
     runs = [("--dry-run", rig.user), ("--dry-run", "root"), ("--yes", "root")]
@@ -62,7 +62,7 @@ def test_names_that_a_builder_chose_mislead_nobody(rig: Rig) -> None:
         assert "\x1b" not in done.stdout + done.stderr
         codes.append(done.returncode)
     assert codes == [0, 0, 0]
-    assert picture(f"{rig.base}/machine-etc", f"{rig.base}/outside") == outside
+    assert picture(rig.etc, f"{rig.base}/outside") == outside
     assert {path: picture(rig.outside(path)) for path in valid_paths(rig)} == valid
     left = {os.path.basename(path) for path in unregistered(rig)}
     assert {name for name in left if not name.startswith("tmp-")} == KEPT

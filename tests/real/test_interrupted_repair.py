@@ -21,7 +21,7 @@ DELAYS = (0.0, 0.01, 0.02, 0.04, 0.08)
 def test_a_killed_removal_is_finished_by_the_next_run(rig: Rig, delay: float) -> None:
     build = start_build(rig, Recipe("hostile", hostile=True))
     strand(rig, build)
-    outside = picture(f"{rig.base}/machine-etc", f"{rig.base}/outside")
+    outside = picture(rig.etc, f"{rig.base}/outside")
     valid = valid_paths(rig)
     words = command(rig, "scan", "--yes", *AT_ONCE)
     child = ns.start(rig.namespace, words, log=f"{rig.base}/logs/killed")
@@ -35,7 +35,7 @@ def test_a_killed_removal_is_finished_by_the_next_run(rig: Rig, delay: float) ->
     assert done.returncode == 0, done.stdout + done.stderr
     assert unregistered(rig) == set()
     assert valid_paths(rig) == valid
-    assert picture(f"{rig.base}/machine-etc", f"{rig.base}/outside") == outside
+    assert picture(rig.etc, f"{rig.base}/outside") == outside
     log = records(rig)
     intents = {one["seq"] for one in log if one["action"] == "intent"}
     assert intents == {one["op"] for one in log if one["action"] == "result"}
