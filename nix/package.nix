@@ -37,10 +37,10 @@ let
     "tests/test_completions.py::test_what_is_committed_is_what_make_completions_writes"
     "tests/helper/test_removal_private.py::test_a_store_that_hands_down_its_group_hinders_nothing"
     "tests/store/test_lock_files.py::test_a_file_of_another_mode_is_no_lock_file"
-    "tests/store/test_validity_hang.py"
+    "tests/store/test_nix_hang.py"
     "tests/host/test_linux_inside.py::test_a_process_that_may_not_be_looked_at_makes_it_unknown"
-    "tests/commands/test_scan_interrupted.py::test_interrupted_while_nix_hangs_nothing_is_removed_and_nix_is_ended"
-    "tests/service/test_watch.py::test_a_signal_during_the_first_sweep_ends_it_too"
+    "tests/cli/test_scan_interrupted.py::test_interrupted_while_nix_hangs_nothing_is_removed_and_nix_is_ended"
+    "tests/daemon/test_watch.py::test_a_signal_during_the_first_sweep_ends_it_too"
   ];
 
   places = packages: toString (lib.remove python (requiredPythonModules packages));

@@ -13,8 +13,8 @@ from storewarden.explain.pointing import point
 from storewarden.explain.story import Story, tell
 from storewarden.report.story_json import stories_json
 from storewarden.store.entries import open_directory
+from storewarden.store.nix import Nix
 from storewarden.store.store import Store
-from storewarden.store.validity import Nix
 from storewarden.throwaway import ThrowawayStore
 
 

@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from storewarden import host
+from storewarden.claims import Verdict
 from storewarden.findings import Finding, Sweep
 from storewarden.scan import sweep
 from storewarden.store.entries import EntryKind
 from storewarden.store.store import Store
-from storewarden.store.verdict import Verdict
 from storewarden.throwaway import ThrowawayStore
 
 SEES_LOCKS = host.lock_holders() is not None

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from storewarden.auditlog import log_files, read_records, verify
+from storewarden.errors import AuditUnavailableError
 from storewarden.helper.auditfile import open_log
-from storewarden.store.errors import AuditUnavailableError
-from storewarden.store.records import seal
+from storewarden.records import seal
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command import PROGRAM, report, run
+from storewarden.claims import PROOF, REMOVED_BY_DEFAULT
 from storewarden.config import Config, ConfigError, Mode, load_config, parse_config, said, seconds
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StoreDir
-from storewarden.store.verdict import PROOF, REMOVED_BY_DEFAULT
 
 WHOLE = """\
 mode = "report"

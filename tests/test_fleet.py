@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from daemon.test_metrics import BUSY
 from programs import FLEET, promtool
-from service.test_metrics import BUSY
-from storewarden.service.metrics import exposition
+from storewarden.daemon.metrics import exposition
 
 
 def text_of(name: str) -> str:

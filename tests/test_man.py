@@ -14,11 +14,11 @@ import pytest
 
 from grammar import Command, commands
 from programs import program
-from storewarden.commands.options import EXIT_CODES
+from storewarden.cli.options import EXIT_CODES
 from storewarden.config import DEFAULT_CONFIG, Config, said
 from storewarden.helper.__main__ import _parser
 from storewarden.store.entries import EntryKind
-from storewarden.store.validity import NIX_PLACES
+from storewarden.store.nix import NIX_PLACES
 
 MAN = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/man"
 PAGES = sorted(os.listdir(MAN))

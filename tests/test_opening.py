@@ -8,8 +8,8 @@ from pathlib import Path
 from explaining import nix_of
 from stand_in import write_answering_nix, write_program
 from storewarden.opening import ask_in_batches
+from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import StorePath
-from storewarden.store.verdict import Fact, Known
 from storewarden.throwaway import ThrowawayStore
 
 PATHS = [StorePath(f"{number:032d}-x") for number in range(450)]

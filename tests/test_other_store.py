@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from storewarden.errors import StoreUnreadableError
 from storewarden.helper import engine
 from storewarden.registrations import valid_names
 from storewarden.repair import request_for
 from storewarden.store.entries import EntryKind, look
-from storewarden.store.errors import StoreUnreadableError
 from storewarden.throwaway import ThrowawayStore
 
 

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from storewarden.claims import Judgement, Verdict
+from storewarden.errors import BadMessageError, StoreUnreadableError
 from storewarden.findings import Finding
+from storewarden.protocol import (
+    Outcome,
+    RemoveRequest,
+    Status,
+    decode_request,
+    encode_end,
+    encode_outcome,
+)
 from storewarden.repair import (
     MAX_REPLY,
     HelperUnavailableError,
@@ -21,16 +31,6 @@ from storewarden.repair import (
     requests_for,
 )
 from storewarden.store.entries import Entry, EntryKind
-from storewarden.store.errors import BadMessageError, StoreUnreadableError
-from storewarden.store.verdict import Judgement, Verdict
-from storewarden.store.wire import (
-    Outcome,
-    RemoveRequest,
-    Status,
-    decode_request,
-    encode_end,
-    encode_outcome,
-)
 
 NAMES = [f"{number:032d}-x" for number in range(40)]
 ENTRY = Entry(NAMES[0], 1, 2, 0o40755, 2, 30001, 30000, 4096, 8, 100.0)

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import pytest
 
+from storewarden.claims import Verdict
 from storewarden.copyable import ThisStore, repair_path
+from storewarden.errors import StoreUnreadableError
 from storewarden.scan import sweep
 from storewarden.store.entries import PRIVATE_PREFIX, EntryKind
-from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import Deriver, StorePath, output_lock
-from storewarden.store.verdict import Fact, Known, Verdict
 from storewarden.throwaway import ThrowawayStore
 from sweeps import BEST, look_at, picture
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from storewarden.claims import Verdict
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import output_lock, path_lock
-from storewarden.store.verdict import Verdict
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, look_at, needs_lock_table
 

@@ -10,10 +10,10 @@ from command import open_desk, report
 from command import run as run_command
 from disks import debugfs, needs_a_disk, of_a_changed_disk
 from helper.bench import audit_is_whole, names, request, run_requests
+from storewarden.protocol import RemoveRequest
 from storewarden.scan import sweep
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import output_lock, path_lock
-from storewarden.store.wire import RemoveRequest
 from storewarden.strays import glance
 from storewarden.throwaway import ThrowawayStore
 from sweeps import found

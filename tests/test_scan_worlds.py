@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import pytest
 
+from storewarden.claims import Claim, Verdict
+from storewarden.errors import StoreUnreadableError
 from storewarden.scan import sweep
 from storewarden.store.entries import EntryKind
-from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import StoreDir, output_lock
-from storewarden.store.verdict import Claim, Fact, Known, Verdict
 from storewarden.throwaway import ThrowawayStore
 from sweeps import look_at
 

@@ -12,17 +12,18 @@ from jsonschema import Draft202012Validator
 
 from grammar import commands
 from json_documents import LOG, SCHEMAS, checked, schema, schema_name
+from storewarden.claims import PROOF, Verdict
 from storewarden.config import Config, Mode, said
+from storewarden.daemon.families import PLACES
 from storewarden.doctor.diagnosis import Severity
 from storewarden.explain.buildlog import MOST_PATHS
 from storewarden.explain.locks import Role
 from storewarden.explain.story import What
+from storewarden.protocol import Status
 from storewarden.report import VERSION
-from storewarden.service.families import PLACES
 from storewarden.setup.files import State
 from storewarden.store.entries import EntryKind
-from storewarden.store.verdict import PROOF, Known, Verdict
-from storewarden.store.wire import Status
+from storewarden.store.fact import Known
 
 NAMES = sorted(name.removesuffix(".json") for name in os.listdir(SCHEMAS))
 WITH_JSON = [one for one in commands() if "--json" in one.options]

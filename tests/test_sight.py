@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from storewarden.claims import Claim, Facts, proof_of
 from storewarden.sight import Lock, Sight, look_around
 from storewarden.store.entries import Entry, EntryKind, look, open_directory
+from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, path_lock
-from storewarden.store.verdict import Claim, Fact, Facts, Known, proof_of
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, needs_lock_table, user_lock
 

@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storewarden.repair import batches, decode_reply, encode_request, request_for
-from storewarden.store.entries import Entry, EntryKind
-from storewarden.store.errors import BadMessageError
-from storewarden.store.paths import NIX32
-from storewarden.store.records import digest, seal, unseal
-from storewarden.store.wire import (
+from storewarden.errors import BadMessageError
+from storewarden.protocol import (
     MAX_BATCH,
     MAX_REQUEST,
     Outcome,
     RemoveRequest,
     Status,
-    canonical,
     decode_request,
     encode_end,
     encode_outcome,
 )
+from storewarden.records import digest, seal, unseal
+from storewarden.repair import batches, decode_reply, encode_request, request_for
+from storewarden.store.entries import Entry, EntryKind
+from storewarden.store.paths import NIX32
+from storewarden.strict_json import canonical
 
 HASH = "0c" * 16
 numbers = st.integers(0, 2**64 - 1)

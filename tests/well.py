@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from storewarden.auditlog import Verification
 from storewarden.config import Config
+from storewarden.daemon.status import Status
 from storewarden.doctor.diagnosing import diagnose
 from storewarden.doctor.diagnosis import Diagnosis, Severity
 from storewarden.doctor.facts import (
@@ -21,8 +22,7 @@ from storewarden.doctor.facts import (
     Settings,
 )
 from storewarden.doctor.versions import Flavour, NixVersion
-from storewarden.service.status import Status
-from storewarden.store.verdict import Fact, Known
+from storewarden.store.fact import Fact, Known
 
 NOW = 1_700_000_000.0
 GIB = 1024**3

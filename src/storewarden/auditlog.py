@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from storewarden.store.errors import AuditUnavailableError, BadMessageError
-from storewarden.store.records import unseal
+from storewarden.errors import AuditUnavailableError, BadMessageError
+from storewarden.records import unseal
 
 Record = dict[str, object]
 _FIRST = "0" * 64

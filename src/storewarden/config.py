@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from storewarden.claims import PROOF, REMOVED_BY_DEFAULT
+from storewarden.errors import StorewardenError
 from storewarden.store.entries import EntryKind
-from storewarden.store.errors import StorewardenError
 from storewarden.store.paths import StoreDir
-from storewarden.store.verdict import PROOF, REMOVED_BY_DEFAULT
 
 DEFAULT_CONFIG = "/etc/storewarden/config.toml"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -3,10 +3,10 @@
 
 from dataclasses import dataclass
 
+from storewarden.claims import Judgement
 from storewarden.sight import Lock
 from storewarden.store.entries import Entry, EntryKind
 from storewarden.store.paths import Deriver
-from storewarden.store.verdict import Judgement
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ Nix's `local?root=DIR` has /nix/store in its database and below DIR on disk. By 
 is registered, so all of it would look stranded.
 """
 
+from storewarden.errors import StoreUnreadableError
 from storewarden.store.database import connect
-from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from storewarden import host, processes
 from storewarden.config import Config
 from storewarden.copyable import REMOVE, ThisStore
+from storewarden.errors import StoreUnreadableError, StorewardenError
+from storewarden.protocol import Outcome, RemoveRequest
 from storewarden.repair import Remove, remove_through
-from storewarden.store.errors import StoreUnreadableError, StorewardenError
+from storewarden.store.fact import Fact, Known
+from storewarden.store.nix import BATCH, Nix, ask, find_nix
 from storewarden.store.paths import StorePath
 from storewarden.store.store import Store, build_users
-from storewarden.store.validity import BATCH, Nix, ask, find_nix
-from storewarden.store.verdict import Fact, Known
-from storewarden.store.wire import Outcome, RemoveRequest
 
 Asking = Callable[[int, int], None]
 """Takes how many paths Nix has been asked about, and of how many."""

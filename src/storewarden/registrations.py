@@ -6,10 +6,10 @@ import sqlite3
 import stat
 from collections.abc import Collection, Iterable, Iterator
 
+from storewarden.errors import StoreUnreadableError, reason_of
 from storewarden.store.database import DatabaseUnseenError, Outputs, connect, registered
 from storewarden.store.derivation import find_origins
 from storewarden.store.entries import LINKS, OPEN_TO_OTHERS, PRIVATE_PREFIX, Entry, opened_anew
-from storewarden.store.errors import StoreUnreadableError, reason_of
 from storewarden.store.paths import Origin, StoreDir, StorePath
 from storewarden.store.store import Store
 

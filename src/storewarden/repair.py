@@ -5,21 +5,13 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+from storewarden.claims import REMOVED_BY_DEFAULT, Verdict
 from storewarden.copyable import REMOVE
+from storewarden.errors import BadMessageError, StoreUnreadableError, UnavailableError
 from storewarden.findings import Finding
+from storewarden.protocol import MAX_BATCH, MAX_REQUEST, VERSION, Outcome, RemoveRequest, Status
 from storewarden.store.entries import Entry, EntryKind
-from storewarden.store.errors import BadMessageError, StoreUnreadableError, UnavailableError
-from storewarden.store.verdict import REMOVED_BY_DEFAULT, Verdict
-from storewarden.store.wire import (
-    MAX_BATCH,
-    MAX_REQUEST,
-    VERSION,
-    Outcome,
-    RemoveRequest,
-    Status,
-    canonical,
-    load,
-)
+from storewarden.strict_json import canonical, load
 
 Remove = Callable[[Sequence[RemoveRequest]], Iterator[Outcome]]
 MAX_REPLY = 65536

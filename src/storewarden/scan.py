@@ -11,7 +11,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from storewarden.claims import PROOF, REPORT_ONLY, Claim, Judgement, Verdict, judge
 from storewarden.copyable import ThisStore, repair_path
+from storewarden.errors import StoreUnreadableError
 from storewarden.findings import Finding, Sweep
 from storewarden.limits import limits
 from storewarden.registrations import list_names
@@ -22,7 +24,7 @@ from storewarden.store.entries import (
     EntryKind,
     open_directory,
 )
-from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import (
     Deriver,
     Origin,
@@ -33,17 +35,6 @@ from storewarden.store.paths import (
     path_lock,
 )
 from storewarden.store.store import Store
-from storewarden.store.verdict import (
-    NO,
-    PROOF,
-    REPORT_ONLY,
-    Claim,
-    Fact,
-    Judgement,
-    Known,
-    Verdict,
-    judge,
-)
 from storewarden.strays import Found, Looked, Strays, entries_of, is_gone, strays, strays_among
 
 _MOST_UNSEEN = 10

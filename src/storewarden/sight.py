@@ -9,12 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from storewarden import host
+from storewarden.claims import Claim, Facts, proof_of
 from storewarden.processes import command_of
 from storewarden.store.derivation import covering_locks
 from storewarden.store.entries import Entry, EntryKind, look
+from storewarden.store.fact import NO, UNKNOWN, Fact, Known
 from storewarden.store.paths import Origin, StorePath, path_lock
 from storewarden.store.store import Store
-from storewarden.store.verdict import NO, UNKNOWN, Claim, Fact, Facts, Known, proof_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from storewarden.store.entries import (
     look,
     open_directory,
 )
+from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import Origin, StorePath, covered_paths, parse_lock_name
 from storewarden.store.store import Store
-from storewarden.store.verdict import Fact, Known
 
 Found = tuple[Entry, EntryKind]
 _MTIME_NS = 1_000_000_000

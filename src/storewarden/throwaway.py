@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from storewarden import host
+from storewarden.errors import StoreUnreadableError
 from storewarden.processes import children_of_this_process
 from storewarden.store.database import connect, registered
 from storewarden.store.entries import BuildUsers
-from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import StoreDir, StorePath, nix32, output_lock, scratch_path
 from storewarden.store.store import Store
-from storewarden.store.verdict import NO, Fact, Known
 
 SCHEMA = """
     CREATE TABLE ValidPaths (

@@ -22,9 +22,9 @@ from storewarden.doctor.asking import (
 )
 from storewarden.doctor.facts import Nix, Settings, Unknown
 from storewarden.doctor.versions import Flavour, NixVersion
-from storewarden.store import validity
+from storewarden.store import nix as validity
+from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import StoreDir
-from storewarden.store.verdict import Fact, Known
 
 
 def told(**values: object) -> bytes:

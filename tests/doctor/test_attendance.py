@@ -13,6 +13,7 @@ import pytest
 from command import ROOT
 from storewarden.auditlog import Verification
 from storewarden.config import Config
+from storewarden.daemon.status import Status, held, write_status
 from storewarden.doctor.attendance import (
     listeners,
     look_at_audit,
@@ -21,7 +22,6 @@ from storewarden.doctor.attendance import (
     look_at_service,
 )
 from storewarden.doctor.facts import Daemon, Listening, Unknown
-from storewarden.service.status import Status, held, write_status
 
 
 @contextmanager

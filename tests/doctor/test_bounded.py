@@ -9,7 +9,7 @@ import pytest
 
 from storewarden.doctor.bounded import within
 from storewarden.doctor.facts import Unknown
-from storewarden.store.errors import StoreUnreadableError
+from storewarden.errors import StoreUnreadableError
 
 
 def test_an_answer_comes_through() -> None:

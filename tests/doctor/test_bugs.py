@@ -15,7 +15,7 @@ from storewarden.doctor.bugs import (
 )
 from storewarden.doctor.versions import NixVersion, parse_version
 from storewarden.explain.failures import issue_url
-from storewarden.store.verdict import Known
+from storewarden.store.fact import Known
 
 YES, NO, UNKNOWN = Known.YES, Known.NO, Known.UNKNOWN
 KNOWN: list[tuple[Bug, str, Known]] = [

@@ -18,7 +18,7 @@ from storewarden.doctor.facts import (
     Unknown,
 )
 from storewarden.doctor.versions import Flavour, NixVersion
-from storewarden.store.verdict import Fact, Known
+from storewarden.store.fact import Fact, Known
 from well import NOW, SETTINGS, STATUS, WELL, named, severities, with_settings
 
 OK, NOTE, UNKNOWN, PROBLEM = Severity.OK, Severity.NOTE, Severity.UNKNOWN, Severity.PROBLEM

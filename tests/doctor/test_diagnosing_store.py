@@ -19,7 +19,7 @@ from storewarden.doctor.facts import (
     Service,
     Unknown,
 )
-from storewarden.store.verdict import Known
+from storewarden.store.fact import Known
 from well import GIB, NOW, STATUS, WELL, named, severities
 
 OK, NOTE, UNKNOWN, PROBLEM = Severity.OK, Severity.NOTE, Severity.UNKNOWN, Severity.PROBLEM

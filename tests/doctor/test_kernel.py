@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from storewarden.doctor.kernel import namespaces
-from storewarden.store.verdict import Known
+from storewarden.store.fact import Known
 
 ALL, NONE = "000001ffffffffff", "0000000000000000"
 

@@ -18,8 +18,8 @@ from storewarden.doctor.places import (
     look_at_rooms,
     wholly_read_only,
 )
+from storewarden.store.fact import Known
 from storewarden.store.paths import StoreDir
-from storewarden.store.verdict import Known
 from storewarden.throwaway import ThrowawayStore
 
 TABLE = """\

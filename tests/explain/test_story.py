@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from explaining import around, nix_of, story_of, write_nix
+from storewarden.claims import Verdict
 from storewarden.copyable import repair_path
 from storewarden.explain.advice import Advice, advice
 from storewarden.explain.kept import Answer
@@ -18,8 +19,8 @@ from storewarden.explain.story import Story, What, tell
 from storewarden.explain.uses import Uses
 from storewarden.report.story import story_lines, would
 from storewarden.store.entries import EntryKind
+from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import Deriver, output_lock
-from storewarden.store.verdict import Fact, Known, Verdict
 from storewarden.throwaway import ThrowawayStore
 from sweeps import BEST, holding, look_at, needs_lock_table, user_lock
 

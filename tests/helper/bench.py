@@ -12,12 +12,12 @@ from dataclasses import replace
 
 from json_documents import checked_records
 from storewarden import auditlog
+from storewarden.errors import StoreUnreadableError
 from storewarden.helper.engine import Requester, remove
+from storewarden.protocol import Outcome, RemoveRequest
 from storewarden.repair import request_for
 from storewarden.store.entries import classify, entry_of, open_directory
-from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.store import Store
-from storewarden.store.wire import Outcome, RemoveRequest
 from storewarden.strays import entries_of
 from storewarden.throwaway import ThrowawayStore
 

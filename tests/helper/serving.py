@@ -17,7 +17,7 @@ from helper.bench import log_of, request
 from helper.child import in_child
 from stand_in import write_answering_nix
 from storewarden.repair import encode_request
-from storewarden.store.wire import load
+from storewarden.strict_json import load
 from storewarden.throwaway import ThrowawayStore
 
 ROOT = os.geteuid() == 0

@@ -11,8 +11,8 @@ import pytest
 from helper.child import traced
 from helper.trees import descriptors
 from storewarden.auditlog import read_records, verify
+from storewarden.errors import AuditUnavailableError
 from storewarden.helper.auditfile import open_log
-from storewarden.store.errors import AuditUnavailableError
 
 SESSION = """
 import sys, time

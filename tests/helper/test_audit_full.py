@@ -11,8 +11,8 @@ import pytest
 from helper.bench import log_of, names, records, request, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
 from storewarden.auditlog import verify
+from storewarden.errors import AuditUnavailableError
 from storewarden.helper.auditfile import open_log
-from storewarden.store.errors import AuditUnavailableError
 from storewarden.throwaway import ThrowawayStore
 
 

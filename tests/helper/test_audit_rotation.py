@@ -7,9 +7,9 @@ import pytest
 from helper.child import kill_self, kill_self_after, killed
 from json_documents import checked_records
 from storewarden.auditlog import log_files, read_records, verify
+from storewarden.errors import StorewardenError
 from storewarden.helper.auditfile import ROTATE_AT, open_log
-from storewarden.store.errors import StorewardenError
-from storewarden.store.records import seal
+from storewarden.records import seal
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from json_documents import checked_records
 from storewarden.auditlog import read_records, verify
+from storewarden.errors import BadMessageError
 from storewarden.helper.audit import AuditLog
 from storewarden.helper.auditfile import open_log
-from storewarden.store.errors import BadMessageError
-from storewarden.store.records import seal, unseal
+from storewarden.records import seal, unseal
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from storewarden.auditlog import log_files, verify
+from storewarden.errors import AuditUnavailableError
 from storewarden.helper.auditfile import ROTATE_AT, open_log
-from storewarden.store.errors import AuditUnavailableError
 
 
 @pytest.fixture

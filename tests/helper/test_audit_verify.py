@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from storewarden.auditlog import verify
+from storewarden.errors import AuditUnavailableError
 from storewarden.helper.auditfile import open_log
-from storewarden.store.errors import AuditUnavailableError
-from storewarden.store.records import seal, unseal
+from storewarden.records import seal, unseal
 
 RECORDS = 5
 

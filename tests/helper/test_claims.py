@@ -13,7 +13,7 @@ from helper.bench import can_be_locked, held_by_another, picture
 from helper.child import traced
 from storewarden.helper.claims import HeldLock, hold_lock_file, hold_path, remove_lock_file
 from storewarden.store.entries import open_directory
-from storewarden.store.verdict import Fact, Known
+from storewarden.store.fact import Fact, Known
 from storewarden.throwaway import ThrowawayStore
 
 NAME = f"{'0' * 32}-a.lock"

@@ -17,9 +17,9 @@ from helper.bench import (
 )
 from helper.child import traced
 from helper.trees import left_private, spread
+from storewarden.claims import proof_of
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, path_lock
-from storewarden.store.verdict import proof_of
 from storewarden.throwaway import ThrowawayStore
 from sweeps import user_lock
 

@@ -14,9 +14,9 @@ import pytest
 from helper.bench import alone, held_by_another, names, picture, records, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
 from storewarden import host
+from storewarden.protocol import Outcome
 from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.store.store import Store
-from storewarden.store.wire import Outcome
 from storewarden.throwaway import ThrowawayStore
 from sweeps import needs_lock_table, user_lock
 

@@ -7,7 +7,7 @@ import pytest
 
 from helper.bench import at, names, records, request, run
 from helper.serving import line_for, serving, stale_lock
-from storewarden.store.verdict import PROOF, REPORT_ONLY
+from storewarden.claims import PROOF, REPORT_ONLY
 from storewarden.throwaway import ThrowawayStore
 
 

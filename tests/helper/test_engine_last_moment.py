@@ -11,8 +11,8 @@ import pytest
 from helper.bench import at, audit_is_whole, held_by_another, names, picture, records, run
 from helper.child import kill_self, killed, needs_root
 from helper.trees import left_private, write
+from storewarden.protocol import CANNOT_BE_PUT_BACK
 from storewarden.store.paths import StorePath, output_lock, path_lock
-from storewarden.store.wire import CANNOT_BE_PUT_BACK
 from storewarden.throwaway import ThrowawayStore
 
 

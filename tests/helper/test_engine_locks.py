@@ -18,9 +18,9 @@ from helper.bench import (
     run,
     run_requests,
 )
+from storewarden.protocol import RemoveRequest
+from storewarden.store.fact import NO, Fact
 from storewarden.store.paths import StorePath, output_lock
-from storewarden.store.verdict import NO, Fact
-from storewarden.store.wire import RemoveRequest
 from storewarden.throwaway import ThrowawayStore
 
 

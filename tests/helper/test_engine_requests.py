@@ -18,10 +18,10 @@ from helper.bench import (
 )
 from helper.child import in_child, mount, needs_root, take_own_mounts
 from helper.trees import left_private, write
+from storewarden.errors import AuditUnavailableError, BadStorePathError
+from storewarden.protocol import RemoveRequest
 from storewarden.store.entries import EntryKind
-from storewarden.store.errors import AuditUnavailableError, BadStorePathError
 from storewarden.store.paths import StorePath
-from storewarden.store.wire import RemoveRequest
 from storewarden.throwaway import ThrowawayStore
 
 

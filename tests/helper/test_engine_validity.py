@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from helper.bench import names, picture, records, run
-from storewarden.store.errors import StoreUnreadableError
+from storewarden.errors import StoreUnreadableError
+from storewarden.protocol import Outcome
+from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import StorePath
-from storewarden.store.verdict import NO, Fact, Known
-from storewarden.store.wire import Outcome
 from storewarden.throwaway import ThrowawayStore
 
 

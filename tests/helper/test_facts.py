@@ -9,12 +9,13 @@ import pytest
 
 from helper.bench import can_be_locked, picture
 from storewarden import host
+from storewarden.claims import Claim, proof_of
 from storewarden.helper.facts import Proof, hold_and_look, in_database
 from storewarden.helper.survey import Survey
 from storewarden.store.entries import Entry, EntryKind, look, open_directory
+from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, path_lock
 from storewarden.store.store import Store
-from storewarden.store.verdict import NO, Claim, Fact, Known, proof_of
 from storewarden.throwaway import ThrowawayStore
 
 

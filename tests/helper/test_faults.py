@@ -31,9 +31,9 @@ from helper.bench import (
 from helper.child import kill_self, killed
 from helper.trees import left_private
 from storewarden.auditlog import verify
-from storewarden.store.errors import StorewardenError
+from storewarden.errors import StorewardenError
+from storewarden.protocol import RemoveRequest
 from storewarden.store.paths import output_lock
-from storewarden.store.wire import RemoveRequest
 from storewarden.throwaway import ThrowawayStore
 
 CALLS = {"lseek": 30, "fstat": 12, "newfstatat": 16, "openat": 12, "getdents64": 12}

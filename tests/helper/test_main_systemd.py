@@ -15,7 +15,7 @@ import pytest
 from helper.bench import names
 from helper.serving import CLIENT, HELPER, command, ended, line_for, serving, stale_lock, started
 from helper.test_main_start import HAND_OVER
-from storewarden.store.wire import load
+from storewarden.strict_json import load
 from storewarden.throwaway import ThrowawayStore
 
 ANOTHER_COUNT = HAND_OVER.replace('"LISTEN_FDS": "1"', '"LISTEN_FDS": "2"')

@@ -12,7 +12,7 @@ import pytest
 
 from helper.bench import log_of, names, request
 from helper.serving import CLIENT, Helper, line_for, serving, stale_lock
-from storewarden.store.wire import MAX_REQUEST
+from storewarden.protocol import MAX_REQUEST
 from storewarden.throwaway import ThrowawayStore
 from sweeps import own_place
 

@@ -9,8 +9,8 @@ from helper.bench import at, audit_is_whole, log_of, names, records, run
 from helper.child import in_child, kill_self, killed, mount, needs_root, take_own_mounts
 from helper.trees import left_private, spread, write
 from storewarden.auditlog import verify
+from storewarden.errors import StorewardenError
 from storewarden.helper.auditfile import ROTATE_AT, open_log
-from storewarden.store.errors import StorewardenError
 from storewarden.throwaway import ThrowawayStore
 
 

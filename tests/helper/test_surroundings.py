@@ -9,8 +9,8 @@ import pytest
 from helper.serving import ROOT, line_for, serving, stale_lock
 from helper.trees import write
 from stand_in import write_answering_nix
+from storewarden.errors import StorewardenError
 from storewarden.helper.surroundings import check_place
-from storewarden.store.errors import StorewardenError
 from storewarden.throwaway import ThrowawayStore
 
 root = pytest.mark.skipif(not ROOT, reason="only root can give files away")

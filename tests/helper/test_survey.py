@@ -10,13 +10,13 @@ import pytest
 from helper.bench import names, records, request, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
 from storewarden import host
+from storewarden.errors import StoreUnreadableError
 from storewarden.helper.survey import survey
 from storewarden.host import mount_of
+from storewarden.protocol import RemoveRequest
 from storewarden.store.entries import EntryKind, open_directory
-from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.fact import NO, Fact
 from storewarden.store.paths import Deriver, StorePath, output_lock
-from storewarden.store.verdict import NO, Fact
-from storewarden.store.wire import RemoveRequest
 from storewarden.throwaway import ThrowawayStore
 from sweeps import look_at
 

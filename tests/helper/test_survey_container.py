@@ -9,8 +9,8 @@ import pytest
 
 from helper.bench import log_is_whole, names, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
+from storewarden.errors import StoreUnreadableError
 from storewarden.host import FIRST_ALLOCATED
-from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import StoreDir
 from storewarden.throwaway import ThrowawayStore
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from helper.bench import run
 from helper.child import among_own_processes, needs_root
-from storewarden.store.errors import StoreUnreadableError
+from storewarden.errors import StoreUnreadableError
 from storewarden.throwaway import ThrowawayStore
 
 

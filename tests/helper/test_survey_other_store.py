@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from helper.bench import names, records, run
-from storewarden.store.errors import StoreUnreadableError
-from storewarden.store.verdict import NO
+from storewarden.errors import StoreUnreadableError
+from storewarden.store.fact import NO
 from storewarden.throwaway import ThrowawayStore
 
 

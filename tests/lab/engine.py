@@ -14,7 +14,7 @@ OF_A_LOCK = ("proved", "intended", "taken")
 _PROGRAM = """
 import os, signal, sys
 from storewarden import cli, opening
-from storewarden.commands.options import config_of
+from storewarden.cli.options import config_of
 from storewarden.helper import engine
 from storewarden.repair import requests_for
 from storewarden.scan import sweep

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import pytest
 
 from programs import FLEET, answered, eventually, free_port, program, running
-from storewarden.service.metrics import listening, write_textfile
-from storewarden.service.status import Status, Stuck
+from storewarden.daemon.metrics import listening, write_textfile
+from storewarden.daemon.status import Status, Stuck
 from test_fleet import queries
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,8 @@ from programs import promtool
 from real import namespace as ns
 from real.rig import Rig
 from real.watching import runtime_dir, service
-from storewarden.service.metrics import exposition
-from storewarden.service.status import read_status
+from storewarden.daemon.metrics import exposition
+from storewarden.daemon.status import read_status
 
 
 def test_the_status_of_a_real_service_is_told_while_it_runs_and_after(

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 
 from command import PROGRAM, report, run
+from daemon.test_status import STATUSES
 from json_documents import checked
-from service.test_status import STATUSES
 from storewarden.copyable import DECLARE
+from storewarden.daemon.families import PLACES
+from storewarden.daemon.status import Status, Stuck, held, write_status
 from storewarden.report.status import noticed, status_json, status_lines
-from storewarden.service.families import PLACES
-from storewarden.service.status import Status, Stuck, held, write_status
 
 NOW = 1_800_000_000.0
 WELL = Status(

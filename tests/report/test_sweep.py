@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from json_documents import checked
+from storewarden.claims import Verdict
+from storewarden.protocol import Outcome, Status
 from storewarden.readable import age_text, count_text, shown, size_text
 from storewarden.report.sweep import done_line, outcome_line, sweep_json, sweep_lines
 from storewarden.scan import sweep
 from storewarden.store.paths import StoreDir, output_lock
-from storewarden.store.verdict import Verdict
-from storewarden.store.wire import Outcome, Status
 from storewarden.throwaway import ThrowawayStore
 
 STORE = StoreDir("/nix/store")

@@ -3,9 +3,9 @@
 
 import pytest
 
+from storewarden.errors import StoreUnreadableError
 from storewarden.registrations import valid_names
 from storewarden.store.database import Census, connect, sample
-from storewarden.store.errors import StoreUnreadableError
 from storewarden.throwaway import ThrowawayStore
 
 

@@ -10,8 +10,8 @@ from contextlib import closing
 import pytest
 
 from helper.bench import names, request, run_requests
+from storewarden.errors import StoreUnreadableError, StorewardenError
 from storewarden.store.database import connect
-from storewarden.store.errors import StoreUnreadableError, StorewardenError
 from storewarden.throwaway import ThrowawayStore
 from sweeps import look_at
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from storewarden.errors import StoreUnreadableError
 from storewarden.registrations import is_private
 from storewarden.store.entries import (
     PRIVATE_PREFIX,
@@ -19,7 +20,6 @@ from storewarden.store.entries import (
     look,
     open_directory,
 )
-from storewarden.store.errors import StoreUnreadableError
 from storewarden.store.paths import Deriver, Origin, StorePath
 from storewarden.throwaway import ThrowawayStore
 

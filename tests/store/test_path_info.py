@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storewarden.store.fact import Known
+from storewarden.store.nix import parse_path_info
 from storewarden.store.paths import StoreDir, StorePath
-from storewarden.store.validity import parse_path_info
-from storewarden.store.verdict import Known
 
 STORE = StoreDir("/nix/store")
 VALID = StorePath("x80vbsl3hs31md8vk95ibvyjii8dy325-test")

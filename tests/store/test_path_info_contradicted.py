@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from stand_in import write_program
+from storewarden.store.fact import Known
+from storewarden.store.nix import Nix, ask, parse_path_info
 from storewarden.store.paths import StoreDir, StorePath
-from storewarden.store.validity import Nix, ask, parse_path_info
-from storewarden.store.verdict import Known
 
 STORE = StoreDir("/nix/store")
 ONE = StorePath("ghnpxgmm86pibjgnf0x49b5qgfcf8yxa-test-dev")

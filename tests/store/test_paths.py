@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from storewarden.store.errors import BadStorePathError
+from storewarden.errors import BadStorePathError
 from storewarden.store.paths import (
     NIX32,
     LockName,

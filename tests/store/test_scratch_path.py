@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storewarden.store.errors import BadStorePathError
+from storewarden.errors import BadStorePathError
 from storewarden.store.paths import (
     StoreDir,
     StorePath,

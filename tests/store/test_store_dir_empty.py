@@ -3,7 +3,7 @@
 
 import pytest
 
-from storewarden.store.errors import BadStorePathError
+from storewarden.errors import BadStorePathError
 from storewarden.store.paths import StoreDir
 
 

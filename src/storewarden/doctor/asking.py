@@ -15,10 +15,10 @@ from storewarden.doctor.bounded import within
 from storewarden.doctor.configuration import CONFIGURATION, hidden
 from storewarden.doctor.facts import Nix, Settings, Unknown
 from storewarden.doctor.versions import Flavour, NixVersion, parse_version
-from storewarden.store import validity
+from storewarden.store import nix as validity
+from storewarden.store.fact import Fact, Known
+from storewarden.store.nix import HungError
 from storewarden.store.paths import StorePath
-from storewarden.store.validity import HungError
-from storewarden.store.verdict import Fact, Known
 
 _FEATURES = ("--extra-experimental-features", "nix-command", "--offline")
 _TOLD = (("config", "show"), ("show-config",))

@@ -9,10 +9,10 @@ from contextlib import suppress
 from storewarden import auditlog, host, processes
 from storewarden.auditlog import Verification
 from storewarden.config import DEFAULT_CONFIG, Config
+from storewarden.daemon.status import Status, is_held, read_status
 from storewarden.doctor.bounded import within
 from storewarden.doctor.facts import Daemon, Listening, Service, Unknown
-from storewarden.service.status import Status, is_held, read_status
-from storewarden.store.errors import StorewardenError
+from storewarden.errors import StorewardenError
 
 _LISTENS = 0x10000
 """__SO_ACCEPTCON, among the flags in /proc/net/unix (net/unix/af_unix.c)."""

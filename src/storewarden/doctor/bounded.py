@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from storewarden.doctor.facts import Unknown
-from storewarden.store.errors import StorewardenError
+from storewarden.errors import StorewardenError
 
 T = TypeVar("T")
 SECONDS = 10.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from storewarden.doctor.diagnosis import Step
 from storewarden.doctor.versions import Flavour, NixVersion
-from storewarden.store.verdict import Known
+from storewarden.store.fact import Known
 
 LAST_READ = (2, 35)
 _LIX_READ = (2, 95)

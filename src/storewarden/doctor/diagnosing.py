@@ -7,7 +7,7 @@ from storewarden.doctor.of_builds import of_builds
 from storewarden.doctor.of_nix import of_nix
 from storewarden.doctor.of_service import of_service
 from storewarden.doctor.of_store import of_store
-from storewarden.store.verdict import Known
+from storewarden.store.fact import Known
 
 _ORDER = list(Severity)
 

@@ -7,9 +7,9 @@ from enum import Enum
 from storewarden import host
 from storewarden.auditlog import Verification
 from storewarden.config import Config, Mode
+from storewarden.daemon.status import Status
 from storewarden.doctor.versions import NixVersion
-from storewarden.service.status import Status
-from storewarden.store.verdict import Fact, Known
+from storewarden.store.fact import Fact, Known
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from storewarden.doctor.places import (
     look_at_mount,
     look_at_rooms,
 )
-from storewarden.store import validity
-from storewarden.store.verdict import Known
+from storewarden.store import nix as validity
+from storewarden.store.fact import Known
 
 SHELTER = "/homeless-shelter"
 """What Nix sets HOME to in every build (libstore, 2.3 to 2.35)."""

@@ -5,9 +5,9 @@ import os
 import sys
 
 from storewarden import host
+from storewarden.daemon.wakes import emulated
 from storewarden.doctor.facts import Kernel
-from storewarden.service.wakes import emulated
-from storewarden.store.verdict import Known
+from storewarden.store.fact import Known
 
 _SYS_ADMIN = 1 << 21
 """CAP_SYS_ADMIN, in the masks of /proc/PID/status."""

@@ -12,7 +12,7 @@ from storewarden.doctor.facts import Database, Facts, Settings, Unknown
 from storewarden.doctor.of_daemon import setting
 from storewarden.doctor.of_nix import told
 from storewarden.doctor.of_users import of_users
-from storewarden.store.verdict import Known
+from storewarden.store.fact import Known
 
 _FEATURE = "ca-derivations"
 _STAYS = (

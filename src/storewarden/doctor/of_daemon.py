@@ -4,7 +4,7 @@
 from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.facts import Daemon, Facts, Unknown
 from storewarden.doctor.versions import Flavour, NixVersion
-from storewarden.store.verdict import Known
+from storewarden.store.fact import Known
 
 _RESTART = "sudo systemctl restart nix-daemon"
 _RESTART_ON_MACOS = "sudo launchctl kickstart -k system/org.nixos.nix-daemon"

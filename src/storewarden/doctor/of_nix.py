@@ -25,7 +25,7 @@ from storewarden.doctor.diagnosis import (
 from storewarden.doctor.facts import Daemon, Facts, Unknown
 from storewarden.doctor.of_daemon import of_daemon, place_of_settings, restart
 from storewarden.doctor.versions import NixVersion
-from storewarden.store.verdict import Known
+from storewarden.store.fact import Known
 
 _CLOCK_SECONDS = 5.0
 """By which a process's start, counted since boot, may seem earlier than it was."""

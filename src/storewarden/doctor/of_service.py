@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from storewarden.auditlog import Verification
 from storewarden.config import Mode
 from storewarden.copyable import SET_UP
+from storewarden.daemon.status import SILENCE, Status
 from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.facts import Facts, Listening, Unknown
 from storewarden.doctor.of_builds import serve
 from storewarden.readable import age_text
-from storewarden.service.status import SILENCE, Status
 
 _STATUS = Step("What it says of itself.", "storewarden status")
 _MEND = Step("Set it up again.", SET_UP)

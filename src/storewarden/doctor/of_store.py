@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from storewarden.doctor.diagnosis import AS_ROOT, Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.facts import Facts, Mount, Room, Unknown
 from storewarden.readable import size_text
-from storewarden.store.verdict import Known
+from storewarden.store.fact import Known
 
 _MIB = 1024 * 1024
 _LEAST = {"store": 512 * _MIB, "state": 64 * _MIB, "log": _MIB}

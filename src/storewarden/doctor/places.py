@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from storewarden import host
 from storewarden.doctor.bounded import within
 from storewarden.doctor.facts import Database, Mount, Room, Unknown
+from storewarden.errors import StoreUnreadableError
 from storewarden.misplaced import misplaced
 from storewarden.store import database
-from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.fact import Known
 from storewarden.store.paths import StoreDir
-from storewarden.store.verdict import Known
 
 _TABLES = ("Realisations", "BuildTraceV3")
 """Where Nix records outputs of derivations: up to 2.34; from 2.35 on."""

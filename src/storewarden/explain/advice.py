@@ -5,13 +5,13 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 
+from storewarden.claims import PROOF, Claim, Verdict
 from storewarden.copyable import USUAL, ThisStore, can_be_copied
 from storewarden.explain.of_valid import Advice, of_missing, of_valid
 from storewarden.explain.story import Story, What
 from storewarden.findings import Finding
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StorePath, parse_lock_name
-from storewarden.store.verdict import PROOF, Claim, Verdict
 
 _ASK_AGAIN = Advice("does nix-daemon run? then ask again", "storewarden scan --dry-run")
 _GC = "not while a content-addressed build runs: it takes the output of that as well"

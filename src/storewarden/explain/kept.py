@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Why a valid path stays: what the database and Nix say of it. Asked, never changed.
 
-Each question to Nix is a new process through the daemon, bounded in time (store/validity.py).
+Each question to Nix is a new process through the daemon, bounded in time (store/nix.py).
 """
 
 import json
@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass, replace
 
 from storewarden.store import database
+from storewarden.store.nix import HungError, Nix, run
 from storewarden.store.paths import StoreDir, StorePath
-from storewarden.store.validity import HungError, Nix, run
 
 _SECONDS = 30.0
 """To find the roots Nix looks into every process."""

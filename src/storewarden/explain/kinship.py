@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from storewarden.errors import BadStorePathError
 from storewarden.explain.locks import Around, LockFile, store_lock
 from storewarden.registrations import origins_of
 from storewarden.store.derivation import CHROOT_SUFFIX, outputs_of
-from storewarden.store.errors import BadStorePathError
 from storewarden.store.paths import (
     LOCK_SUFFIX,
     Deriver,

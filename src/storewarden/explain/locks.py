@@ -18,9 +18,9 @@ from storewarden.registrations import list_names, origins_of
 from storewarden.scan import locked_by
 from storewarden.sight import temp_roots
 from storewarden.store.entries import Entry, entry_of, look
+from storewarden.store.fact import Known
 from storewarden.store.paths import LOCK_SUFFIX, Deriver, StorePath, covered_paths, parse_lock_name
 from storewarden.store.store import Store
-from storewarden.store.verdict import Known
 
 _BELOW_STATE = (
     "gc.lock",

@@ -4,8 +4,8 @@
 import os
 from dataclasses import dataclass
 
+from storewarden.errors import StorewardenError
 from storewarden.store.entries import LINKS
-from storewarden.store.errors import StorewardenError
 from storewarden.store.paths import StoreDir, StorePath
 
 _MOST_LINKS = 40

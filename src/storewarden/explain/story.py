@@ -26,9 +26,9 @@ from storewarden.store.entries import (
     EntryKind,
     look,
 )
+from storewarden.store.fact import Fact, Known
+from storewarden.store.nix import Nix
 from storewarden.store.paths import Deriver, StorePath
-from storewarden.store.validity import Nix
-from storewarden.store.verdict import Fact, Known
 
 
 class What(StrEnum):

@@ -20,14 +20,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from storewarden import host
+from storewarden.errors import BadMessageError, StorewardenError
 from storewarden.helper.engine import Requester, remove
 from storewarden.helper.surroundings import check_place, check_surroundings, check_view
 from storewarden.host.listening import listening, notify
-from storewarden.store.errors import BadMessageError, StorewardenError
+from storewarden.protocol import MAX_REQUEST, Status, decode_request, encode_end, encode_outcome
+from storewarden.store.nix import Nix, ask, find_nix
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store, build_users
-from storewarden.store.validity import Nix, ask, find_nix
-from storewarden.store.wire import MAX_REQUEST, Status, decode_request, encode_end, encode_outcome
 
 DEFAULT_SOCKET = "/run/storewarden/helper.sock"
 DEFAULT_AUDIT_LOG = "/var/log/storewarden/audit.jsonl"

@@ -11,9 +11,9 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from storewarden.store.errors import AuditUnavailableError, BadMessageError, reason_of
-from storewarden.store.records import seal, unseal
-from storewarden.store.wire import VERSION, Outcome, Status
+from storewarden.errors import AuditUnavailableError, BadMessageError, reason_of
+from storewarden.protocol import VERSION, Outcome, Status
+from storewarden.records import seal, unseal
 
 _FIRST = "0" * 64
 COUNTS = ("files", "directories", "bytes")

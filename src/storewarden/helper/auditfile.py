@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from storewarden.errors import AuditUnavailableError, reason_of
 from storewarden.helper.audit import ODD_RECORD, AuditLog, reserve_of
-from storewarden.store.errors import AuditUnavailableError, reason_of
-from storewarden.store.records import unseal
+from storewarden.records import unseal
 
 ROTATE_AT = 8 * 1024 * 1024
 _RESERVE = 64 * 1024

@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
+from storewarden.errors import reason_of
 from storewarden.store.entries import BuildUsers, Entry, look
-from storewarden.store.errors import reason_of
+from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import StoreDir, StorePath, parse_lock_name
-from storewarden.store.verdict import NO, Fact, Known
 
 _ATTEMPTS = 8
 _LOCK_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

@@ -12,6 +12,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 
 from storewarden import __version__
+from storewarden.claims import Verdict, explain, judge
+from storewarden.errors import (
+    AuditUnavailableError,
+    StoreUnreadableError,
+    StorewardenError,
+    reason_of,
+)
 from storewarden.helper.audit import AuditLog, result_of
 from storewarden.helper.auditfile import open_log
 from storewarden.helper.claims import remove_lock_file
@@ -20,17 +27,11 @@ from storewarden.helper.private import Private, new_private
 from storewarden.helper.removal import Purged, deadlines, purge, put_back, remove_from_store
 from storewarden.helper.resume import Leftover, conclude_unmoved, finish, purged_outcome, settle
 from storewarden.helper.survey import Survey, survey
+from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
 from storewarden.store.entries import Entry, EntryKind, classify, look, open_directory
-from storewarden.store.errors import (
-    AuditUnavailableError,
-    StoreUnreadableError,
-    StorewardenError,
-    reason_of,
-)
+from storewarden.store.fact import Known
 from storewarden.store.paths import StorePath
 from storewarden.store.store import Store
-from storewarden.store.verdict import Known, Verdict, explain, judge
-from storewarden.store.wire import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
 
 Checkpoint = Callable[[str], None]
 

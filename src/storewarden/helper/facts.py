@@ -6,6 +6,8 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
+from storewarden.claims import Claim, Facts, proof_of
+from storewarden.errors import StoreUnreadableError
 from storewarden.helper import claims
 from storewarden.helper.claims import Ask, HeldLock
 from storewarden.helper.survey import Survey
@@ -13,10 +15,9 @@ from storewarden.host import mounts, orphans, processes_inside
 from storewarden.store.database import connect, registered
 from storewarden.store.derivation import covering_locks
 from storewarden.store.entries import Entry, EntryKind, look
-from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.fact import NO, UNKNOWN, Fact, Known
 from storewarden.store.paths import Origin, StorePath, covered_paths, path_lock
 from storewarden.store.store import Store
-from storewarden.store.verdict import NO, UNKNOWN, Claim, Fact, Facts, Known, proof_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from storewarden.errors import reason_of
 from storewarden.helper.private import DIRECTORY, Private
 from storewarden.host import rename_exclusive
 from storewarden.store.entries import look, opened_anew
-from storewarden.store.errors import reason_of
 from storewarden.store.paths import StorePath
 
 _TRIES = 8

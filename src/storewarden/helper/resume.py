@@ -7,17 +7,17 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from storewarden.errors import reason_of
 from storewarden.helper.audit import COUNTS, AuditLog, result_of
 from storewarden.helper.claims import hold_collector, hold_path
 from storewarden.helper.facts import in_database
 from storewarden.helper.private import Private, old_private
 from storewarden.helper.removal import Purged, purge, put_back
+from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, Status
 from storewarden.store.entries import PRIVATE_PREFIX, EntryKind, each_name, look, opened_anew
-from storewarden.store.errors import reason_of
+from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import StorePath, parse_lock_name, path_lock
 from storewarden.store.store import Store
-from storewarden.store.verdict import Fact, Known
-from storewarden.store.wire import CANNOT_BE_PUT_BACK, Outcome, Status
 
 _AGAIN = "an earlier removal of it was interrupted"
 _LONG = "it takes long, the next run goes on with it"

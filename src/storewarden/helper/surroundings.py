@@ -6,7 +6,7 @@ import stat
 import sys
 from collections.abc import Iterator
 
-from storewarden.store.errors import StorewardenError
+from storewarden.errors import StorewardenError
 
 
 def check_surroundings() -> None:

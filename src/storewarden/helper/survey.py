@@ -5,16 +5,16 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from storewarden.errors import StoreUnreadableError
 from storewarden.helper.claims import temp_roots
 from storewarden.host import listener, mounts, unfit
+from storewarden.protocol import RemoveRequest
 from storewarden.store.database import Census, Outputs, connect, sample
 from storewarden.store.derivation import find_origins
 from storewarden.store.entries import count_owned, each_name
-from storewarden.store.errors import StoreUnreadableError
+from storewarden.store.fact import Fact
 from storewarden.store.paths import LOCK_SUFFIX, Origin, StorePath
 from storewarden.store.store import Store
-from storewarden.store.verdict import Fact
-from storewarden.store.wire import RemoveRequest
 
 _DASH = 32
 

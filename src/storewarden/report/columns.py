@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from storewarden.explain.locks import LockFile
 from storewarden.processes import Running
 from storewarden.readable import shown, since
-from storewarden.store.verdict import Known
+from storewarden.store.fact import Known
 from storewarden.style import PLAIN, Mark, Style
 
 _LONG = 36

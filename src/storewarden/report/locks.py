@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from storewarden.explain.locks import LockFile, Role
 from storewarden.readable import count_text, shown
 from storewarden.report.columns import lock_text, row
-from storewarden.store.verdict import Known
+from storewarden.store.fact import Known
 from storewarden.style import PLAIN, Mark, Style
 
 _ROLES = {

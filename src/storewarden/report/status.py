@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 
 from storewarden.copyable import SET_UP
+from storewarden.daemon.status import SILENCE, Status, Stuck
 from storewarden.readable import age_text, count_text, moment, shown, size_text
 from storewarden.report import VERSION
-from storewarden.service.status import SILENCE, Status, Stuck
 from storewarden.style import PLAIN, Mark, Style
 
 _MODES = {

@@ -4,6 +4,7 @@
 import stat
 from collections.abc import Iterator
 
+from storewarden.claims import PROOF, Verdict
 from storewarden.explain.advice import Advice
 from storewarden.explain.kept import Answer
 from storewarden.explain.story import Story, What
@@ -11,7 +12,7 @@ from storewarden.explain.uses import Uses
 from storewarden.readable import count_text, moment, shown, since, size_text
 from storewarden.report.columns import lock_text, process_text, row
 from storewarden.store.entries import EntryKind
-from storewarden.store.verdict import PROOF, Known, Verdict
+from storewarden.store.fact import Known
 from storewarden.style import PLAIN, Mark, Style
 
 MOST = 8

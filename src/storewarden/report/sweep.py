@@ -4,15 +4,15 @@
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from storewarden.claims import PROOF, REMOVED_BY_DEFAULT, Verdict
 from storewarden.findings import Finding, Sweep
+from storewarden.protocol import Outcome, Status
 from storewarden.readable import age_text, count_text, shown, size_text
 from storewarden.report import VERSION
 from storewarden.sight import Lock
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store
-from storewarden.store.verdict import PROOF, REMOVED_BY_DEFAULT, Verdict
-from storewarden.store.wire import Outcome, Status
 from storewarden.style import PLAIN, Mark, Style
 
 _SAID = {

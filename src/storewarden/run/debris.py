@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterator
 from threading import Timer
 
+from storewarden.claims import Verdict
 from storewarden.explain.buildlog import BuildLog, Reading
 from storewarden.explain.passing import pass_on
 from storewarden.findings import Finding
@@ -14,10 +15,9 @@ from storewarden.kept_open import database_kept_open
 from storewarden.registrations import list_names
 from storewarden.scan import sweep_among
 from storewarden.store.entries import EntryKind, open_directory
+from storewarden.store.nix import Nix
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store
-from storewarden.store.validity import Nix
-from storewarden.store.verdict import Verdict
 
 _TELLING = frozenset({"output-denied", "output-exists", "output-not-empty"})
 """The failures of the catalogue that an unregistered output in the way explains."""

@@ -15,8 +15,8 @@ ASK = """
 import sys
 from storewarden.repair import remove_through
 from storewarden.store.entries import EntryKind
-from storewarden.store.errors import StorewardenError
-from storewarden.store.wire import RemoveRequest
+from storewarden.errors import StorewardenError
+from storewarden.protocol import RemoveRequest
 name = "0" * 32 + "-storewarden-setup.lock"
 try:
     outcomes = remove_through(sys.argv[1])([RemoveRequest(name, EntryKind.LOCK, 1, 1)])

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable
 from itertools import accumulate
 
-from storewarden.store.errors import StorewardenError
+from storewarden.errors import StorewardenError
 
 _MOST_LINKS = 40
 _OTHERS_WRITE = 0o022

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from storewarden.store.errors import BadStorePathError, StoreUnreadableError, reason_of
+from storewarden.errors import BadStorePathError, StoreUnreadableError, reason_of
 from storewarden.store.paths import StoreDir, StorePath
 
 SCHEMA = "10"

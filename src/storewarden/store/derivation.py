@@ -20,9 +20,9 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
+from storewarden.errors import BadStorePathError
 from storewarden.store.database import Outputs
 from storewarden.store.entries import Entry, EntryKind
-from storewarden.store.errors import BadStorePathError
 from storewarden.store.paths import (
     DERIVATION_SUFFIX,
     HASH_PART_LENGTH,

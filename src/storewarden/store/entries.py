@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from storewarden.store.errors import StoreUnreadableError, reason_of
+from storewarden.errors import StoreUnreadableError, reason_of
 from storewarden.store.paths import LOCK_SUFFIX, Origin, StorePath, parse_lock_name
 
 LINKS = ".links"

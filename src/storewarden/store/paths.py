@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from storewarden.store.errors import BadStorePathError
+from storewarden.errors import BadStorePathError
 
 NIX32 = "0123456789abcdfghijklmnpqrsvwxyz"
 HASH_PART_LENGTH = 32

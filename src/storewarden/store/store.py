@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from storewarden.store.entries import BuildUsers
+from storewarden.store.fact import Fact
 from storewarden.store.paths import StoreDir, StorePath
-from storewarden.store.verdict import Fact
 
 LEAST_AGE = 2.0
 """Seconds, unless another age is asked for."""

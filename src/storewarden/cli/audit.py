@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""`storewarden audit show` and `audit verify`."""
+
+import argparse
+import json
+from dataclasses import asdict
+
+from storewarden import auditlog
+from storewarden.cli.console import error, show, style
+from storewarden.cli.options import (
+    FOUND,
+    JSON,
+    OK,
+    Commands,
+    Help,
+    Parser,
+    add_audit_log,
+    add_command,
+    add_config,
+    config_of,
+)
+from storewarden.cli.progress import progress
+from storewarden.readable import count_text
+from storewarden.report import VERSION
+from storewarden.report.audit import record_line, verification_lines
+
+_TEXT = "what was removed, by whom, on what proof"
+_AUDIT = """\
+The audit log has an intent before each removal and its result after it, in a
+chain of hashes. Where root removes, root alone can read it.
+"""
+_EXAMPLES = """\
+examples:
+  sudo storewarden audit show
+  sudo storewarden audit verify
+"""
+_SHOW = """\
+Prints every whole record of the audit log, oldest first, a line each; with
+--json all that stands in them.
+examples:
+  sudo storewarden audit show
+  sudo storewarden audit show --json | jq '.records[] | .name'
+"""
+_VERIFY = """\
+Checks that no record was changed, removed or torn. Keep the head that it shows
+elsewhere: a later log that is whole still has it.
+examples:
+  sudo storewarden audit verify
+  sudo storewarden audit verify --json | jq -r .head
+"""
+
+
+def add_audit(commands: Commands) -> None:
+    """The subcommand and its two actions."""
+    audit = commands.add_parser(
+        "audit",
+        help=_TEXT,
+        description=_AUDIT,
+        epilog=_EXAMPLES,
+        formatter_class=Help,
+        allow_abbrev=False,
+    )
+    audit.ask("audit what? say show, or verify")
+    actions = audit.add_subparsers(title="actions", metavar="ACTION")
+    for action in (
+        add_command(actions, "show", "print the audit log", _SHOW, _show),
+        add_command(actions, "verify", "is the record whole", _VERIFY, _verify),
+    ):
+        _add_options(action)
+
+
+def _add_options(action: Parser) -> None:
+    action.add_argument("--json", action="store_true", help=JSON)
+    add_config(action)
+    add_audit_log(action)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    log = config_of(arguments).audit_log
+    with progress("reading the audit log"):
+        records = list(auditlog.read_records(log))
+    if arguments.json:
+        show(json.dumps({"version": VERSION, "records": records}, indent=2))
+    else:
+        look = style()
+        for record in records:
+            show(record_line(record, look))
+    odd = [record for record in records if auditlog.flaw(record)]
+    if odd:
+        of_all = f"{len(odd)} of {count_text(len(records), 'record')}"
+        error(f"not as storewarden writes them: {of_all}; see: storewarden audit verify")
+    return FOUND if odd else OK
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    log = config_of(arguments).audit_log
+    with progress("reading the audit log"):
+        found = auditlog.verify(log)
+    if arguments.json:
+        document = {"version": VERSION, "sound": not found.problem, **asdict(found)}
+        show(json.dumps(document, indent=2))
+    else:
+        for line in verification_lines(found, style()):
+            show(line)
+    return FOUND if found.problem else OK

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""`storewarden check-config`: is the service's configuration right."""
+
+import argparse
+import json
+
+from storewarden.cli.console import show
+from storewarden.cli.options import JSON, OK, Commands, add_command
+from storewarden.config import DEFAULT_CONFIG, load_config, said
+from storewarden.report import VERSION
+
+_TEXT = "is the configuration right; shows all of it"
+_DESCRIPTION = """\
+Reads a configuration of the service, strictly, and shows all of it, defaults
+too, as it may be written in the file: storewarden-config(5).
+examples:
+  storewarden check-config
+  storewarden check-config ./config.toml
+"""
+
+
+def add_check_config(commands: Commands) -> None:
+    """The subcommand and its options."""
+    command = add_command(commands, "check-config", _TEXT, _DESCRIPTION, _check_config)
+    command.add_argument(
+        "config",
+        nargs="?",
+        default=DEFAULT_CONFIG,
+        metavar="FILE",
+        help=f"the configuration ({DEFAULT_CONFIG})",
+    )
+    command.add_argument("--json", action="store_true", help=JSON)
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    """Show all of it, defaults too, as it may be written in the file."""
+    config = said(load_config(arguments.config))
+    if arguments.json:
+        show(json.dumps({"version": VERSION, "config": config}, indent=2))
+    else:
+        for key, value in config.items():
+            show(f"{key} = {json.dumps(value)}")
+    return OK

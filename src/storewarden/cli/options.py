@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""What subcommands have in common: how one is added, options of the store, exit codes."""
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import NoReturn, TypeAlias
+
+from storewarden.cli.console import error, note
+from storewarden.config import (
+    DEFAULT_CONFIG,
+    Config,
+    ConfigClosedError,
+    ConfigError,
+    configured,
+    seconds,
+)
+from storewarden.errors import StorewardenError
+from storewarden.store.paths import StoreDir
+
+DEFAULT = Config()
+OK, FOUND, WRONG_USE, UNREADABLE, UNAVAILABLE, NOT_ALL = 0, 1, 2, 3, 4, 5
+BUG, INTERRUPTED = 70, 130
+EXIT_CODES = """\
+exit codes:
+  0    all is well (also when something alive was kept)
+  1    --exit-code and something was found; or the audit log is damaged;
+       or (explain) no known failure is in the log
+  2    wrong use
+  3    the store, its database, Nix, or the service's status cannot be read
+       or asked; nothing was removed
+  4    the helper or the audit log is not available, or another service runs;
+       nothing (more) was removed; or (status) no service runs
+  5    something could not be proved dead, removed, or shown; or (status)
+       something is stuck, or the service has a problem; or (doctor) a
+       problem was found
+  70   a bug in storewarden
+  130  interrupted
+"""
+JSON = "one JSON object on stdout (docs/json.md)"
+
+Run = Callable[[argparse.Namespace], int]
+"""What a subcommand does with what was said; gives the exit code."""
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a description, and each subcommand on one line with its text."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Allow for the indent of subcommands, which argparse forgets."""
+        super().add_argument(action)
+        if action.nargs == argparse.PARSER:
+            self._action_max_length += self._indent_increment
+
+
+class Parser(argparse.ArgumentParser):
+    """One that tells an error in one line, and where to read on."""
+
+    def ask(self, question: str) -> None:
+        """Take no subcommand at all for a question, which is answered so, with exit 2."""
+        self.set_defaults(run=lambda _: self.error(question))
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        error(f"{message} (see: {self.prog} --help)")
+        self.exit(WRONG_USE)
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - it has no other name
+
+
+def add_command(commands: Commands, name: str, text: str, description: str, run: Run) -> Parser:
+    """A subcommand; `text` is its line in the list of all, `description` ends in examples."""
+    told, _, examples = description.partition("\nexamples:\n")
+    command = commands.add_parser(
+        name,
+        help=text,
+        description=told,
+        epilog=f"examples:\n{examples}\n{EXIT_CODES}",
+        formatter_class=Help,
+        allow_abbrev=False,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def add_config(command: Parser) -> None:
+    """Where the settings are that no other option gives."""
+    command.add_argument(
+        "--config", metavar="FILE", help=f"the settings ({DEFAULT_CONFIG}, if there is one)"
+    )
+
+
+def add_store(command: Parser) -> None:
+    """Which store is meant, and how it is judged."""
+    add_config(command)
+    add = command.add_argument
+    add(
+        "--min-age",
+        type=_seconds,
+        metavar="AGE",
+        help="since its last change: 0, 30s, 5m, 2h, 1d (0; 2s where no lock is known)",
+    )
+    add(
+        "--store-dir",
+        type=_store_dir,
+        metavar="DIR",
+        help=f"Nix's store directory ({DEFAULT.store_dir.path})",
+    )
+    add(
+        "--state-dir",
+        type=_directory,
+        metavar="DIR",
+        help=f"Nix's state directory ({DEFAULT.state_dir})",
+    )
+    add("--nix", metavar="FILE", help="the nix program to ask (that of this system)")
+    add(
+        "--build-group",
+        metavar="GROUP",
+        help=f"Nix's build-users-group ({DEFAULT.build_group})",
+    )
+
+
+def add_socket(command: Parser) -> None:
+    """Where to find who may remove."""
+    command.add_argument(
+        "--socket",
+        metavar="FILE",
+        help=f"where the helper listens ({DEFAULT.socket})",
+    )
+
+
+def add_audit_log(command: Parser) -> None:
+    """Where removals are recorded."""
+    command.add_argument(
+        "--audit-log",
+        metavar="FILE",
+        help=f"where removals are recorded ({DEFAULT.audit_log})",
+    )
+
+
+def config_of(arguments: argparse.Namespace) -> Config:
+    """What the command line says of the store, and for the rest what the configuration says.
+
+    Where this user may not read the latter, and has not named it, the defaults hold, with a note.
+    """
+    try:
+        return _overridden(_settings(arguments.config), arguments)
+    except ConfigClosedError as cause:
+        if arguments.config is not None:
+            raise
+        note(f"{cause}; so the defaults hold here, but for what options say")
+        return without_file(arguments)
+
+
+def without_file(arguments: argparse.Namespace) -> Config:
+    """What the command line says of the store, and for the rest the defaults."""
+    return _overridden(DEFAULT, arguments)
+
+
+def _settings(path: str | None) -> Config:
+    """As `configured`; but root does not take from the usual place what others can have written.
+
+    It names a program that root runs, and a file that root writes to.
+    """
+    if path is None and os.geteuid() == 0 and os.path.lexists(DEFAULT_CONFIG):
+        from storewarden.setup.trust import changeable  # noqa: PLC0415 - for root alone
+
+        if loose := changeable([DEFAULT_CONFIG]):
+            raise ConfigError(
+                f"root does not read {DEFAULT_CONFIG}: others than root can change {loose}; mend"
+                f" that, or name it: --config {DEFAULT_CONFIG}"
+            )
+    return configured(path)
+
+
+def _overridden(config: Config, arguments: argparse.Namespace) -> Config:
+    given = {one.name: getattr(arguments, one.name, None) for one in fields(Config)}
+    return replace(config, **{name: value for name, value in given.items() if value is not None})
+
+
+def _seconds(text: str) -> float:
+    try:
+        return seconds(text)
+    except ConfigError as cause:
+        raise argparse.ArgumentTypeError(str(cause)) from None
+
+
+def _store_dir(text: str) -> StoreDir:
+    try:
+        return StoreDir(text)
+    except StorewardenError as cause:
+        raise argparse.ArgumentTypeError(str(cause)) from None
+
+
+def _directory(text: str) -> str:
+    if not text.startswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an absolute path")
+    return text.rstrip("/")

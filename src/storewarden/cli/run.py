@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""`storewarden run -- CMD...`: a build that is run again once, if debris was in its way."""
+
+import argparse
+import os
+import shlex
+import stat
+from collections.abc import Callable, Sequence
+
+from storewarden.cli.console import aside, aside_style, error, note
+from storewarden.cli.options import (
+    INTERRUPTED,
+    Commands,
+    add_audit_log,
+    add_command,
+    add_socket,
+    add_store,
+    config_of,
+)
+from storewarden.config import Config, Mode
+from storewarden.copyable import REMOVE
+from storewarden.daemon.status import is_held, read_status
+from storewarden.errors import StorewardenError
+from storewarden.explain.buildlog import BuildLog, Reading
+from storewarden.findings import Finding
+from storewarden.misplaced import check_place
+from storewarden.opening import by_hand, open_nix, open_remover, open_store, this_store
+from storewarden.repair import HelperUnavailableError, repair, requests_for
+from storewarden.report.log import reading_lines
+from storewarden.report.sweep import outcome_line
+from storewarden.run.child import NOT_EXECUTABLE, NOT_FOUND, End, end_likewise, run_child
+from storewarden.run.debris import are_gone, blamed, is_kept, names_in, readings
+from storewarden.store.store import Store
+
+_TEXT = "run a build, and once more if debris was in its way"
+_DESCRIPTION = """\
+Runs CMD as it is: its output, its exit code and all signals go through
+untouched. If it fails because of what an earlier build left in the store, and
+that is proved dead, it is removed and CMD is run once more. Any other failure
+is explained on stderr as far as it is known, and not tried again. Who may
+remove is who may with scan: root, or whom the helper lets; where the service
+runs, it is waited for.
+examples:
+  storewarden run -- nix build .#default
+  sudo storewarden run -- nixos-rebuild switch
+"""
+_SERVICE_SECONDS = 60.0
+"""For which the service is waited for: it tries again within 30 s what it was refused."""
+
+
+def add_run(commands: Commands) -> None:
+    """The subcommand and its options."""
+    command = add_command(commands, "run", _TEXT, _DESCRIPTION, _run)
+    command.add_argument("words", nargs="+", metavar="CMD", help="the command, after --")
+    add_store(command)
+    add_socket(command)
+    add_audit_log(command)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config, command, rewind = config_of(arguments), arguments.words, _rewinding(0)
+    try:
+        before = names_in(config.store_dir)
+    except StorewardenError:
+        before = frozenset()  # told after a failure, where it matters
+    try:
+        log = BuildLog(config.store_dir)
+        end = run_child(command, log.feed)
+    except OSError as cause:
+        error(f"cannot run {shlex.quote(command[0])}: {(cause.strerror or str(cause)).lower()}")
+        return NOT_FOUND if isinstance(cause, FileNotFoundError) else NOT_EXECUTABLE
+    if end.code != 0 and not end.told_to:
+        try:
+            if _cured(config, log, before, rewind):
+                note(f"running it once more: {shlex.join(command)}")
+                end = _again(config, command)
+        except StorewardenError as cause:
+            error(str(cause))
+        except KeyboardInterrupt:
+            error("interrupted; if a removal was begun, the next one finishes it")
+            return INTERRUPTED
+    return end_likewise(end)
+
+
+def _cured(
+    config: Config, log: BuildLog, before: frozenset[str], rewind: Callable[[], bool]
+) -> bool:
+    """Whether it failed on debris that is gone now, so that it may be run again; if not, why."""
+    first = log.reading()
+    store = open_store(config)
+    check_place(store)
+    found: tuple[Finding, ...] = ()
+    for reading in readings(log, open_nix(config)):
+        first = first if first.seen else reading
+        if found := blamed(store, reading, before):
+            break
+    if not found or not _removed(config, store, found):
+        _explain(config, first)
+        return False
+    if not rewind():
+        note("its standard input has been read and cannot be given again: run it again yourself")
+        return False
+    return True
+
+
+def _again(config: Config, command: Sequence[str]) -> End:
+    log = BuildLog(config.store_dir)
+    end = run_child(command, log.feed)
+    if end.code != 0 and not end.told_to:
+        _explain(config, log.reading())
+    return end
+
+
+def _removed(config: Config, store: Store, found: Sequence[Finding]) -> bool:
+    """Whether nothing of it is in the way any more; each step is told."""
+    for one in found:
+        path = store.store_dir.join(one.base_name)
+        note(f"this failed on what an earlier build left: {path}")
+        if is_kept(one):
+            note(f"it is kept: {'; '.join(one.judgement.reasons)}")
+    if any(map(is_kept, found)):
+        return False
+    try:
+        remove = open_remover(config, store, f"{by_hand()}, for a build that failed on it")
+        for outcome in repair(requests_for(found), remove, lambda: False):
+            aside(outcome_line(outcome, store.store_dir, aside_style()))
+    except HelperUnavailableError:
+        said = read_status(config.runtime_dir) if is_held(config.runtime_dir) else None
+        if said is None or said.mode != Mode.REPAIR:
+            note(f"this user may not remove it: {this_store(config).command(REMOVE)}")
+            return False
+        note("waiting for the service to remove it ...")
+        return are_gone(store, found, _SERVICE_SECONDS)
+    return are_gone(store, found, 0)
+
+
+def _explain(config: Config, reading: Reading) -> None:
+    if not reading.seen:
+        note("its log tells of no debris in its way, nor of any known failure; it is not run again")
+        return
+    aside("")
+    for line in reading_lines(reading, aside_style(), this_store(config)):
+        aside(line)
+
+
+def _rewinding(fd: int) -> Callable[[], bool]:
+    """What brings that input back to where it stands now, and gives whether it could.
+
+    A terminal, nothing, or a file can be read again; what came through a pipe is gone.
+    """
+    try:
+        mode = os.fstat(fd).st_mode
+        start = os.lseek(fd, 0, os.SEEK_CUR) if stat.S_ISREG(mode) else 0
+    except OSError:
+        return lambda: True  # there is none
+
+    def rewind() -> bool:
+        if stat.S_ISREG(mode):
+            os.lseek(fd, start, os.SEEK_SET)
+        return stat.S_ISREG(mode) or stat.S_ISCHR(mode)
+
+    return rewind

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""`storewarden watch`: the service."""
+
+import argparse
+
+from storewarden.cli.options import OK, Commands, add_command
+from storewarden.config import DEFAULT_CONFIG, configured
+
+_TEXT = "the service: remove debris as it is stranded"
+_DESCRIPTION = """\
+Runs until SIGTERM or Ctrl-C. SIGHUP reads the configuration again, SIGUSR1
+sweeps the whole store now. systemd or launchd start it after: sudo storewarden
+setup; in a container without either it runs as root, in this one process.
+examples:
+  storewarden watch
+  storewarden watch --config ./config.toml
+"""
+
+
+def add_watch(commands: Commands) -> None:
+    """The subcommand and its options."""
+    command = add_command(commands, "watch", _TEXT, _DESCRIPTION, _watch)
+    command.add_argument("--config", metavar="FILE", help=f"another than {DEFAULT_CONFIG}")
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from storewarden.daemon.log import open_log  # noqa: PLC0415 - only it needs these libraries
+    from storewarden.daemon.watch import watch  # noqa: PLC0415 - likewise
+
+    watch(lambda: configured(arguments.config), open_log())
+    return OK

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""What systemd would hear, on a real datagram socket."""
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from storewarden.daemon.notify import notifying, reloading, watchdog_interval
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[bytes]]:
+    """What comes in at that address when these states are told, with that NOTIFY_SOCKET."""
+
+    def listen(address: str, told: str, *states: str) -> list[bytes]:
+        monkeypatch.setenv("NOTIFY_SOCKET", told)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(address)
+            manager.settimeout(10)
+            with notifying() as notify:
+                assert "NOTIFY_SOCKET" not in os.environ, "Nix would inherit it"
+                for state in states:
+                    notify(state)
+            return [manager.recv(4096) for _ in states]
+
+    return listen
+
+
+def test_a_state_is_told_to_the_service_manager(
+    heard: Callable[..., list[bytes]], tmp_path: Path
+) -> None:
+    place = f"{tmp_path}/notify"
+    assert heard(place, place, "READY=1", "STATUS=3 found") == [b"READY=1", b"STATUS=3 found"]
+
+
+def test_a_state_with_other_letters_is_not_lost(
+    heard: Callable[..., list[bytes]], tmp_path: Path
+) -> None:
+    place = f"{tmp_path}/notify"
+    assert heard(place, place, "STATUS=\u20ac\udcff") == [b"STATUS=??"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+def test_an_abstract_socket_is_understood(heard: Callable[..., list[bytes]]) -> None:
+    name = f"storewarden-test-{os.getpid()}"
+    assert heard(f"\0{name}", f"@{name}", "READY=1") == [b"READY=1"]
+
+
+def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    with notifying() as notify:
+        notify("READY=1")
+
+
+@pytest.mark.parametrize(
+    ("environment", "seconds"),
+    [
+        ({"WATCHDOG_USEC": "60000000"}, 30.0),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_signs_of_life_are_wanted_in_half_the_time_allowed(
+    environment: dict[str, str], seconds: float | None
+) -> None:
+    assert watchdog_interval(environment) == seconds
+
+
+def test_a_reload_is_told_with_the_clock() -> None:
+    state, clock = reloading().splitlines()
+    assert state == "RELOADING=1"
+    assert int(clock.removeprefix("MONOTONIC_USEC=")) > 0
