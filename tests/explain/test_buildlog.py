@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Reading a log: real texts, however they are dressed; hostile ones, in bounded time and memory."""
 
+import os
+import tempfile
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -10,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quoted import DRESSES, STORE, Quoted, known, reading, unknown
-from storewarden.explain.buildlog import LONGEST_LINE, MOST_PATHS, BuildLog
+from storewarden.explain.buildlog import LONGEST_LINE, MOST_PATHS, BuildLog, pass_on
 from storewarden.store.paths import StoreDir
 
 DRESSED = pytest.mark.parametrize("dress", DRESSES.values(), ids=DRESSES.keys())
@@ -145,3 +148,22 @@ def test_a_hostile_log_costs_neither_time_nor_memory(chunk: bytes) -> None:
 def test_a_message_longer_than_any_line_is_read_in_pieces() -> None:
     told = reading(b"x" * (LONGEST_LINE + 70000) + b"\n" + WEDGED)
     assert [(seen.failure.name, seen.number) for seen in told.seen] == [("output-denied", 2)]
+
+
+@given(st.lists(st.binary(max_size=70000), max_size=6))
+def test_any_bytes_pass_unchanged(pieces: list[bytes]) -> None:
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with open(writing, "wb", buffering=0) as pipe:
+            pipe.writelines(pieces)
+
+    fed: list[bytes] = []
+    writer = threading.Thread(target=write)
+    with tempfile.TemporaryFile() as sink:
+        writer.start()
+        assert pass_on(reading, sink.fileno(), fed.append) is None
+        writer.join()
+        os.close(reading)
+        sink.seek(0)
+        assert sink.read() == b"".join(fed) == b"".join(pieces)

@@ -65,11 +65,11 @@ def add_locks(commands: Commands) -> None:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
+    if arguments.log is not None or arguments.paths == ["-"]:
+        return _explain_log(arguments)
     from storewarden.cli.explain_paths import explain  # noqa: PLC0415 - not for a log
     from storewarden.explain.pointing import NotInStoreError  # noqa: PLC0415 - likewise
 
-    if arguments.log is not None or arguments.paths == ["-"]:
-        return _explain_log(arguments)
     if not arguments.paths or "-" in arguments.paths:
         raise ConfigError(_WHAT)
     config = config_of(arguments)
@@ -84,7 +84,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _explain_log(arguments: argparse.Namespace) -> int:
-    from storewarden.cli.explain_log import Wanted, explain_log  # noqa: PLC0415 - seldom wanted
+    from storewarden.cli.explain_log import explain_log  # noqa: PLC0415 - seldom wanted
 
     if arguments.log is not None and arguments.paths:
         raise ConfigError(_WHAT)
@@ -96,7 +96,7 @@ def _explain_log(arguments: argparse.Namespace) -> int:
         # Who writes the log must not be ended by a file that they know nothing of.
         console.note(f"{cause}; so the defaults hold here, but for what options say")
         config = without_file(arguments)
-    known = explain_log(Wanted(arguments.log, config.store_dir, config.state_dir, arguments.json))
+    known = explain_log(config, arguments.log, as_json=arguments.json)
     if console.unshown:
         return NOT_ALL
     return OK if known else FOUND

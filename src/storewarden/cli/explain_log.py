@@ -1,74 +1,70 @@
 # SPDX-License-Identifier: MIT
-"""`storewarden explain -` and `explain --log FILE`: a log read, and what it tells told."""
+"""`storewarden explain -` and `explain --log FILE`: a log read, and what it tells.
 
+For people and as JSON (docs/json.md). Builders choose what is in a log.
+"""
+
+import json
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 from storewarden.cli.console import aside, aside_style, lost, show, style
 from storewarden.cli.progress import progress, tell
-from storewarden.copyable import ThisStore
+from storewarden.config import Config
+from storewarden.copyable import USUAL, ThisStore
 from storewarden.errors import StorewardenError
-from storewarden.explain.buildlog import BuildLog, Reading
-from storewarden.explain.passing import pass_on
+from storewarden.explain.buildlog import BuildLog, Reading, Seen, pass_on
+from storewarden.explain.failures import Step, issue_url
 from storewarden.interrupts import first_interrupt_waits, interrupt
-from storewarden.readable import size_text
-from storewarden.report.log import reading_json, reading_lines
-from storewarden.store.paths import StoreDir
-from storewarden.style import Style
+from storewarden.readable import count_text, shown, size_text
+from storewarden.report import VERSION
+from storewarden.style import PLAIN, Mark, Style
+
+_INDENT = "    "
+_PATHS = "PATHS"
 
 
 class LogUnreadableError(StorewardenError):
     """The log cannot be read; nothing was changed by it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which log is to be explained, and how."""
-
-    log: str | None
-    """A file; None is stdin, which is passed through to stdout unless JSON goes there."""
-    store_dir: StoreDir
-    state_dir: str
-    json: bool
-
-
-def explain_log(wanted: Wanted) -> bool:
+def explain_log(config: Config, path: str | None, *, as_json: bool) -> bool:
     """Read the log to its end and tell what is known; whether anything is.
 
-    `LogUnreadableError` if it cannot be read; `KeyboardInterrupt`, after all has been told, if
-    it was interrupted.
+    It is in the file `path`; None is stdin, which is passed through to stdout unless JSON goes
+    there. `LogUnreadableError` if it cannot be read; `KeyboardInterrupt`, after all has been told,
+    if it was interrupted.
     """
-    log = BuildLog(wanted.store_dir)
-    if wanted.log is not None:
-        _read_file(wanted.log, log)
-        return _told(wanted, log.reading(), show, style())
+    log = BuildLog(config.store_dir)
+    this = ThisStore(config.store_dir.path, config.state_dir)
+
+    def tell_all(say: Callable[[str], None], look: Style) -> bool:
+        reading = log.reading()
+        lines = [reading_json(reading, this)] if as_json else reading_lines(reading, look, this)
+        for line in lines:
+            say(line)
+        return bool(reading.seen)
+
+    if path is not None:
+        _read_file(path, log)
+        return tell_all(show, style())
     # Ctrl-C goes to the build too, which has something to say about it.
     waits: AbstractContextManager[list[int]] = first_interrupt_waits(
         "interrupted; the log was not read to its end"
     )
     with nullcontext([]) if os.isatty(0) else waits as come:
-        trouble = _passed(log, None if wanted.json or sys.stdout is None else 1)
-    if not wanted.json:
+        trouble = _passed(log, None if as_json or sys.stdout is None else 1)
+    if not as_json:
         aside("")  # the log may have ended within a line
-    known = _told(wanted, log.reading(), show if wanted.json else aside, aside_style())
+    recognized = tell_all(show if as_json else aside, aside_style())
     if come:
         interrupt("interrupted")
     if trouble is not None and not isinstance(trouble, BrokenPipeError):
         lost(f"the log could not be passed on whole: {_reason(trouble)}")
-    return known
-
-
-def _told(wanted: Wanted, reading: Reading, say: Callable[[str], None], look: Style) -> bool:
-    this = ThisStore(wanted.store_dir.path, wanted.state_dir)
-    if wanted.json:
-        say(reading_json(reading, this))
-    else:
-        for line in reading_lines(reading, look, this):
-            say(line)
-    return bool(reading.seen)
+    return recognized
 
 
 def _passed(log: BuildLog, sink: int | None) -> OSError | None:
@@ -96,3 +92,74 @@ def _read_file(path: str, log: BuildLog) -> None:
 
 def _reason(cause: OSError) -> str:
     return (cause.strerror or str(cause)).lower()
+
+
+def reading_lines(reading: Reading, style: Style = PLAIN, this: ThisStore = USUAL) -> Iterator[str]:
+    """The known failures, causes and cures in this store, for a person; or that none is known."""
+    for seen in reading.seen:
+        yield from _failure_lines(seen, style, this)
+        yield ""
+    lines = count_text(reading.lines, "line")
+    if reading.seen:
+        yield f"{count_text(len(reading.seen), 'known failure')} in {lines}"
+        return
+    yield f"no known failure in {lines}: nothing can be said about this log"
+    if reading.failed:
+        yield "these were not built; their whole logs may tell why:"
+    for path in reading.failed:
+        command = this.command(f"nix log {shlex.quote(path)}")
+        yield f"{_INDENT}{style.mark(Mark.NAME, command)}"
+
+
+def _failure_lines(seen: Seen, style: Style, this: ThisStore) -> Iterator[str]:
+    failure = seen.failure
+    yield style.mark(Mark.WRONG, failure.title)
+    often = f" (and {seen.times - 1} more)" if seen.times > 1 else ""
+    yield f"{_INDENT}line {seen.number}{often}: {shown(seen.line.strip())}"
+    for path in seen.paths:
+        yield f"{_INDENT}about: {style.mark(Mark.NAME, shown(path))}"
+    yield from style.wrapped(_INDENT, f"why: {failure.cause}", _INDENT * 2)
+    if failure.tell:
+        yield from style.wrapped(_INDENT, f"how to tell: {failure.tell}", _INDENT * 2)
+    yield f"{_INDENT}what to do:"
+    for step in failure.steps:
+        yield from style.wrapped(_INDENT * 2, step.words, _INDENT * 2)
+        if step.command:
+            yield f"{_INDENT * 3}{style.mark(Mark.NAME, _command(step, seen.paths, this))}"
+    yield from style.wrapped(_INDENT, f"versions: {failure.versions}", _INDENT * 2)
+    yield from (f"{_INDENT}see: {issue_url(issue)}" for issue in failure.issues)
+
+
+def _command(step: Step, paths: Sequence[str], this: ThisStore) -> str:
+    return this.template(step.command).replace(_PATHS, " ".join(map(shlex.quote, paths)) or "PATH")
+
+
+def reading_json(reading: Reading, this: ThisStore = USUAL) -> str:
+    """The same as one JSON object."""
+    document = {
+        "version": VERSION,
+        "lines": reading.lines,
+        "failures": [_failure_json(seen, this) for seen in reading.seen],
+        "paths": list(reading.failed),
+    }
+    return json.dumps(document, indent=2)
+
+
+def _failure_json(seen: Seen, this: ThisStore) -> dict[str, object]:
+    failure = seen.failure
+    return {
+        "name": failure.name,
+        "title": failure.title,
+        "cause": failure.cause,
+        "tell": failure.tell or None,
+        "steps": [
+            {"words": step.words, "command": _command(step, seen.paths, this) or None}
+            for step in failure.steps
+        ],
+        "versions": failure.versions,
+        "issues": [issue_url(issue) for issue in failure.issues],
+        "line": seen.line,
+        "lineNumber": seen.number,
+        "times": seen.times,
+        "paths": list(seen.paths),
+    }

@@ -5,9 +5,15 @@ import argparse
 import os
 import shlex
 import stat
-from collections.abc import Callable, Sequence
+import subprocess
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from threading import Timer
 
+from storewarden.child import NOT_EXECUTABLE, NOT_FOUND, End, end_likewise, run_child
+from storewarden.claims import Verdict
 from storewarden.cli.console import aside, aside_style, error, note
+from storewarden.cli.explain_log import reading_lines
 from storewarden.cli.options import (
     INTERRUPTED,
     Commands,
@@ -21,15 +27,18 @@ from storewarden.config import Config, Mode
 from storewarden.copyable import REMOVE
 from storewarden.daemon.status import is_held, read_status
 from storewarden.errors import StorewardenError
-from storewarden.explain.buildlog import BuildLog, Reading
+from storewarden.explain.buildlog import BuildLog, Reading, pass_on
 from storewarden.findings import Finding
+from storewarden.kept_open import database_kept_open
 from storewarden.misplaced import check_place
 from storewarden.opening import by_hand, open_nix, open_remover, open_store, this_store
+from storewarden.registrations import list_names
 from storewarden.repair import HelperUnavailableError, repair, requests_for
-from storewarden.report.log import reading_lines
 from storewarden.report.sweep import outcome_line
-from storewarden.run.child import NOT_EXECUTABLE, NOT_FOUND, End, end_likewise, run_child
-from storewarden.run.debris import are_gone, blamed, is_kept, names_in, readings
+from storewarden.scan import sweep_among
+from storewarden.store.entries import EntryKind, open_directory
+from storewarden.store.nix import Nix
+from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store
 
 _TEXT = "run a build, and once more if debris was in its way"
@@ -46,6 +55,11 @@ examples:
 """
 _SERVICE_SECONDS = 60.0
 """For which the service is waited for: it tries again within 30 s what it was refused."""
+_SETTLE_SECONDS = 5.0
+"""For which what has just failed may live on: its locks, its processes, what it wrote is young."""
+_LOOK_SECONDS = 0.25
+_LOG_SECONDS = 20.0
+"""For all logs together: the command has ended, and whoever waits for it waits on."""
 
 
 def add_run(commands: Commands) -> None:
@@ -69,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except OSError as cause:
         error(f"cannot run {shlex.quote(command[0])}: {(cause.strerror or str(cause)).lower()}")
         return NOT_FOUND if isinstance(cause, FileNotFoundError) else NOT_EXECUTABLE
-    if end.code != 0 and not end.told_to:
+    if end.code != 0 and not end.by_request:
         try:
             if _cured(config, log, before, rewind):
                 note(f"running it once more: {shlex.join(command)}")
@@ -106,9 +120,99 @@ def _cured(
 def _again(config: Config, command: Sequence[str]) -> End:
     log = BuildLog(config.store_dir)
     end = run_child(command, log.feed)
-    if end.code != 0 and not end.told_to:
+    if end.code != 0 and not end.by_request:
         _explain(config, log.reading())
     return end
+
+
+def names_in(store_dir: StoreDir) -> frozenset[str]:
+    """The base names of all that lies in that store now; `StoreUnreadableError` if it cannot."""
+    store_fd = open_directory(store_dir.path)
+    try:
+        return frozenset(list_names(store_fd))
+    finally:
+        os.close(store_fd)
+
+
+def readings(log: BuildLog, nix: Nix) -> Iterator[Reading]:
+    """What it printed, and then, as Nix prints only their ends, the logs of what was not built."""
+    first = log.reading()
+    yield first
+    until = time.monotonic() + _LOG_SECONDS
+    for derivation in first.failed:
+        log = BuildLog(nix.store_dir)
+        log.feed(f"building '{derivation}'...\n".encode())
+        _read_log(nix, derivation, log, max(0.0, until - time.monotonic()))
+        yield log.reading()
+
+
+def _read_log(nix: Nix, derivation: str, log: BuildLog, seconds: float) -> None:
+    """Have Nix unpack the log that it keeps of that derivation's last build; it may have none.
+
+    What it gives within that time counts. No cache is asked for one.
+    """
+    command = [nix.nix_store, "--option", "substitute", "false", "--read-log", derivation]
+    silent = subprocess.DEVNULL
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=silent,
+            stdout=subprocess.PIPE,
+            stderr=silent,
+            env=nix.environment(),
+            cwd="/",
+        )
+    except OSError:
+        return
+    with process:
+        end = Timer(seconds, process.kill)
+        end.start()
+        try:
+            assert process.stdout  # noqa: S101 - it was asked for
+            pass_on(process.stdout.fileno(), None, log.feed)
+        finally:
+            end.cancel()
+            process.kill()
+
+
+def blamed(store: Store, reading: Reading, before: Collection[str]) -> tuple[Finding, ...]:
+    """The unregistered outputs that a reading names, of what lay there before the command began.
+
+    What came later is what its own builds left: those have failed for another reason. Whoever has
+    just failed is given some seconds to end.
+    """
+    prefix = f"{store.store_dir.path}/"
+    named = {
+        path.removeprefix(prefix)
+        for seen in reading.seen
+        if seen.failure.in_the_way
+        for path in seen.paths
+    }
+    names = named.intersection(before)
+    until = time.monotonic() + _SETTLE_SECONDS
+    while names:
+        with database_kept_open(store):
+            swept = sweep_among(store, names, (EntryKind.OUTPUT,)).findings
+        found = tuple(finding for finding in swept if finding.base_name in names)
+        if not any(map(is_kept, found)) or time.monotonic() > until:
+            return found
+        time.sleep(_LOOK_SECONDS)
+    return ()
+
+
+def is_kept(finding: Finding) -> bool:
+    """Whether anything claims it, or may."""
+    return finding.judgement.verdict is Verdict.KEEP
+
+
+def are_gone(store: Store, findings: Collection[Finding], seconds: float) -> bool:
+    """Whether they go within that time: the service removes them as well."""
+    until = time.monotonic() + seconds
+    while any(os.path.lexists(f"{store.view}/{one.base_name}") for one in findings):
+        if time.monotonic() > until:
+            return False
+        time.sleep(_LOOK_SECONDS)
+    return True
 
 
 def _removed(config: Config, store: Store, found: Sequence[Finding]) -> bool:
@@ -125,8 +229,8 @@ def _removed(config: Config, store: Store, found: Sequence[Finding]) -> bool:
         for outcome in repair(requests_for(found), remove, lambda: False):
             aside(outcome_line(outcome, store.store_dir, aside_style()))
     except HelperUnavailableError:
-        said = read_status(config.runtime_dir) if is_held(config.runtime_dir) else None
-        if said is None or said.mode != Mode.REPAIR:
+        service = read_status(config.runtime_dir) if is_held(config.runtime_dir) else None
+        if service is None or service.mode != Mode.REPAIR:
             note(f"this user may not remove it: {this_store(config).command(REMOVE)}")
             return False
         note("waiting for the service to remove it ...")

@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Reading a build's log as it comes: which known failures, which store paths. Pure.
+r"""A build's log, passed through as it comes and read on the way: known failures, store paths.
 
 Builders choose what stands in a log. So memory is bounded (see the limits below), and every step
 takes time in proportion to the bytes given, whatever they are.
+
+A line comes in all the ways in which Nix and its friends dress it up: colours and cursor
+movements; `--log-format internal-json` (`@nix {"action":...}`); `name> ` of `-L`, `> ` of "last
+log lines", `[1/2 built] ` of the progress bar; `┃` of nix-output-monitor; time and place of
+journald, GitHub Actions and BuildKit.
 """
 
+import json
+import os
 import re
-from collections.abc import Iterator, Sequence
+import select
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 
-from storewarden.explain.catalogue import CATALOGUE, MARKS, known, known_without_path
-from storewarden.explain.failures import About, Failure, plain, signs
-from storewarden.explain.logline import ends_about, message, texts, without_escapes
+from storewarden.explain.failures import About, Failure, catalogue, plain, signs
 from storewarden.store.paths import DERIVATION_SUFFIX, NIX32, StoreDir, StorePath
 
 LONGEST_LINE = 256 * 1024
@@ -25,9 +32,31 @@ _MOST_DOUBTFUL = 256
 """Lines that may be a failure, depending on what comes."""
 _LONGEST_SHOWN = 400
 _FAILED = signs("cannot build '…'", "builder for '…' failed…", "build of '…' failed…")
-_MARKS = tuple(MARKS.union(sign.mark for sign in _FAILED))
+PIECE = 64 * 1024
+"""Bytes read at a time."""
 _END = re.compile(rb"\r\n|\r|\n")
 _DRV = DERIVATION_SUFFIX.encode()
+_ESCAPE = re.compile(
+    rb"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, cursor
+    rb"|\x1b\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)"  # titles, links
+    rb"|\x1b[@-_]"
+)
+_DRESS = re.compile(
+    r"\s+"
+    r"|(?:error|warning|error \(ignored\)|unexpected nix daemon error)(?=:):"
+    r"|[┃│>]"
+    r"|\[[0-9][^\]\[]{0,400}\]"
+    r"|[0-9A-Za-z+\-._?=]{1,211}>(?= )"
+    r"|cannot build on '[^']{1,300}':"
+    r"|build of '[^']{1,300}' on '[^']{1,300}' failed:"
+    r"|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,20}Z"
+    r"|#[0-9]{1,6} [0-9]{1,6}\.[0-9]{1,6}"
+    r"|[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [\w.-]{1,64} [\w.-]{1,64}\[[0-9]{1,10}\]:",
+    re.ASCII | re.IGNORECASE,
+)
+_ABSOLUTE = re.compile(r"[\s\"'`\u2018\u201c]/")
+_LAYERS = 16
+_JSON = b"@nix {"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +140,14 @@ class BuildLog:
         self._settle()
         seen = (
             Seen(one, found.line, found.number, found.times, tuple(found.paths))
-            for one in CATALOGUE
+            for one in catalogue()
             if (found := self._sightings.get(one.name))
         )
         return Reading(tuple(seen), tuple(self._failed), self._lines)
 
     def _read(self, block: bytes) -> None:
         """Whole lines. Nearly all have no mark, and are only searched for one."""
-        stripped = without_escapes(block)
+        stripped = _without_escapes(block)
         lowered = stripped.lower()
         if _DRV in lowered or _telling(lowered):
             for number, line in enumerate(_END.split(stripped), start=self._lines + 1):
@@ -130,25 +159,25 @@ class BuildLog:
         telling = _telling(lowered)
         if not telling and _DRV not in lowered:
             return
-        for text in texts(line):
+        for text in _texts(line):
             paths = list(islice(self._paths(text), MOST_PATHS))
             self._remember(paths)
             if telling:
                 self._look(text, paths, number)
 
     def _look(self, text: str, paths: list[StorePath], number: int) -> None:
-        line = plain(message(text))
+        line = plain(_message(text))
         if paths and paths[0].is_derivation and any(sign.fits(line) for sign in _FAILED):
             _keep(self._failed, self._store_dir.join(paths[0].base_name))
-        failure = known(line) if paths else known_without_path(line)
-        last = not paths or ends_about(text, paths[-1].base_name)
+        failures = (one for one in catalogue() if paths or not one.needs_path)
+        failure = next((one for one in failures if one.is_told_by(line)), None)
+        last = not paths or _ends_about(text, paths[-1].base_name)
         if failure is not None:
             if failure.about is About.LAST and not last:
                 return
-            about = paths[failure.about.value] if paths else None
-            self._sight(failure, about, text, number)
+            self._sight(failure, paths[failure.about.value] if paths else None, text, number)
         elif paths and last and len(self._doubtful) < _MOST_DOUBTFUL:
-            for one in CATALOGUE:
+            for one in catalogue():
                 if any(sign.fits(line) for sign in one.own_signs):
                     doubtful = _Doubtful(one, paths[one.about.value], _cut(text), number)
                     self._doubtful.append(doubtful)
@@ -182,7 +211,15 @@ class BuildLog:
 
 def _telling(lowered: bytes) -> bool:
     """Whether it has the mark of any sign."""
-    return any(mark in lowered for mark in _MARKS)
+    return any(mark in lowered for mark in _marks())
+
+
+@cache
+def _marks() -> tuple[bytes, ...]:
+    """Those without which a line, in lower case, fits no sign; none contains another."""
+    every = [sign for one in catalogue() for sign in (*one.signs, *one.own_signs)]
+    marks = {sign.mark for sign in (*_FAILED, *every)}
+    return tuple(one for one in marks if not any(two in one for two in marks - {one}))
 
 
 def _is_of(name: str, derivation: str) -> bool:
@@ -197,3 +234,96 @@ def _keep(places: dict[str, None], path: str) -> None:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def _without_escapes(block: bytes) -> bytes:
+    """The same without what a terminal would take for commands."""
+    return _ESCAPE.sub(b"", block) if b"\x1b" in block else block
+
+
+def _texts(line: bytes) -> Iterator[str]:
+    """The lines of text in a line: itself, or what a JSON message of Nix carries."""
+    start = line.find(_JSON)
+    found = _texts_in(line[start + len(_JSON) - 1 :]) if start in range(64) else None
+    if found is None:
+        yield line.decode(errors="replace")
+        return
+    for text in found:
+        yield from _without_escapes(text.encode(errors="replace")).decode().splitlines()
+
+
+def _message(text: str) -> str:
+    """What is said, without who says it and when."""
+    at = 0
+    for _ in range(_LAYERS):
+        match = _DRESS.match(text, at)
+        if match is None:
+            break
+        at = match.end()
+    return text[at:]
+
+
+def _ends_about(text: str, name: str) -> bool:
+    """Whether no other file stands after that name: then it is what the line's end speaks of."""
+    return _ABSOLUTE.search(text.rpartition(name)[2]) is None
+
+
+def _texts_in(document: bytes) -> list[str] | None:
+    """The texts in a JSON message; None where it is none, as when it was cut off."""
+    try:
+        message = json.loads(document)
+    except (ValueError, RecursionError):
+        return None
+    match message:
+        case {"action": "msg", "msg": str(text)}:
+            return [text]
+        case {"action": "start", "text": str(text)}:
+            return [text]
+        case {"action": "result", "fields": list(fields)}:
+            return [one for one in fields if isinstance(one, str)]
+        case _:
+            return []
+
+
+def pass_on(source: int, sink: int | None, feed: Callable[[bytes], None]) -> OSError | None:
+    """Read descriptor `source` to its end; the rest as `pass_pieces`. `OSError` if it cannot be."""
+    return pass_pieces(lambda: _read(source), sink, feed)
+
+
+def pass_pieces(
+    read: Callable[[], bytes], sink: int | None, feed: Callable[[bytes], None]
+) -> OSError | None:
+    """Write each piece to `sink` first, then feed it, until `read` gives an empty one.
+
+    Gives what is wrong with `sink`. If its reader has gone, reading ends too, so that whoever
+    writes learns of it; after any other error what is left is only read.
+    """
+    trouble: OSError | None = None
+    while piece := read():
+        if sink is not None and trouble is None:
+            try:
+                _write(sink, piece)
+            except BrokenPipeError as cause:
+                feed(piece)
+                return cause
+            except OSError as cause:
+                trouble = cause
+        feed(piece)
+    return trouble
+
+
+def _read(source: int) -> bytes:
+    while True:
+        try:
+            return os.read(source, PIECE)
+        except BlockingIOError:
+            select.select([source], [], [])
+
+
+def _write(sink: int, piece: bytes) -> None:
+    left = memoryview(piece)
+    while left:
+        try:
+            left = left[os.write(sink, left) :]
+        except BlockingIOError:  # another process may have made it so
+            select.select([], [sink], [])

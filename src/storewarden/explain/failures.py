@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""What a known failure is, and how a line of a log is held against it. Pure.
+"""The failures that `explain` recognizes in a log: read from failures.toml, which describes them.
 
-A sign is the whole line in words, `…` being any text: as Nix prints it, in lower case, every
-quotation mark as `'`. No regular expression: a line is held against a sign in linear time,
-whatever a builder prints.
+A sign is a whole line, `…` being any text: as Nix prints it, in lower case, every quotation mark
+as `'`. No regular expression: a line is compared with a sign in linear time, whatever a builder
+prints.
 """
 
+import os
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
+from typing import Any, TypeVar
 
+_T = TypeVar("_T")
 _ANY = "…"
 _QUOTES = str.maketrans(dict.fromkeys('"`\u2018\u2019\u201c\u201d', "'"))
 _TRACKER = re.compile(r"([\w.-]+/[\w.-]+)#([0-9]+)", re.ASCII)
@@ -43,7 +48,7 @@ class Sign:
 
 
 def signs(*texts: str) -> tuple[Sign, ...]:
-    """Signs as they are written in the catalogue."""
+    """Signs as they are written in failures.toml."""
     return tuple(Sign(tuple(text.split(_ANY))) for text in texts)
 
 
@@ -69,25 +74,83 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failure that is known: only what is certain of it, and how to tell the rest."""
+    """One failure; what each field means stands at the top of failures.toml."""
 
     name: str
-    """Stable, for programs."""
     title: str
     cause: str
     steps: tuple[Step, ...]
     issues: tuple[str, ...]
-    """Where it is known from, as `owner/repository#number`."""
     versions: str
-    """Which versions have it, as far as is known."""
     signs: tuple[Sign, ...] = ()
     own_signs: tuple[Sign, ...] = ()
-    """Those that count only where the path is named like a derivation of the same log."""
     tell: str = ""
-    """How to tell, where several causes fit."""
     about: About = About.FIRST
     needs_path: bool = False
-    """Whether it counts only where the line names a store path."""
+    in_the_way: bool = False
+
+    def is_told_by(self, line: str) -> bool:
+        """Whether a line, already `plain`, fits one of its signs."""
+        return any(sign.fits(line) for sign in self.signs)
+
+
+@cache
+def catalogue() -> tuple[Failure, ...]:
+    """All failures, in the order in which they are told. Read when they are first needed."""
+    place = os.path.join(os.path.dirname(__file__), "failures.toml")
+    with open(place, encoding="utf-8") as file:
+        return read_failures(file.read())
+
+
+def read_failures(document: str) -> tuple[Failure, ...]:
+    """The failures in a TOML document, in its order.
+
+    `ValueError` or `TypeError` if a key is unknown, missing, or of another type than it must be.
+    """
+    import tomllib  # noqa: PLC0415 - most commands read no log
+
+    tables = tomllib.loads(document)
+    rows, steps = (_of(dict, tables.pop(key, {})) for key in ("failure", "step"))
+    if tables:
+        raise ValueError(f"neither a failure nor a step: {', '.join(tables)}")
+    shared = {name: _step(row) for name, row in steps.items()}
+    return tuple(_failure(name, _of(dict, row), shared) for name, row in rows.items())
+
+
+def _failure(name: str, row: dict[str, Any], shared: Mapping[str, Step]) -> Failure:
+    readers: dict[str, Callable[[object], Any]] = {
+        **dict.fromkeys(("title", "cause", "tell", "versions"), _text),
+        **dict.fromkeys(("signs", "own-signs"), lambda value: signs(*_texts(value))),
+        "steps": lambda value: tuple(
+            shared[one] if isinstance(one, str) else _step(one) for one in _of(list, value)
+        ),
+        "issues": _texts,
+        "about": lambda value: About[_of(str, value).upper()],
+        **dict.fromkeys(("needs-path", "in-the-way"), lambda value: _of(bool, value)),
+    }
+    try:
+        fields = {key.replace("-", "_"): readers[key](value) for key, value in row.items()}
+        return Failure(name, **fields)
+    except (KeyError, TypeError, ValueError) as cause:
+        raise ValueError(f"failure.{name}: {cause!r}") from cause
+
+
+def _step(row: object) -> Step:
+    return Step(**{key: _text(value) for key, value in _of(dict, row).items()})
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(map(_text, _of(list, value)))
+
+
+def _text(value: object) -> str:
+    return _of(str, value).strip().replace("\n", " ")
+
+
+def _of(kind: type[_T], value: object) -> _T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r:.60} stands where a {kind.__name__} is due")
+    return value
 
 
 def issue_url(issue: str) -> str:
