@@ -109,6 +109,8 @@ class BuildLog:
         self._path = re.compile(
             re.escape(store_dir.path) + rf"/([{NIX32}]{{32}}-[0-9A-Za-z+\-._?=]{{1,211}})", re.ASCII
         )
+        # Read now: a build such as that of a whole system may replace this program as it runs.
+        self._marks = _marks()
         self._rest: list[bytes] = []
         self._rest_size = 0
         self._lines = 0
@@ -149,20 +151,24 @@ class BuildLog:
         """Whole lines. Nearly all have no mark, and are only searched for one."""
         stripped = _without_escapes(block)
         lowered = stripped.lower()
-        if _DRV in lowered or _telling(lowered):
+        if _DRV in lowered or self._has_mark(lowered):
             for number, line in enumerate(_END.split(stripped), start=self._lines + 1):
                 self._read_line(line, number)
         self._lines += block.count(b"\n") + block.count(b"\r") - block.count(b"\r\n")
 
+    def _has_mark(self, lowered: bytes) -> bool:
+        """Whether a sign may fit a line of it; it is in lower case."""
+        return any(mark in lowered for mark in self._marks)
+
     def _read_line(self, line: bytes, number: int) -> None:
         lowered = line.lower()
-        telling = _telling(lowered)
-        if not telling and _DRV not in lowered:
+        marked = self._has_mark(lowered)
+        if not marked and _DRV not in lowered:
             return
         for text in _texts(line):
             paths = list(islice(self._paths(text), MOST_PATHS))
             self._remember(paths)
-            if telling:
+            if marked:
                 self._look(text, paths, number)
 
     def _look(self, text: str, paths: list[StorePath], number: int) -> None:
@@ -207,11 +213,6 @@ class BuildLog:
             if any(_is_of(one.path.name, name) for name in self._names):
                 self._sight(one.failure, one.path, one.line, one.number)
         self._doubtful = []
-
-
-def _telling(lowered: bytes) -> bool:
-    """Whether it has the mark of any sign."""
-    return any(mark in lowered for mark in _marks())
 
 
 @cache
