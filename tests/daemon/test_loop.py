@@ -9,8 +9,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from signal import SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1
+from typing import Any
 
 import pytest
 import structlog
@@ -25,7 +27,7 @@ from helper.child import needs_root
 from helper.trees import left_private, write
 from storewarden.auditlog import read_records, verify
 from storewarden.cli.status import status_lines
-from storewarden.config import Config
+from storewarden.config import Config, Mode
 from storewarden.daemon.agenda import Suspect
 from storewarden.daemon.loop import Loop
 from storewarden.daemon.metrics import exposition
@@ -338,6 +340,24 @@ def test_what_was_taken_to_remove_something_wakes_nobody(place: ThrowawayStore, 
     assert due_after(loop, lock) == set(), "the helper has closed it: it is what was just refused"
     loop.agenda.touched.clear()
     assert path.base_name in due_after(loop, lock)
+
+
+@pytest.mark.parametrize("settings", [{"mode": Mode.REPORT}, {"kinds": frozenset()}])
+def test_where_nothing_is_to_go_nobody_is_asked_to_remove(
+    place: ThrowawayStore, loop: Loop, settings: dict[str, Any]
+) -> None:
+    place.strand(place.add_derivation("x"))
+    asked: list[Sequence[RemoveRequest]] = []
+
+    def remover(requests: Sequence[RemoveRequest]) -> Iterator[Outcome]:
+        asked.append(requests)
+        return iter(())
+
+    loop.config, loop.remove = replace(loop.config, **settings), remover
+    loop._look_at_all()
+    loop.agenda.notice(loop.found, time.monotonic(), 0.0)
+    loop._look_again(set(loop.found))
+    assert (len(loop.found), asked) == (2, [])
 
 
 def test_nothing_becomes_a_suspect_by_that(place: ThrowawayStore, loop: Loop) -> None:

@@ -300,7 +300,7 @@ class Loop:
         if len(requests_for(swept.findings, self.config.kinds)) <= self.config.max_removals:
             self._problem("fuse", "")
         self._deal_with(swept.findings)
-        if swept.leftovers:
+        if swept.leftovers or self.problems.keys() & {"helper", "leftovers"}:
             self._finish()
 
     def _look_again(self, names: Collection[str]) -> None:
@@ -355,9 +355,10 @@ class Loop:
                 self.agenda.cover(finding, now)
             elif self.agenda.keep(finding, self.config.kinds, self.store.least_age, now):
                 self._fail(name, finding.judgement.reasons)
-        self._have_removed(requests)
-        taken = [finding for finding in findings if finding.base_name in requested]
-        self.agenda.touch(taken, time.monotonic())
+        if requests:
+            self._have_removed(requests)
+            taken = [finding for finding in findings if finding.base_name in requested]
+            self.agenda.touch(taken, time.monotonic())
 
     # What it has the helper do, and what becomes of that
 
