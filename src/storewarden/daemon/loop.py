@@ -383,12 +383,12 @@ class Loop:
 
     def _ask(self, requests: tuple[RemoveRequest, ...]) -> None:
         """In a thread of its own: ask for these, and leave each answer in the inbox."""
-        ended_by = None
+        ended_by: BaseException | None = None
         try:
             batches = repair(requests, self.remove, lambda: self.ended)
             for outcome in batches if requests else self.remove(()):
                 self.inbox.post(watch.Answered(outcome))
-        except Exception as cause:  # noqa: BLE001 - the loop raises what it does not expect
+        except BaseException as cause:  # noqa: BLE001 - the loop raises what it does not expect
             ended_by = cause
         self.inbox.post(watch.AnswerEnded(ended_by))
 
@@ -396,7 +396,7 @@ class Loop:
         """Remember what became of one entry."""
         assert self.asked is not None  # noqa: S101 - only who is asked answers
         if outcome.status is Status.TAKEN:
-            self._log("taken out of the store", outcome)
+            self._log_outcome("taken out of the store", outcome)
             return
         name, now = outcome.base_name, time.monotonic()
         account = f"{name}: {'; '.join(outcome.reasons)}"
@@ -408,7 +408,7 @@ class Loop:
                 self.removed_bytes += outcome.bytes
                 self.agenda.suspects.pop(name, None)
                 self.agenda.wake_locks(now)
-                self._log("removed", outcome, kind=kind.value, files=outcome.files)
+                self._log_outcome("removed", outcome, kind=kind.value, files=outcome.files)
             case Status.VANISHED:
                 self._forget(name)
             case Status.KEPT if outcome.unproved:
@@ -419,7 +419,7 @@ class Loop:
                 suspect = self.agenda.suspect(name, now)
                 self.agenda.suspects[name] = suspect.refused(now)
                 if not suspect.waited:
-                    self._log("kept", outcome)
+                    self._log_outcome("kept", outcome)
             case Status.PARTIAL:
                 self.failed += 1
                 self._forget(name)
@@ -431,7 +431,7 @@ class Loop:
                 self.failed += 1
                 self._fail(name, outcome.reasons)
 
-    def _answered(self, cause: Exception | None) -> None:
+    def _answered(self, cause: BaseException | None) -> None:
         """The helper says no more; `cause` is why, if it did not answer to its end."""
         assert self.asked is not None  # noqa: S101 - as above
         asked, self.asked = self.asked, None
@@ -454,7 +454,7 @@ class Loop:
             case _:
                 raise cause
 
-    def _log(self, event: str, outcome: Outcome, **more: object) -> None:
+    def _log_outcome(self, event: str, outcome: Outcome, **more: object) -> None:
         reasons = {"reasons": "; ".join(outcome.reasons)} if outcome.reasons else {}
         path = self.store.store_dir.join(outcome.base_name)
         self.log.info(event, path=path, **reasons, **more)

@@ -77,7 +77,7 @@ class Answered:
 class AnswerEnded:
     """The helper says no more."""
 
-    cause: Exception | None
+    cause: BaseException | None
     """Why it did not answer to its end."""
 
 
