@@ -40,7 +40,7 @@ let
     "tests/store/test_nix_hang.py"
     "tests/host/test_linux_inside.py::test_a_process_that_may_not_be_looked_at_makes_it_unknown"
     "tests/cli/test_scan_interrupted.py::test_interrupted_while_nix_hangs_nothing_is_removed_and_nix_is_ended"
-    "tests/daemon/test_watch.py::test_a_signal_during_the_first_sweep_ends_it_too"
+    "tests/daemon/test_loop.py::test_a_signal_during_the_first_sweep_ends_it_too"
   ];
 
   places = packages: toString (lib.remove python (requiredPythonModules packages));

@@ -31,7 +31,7 @@ from documents import (
     tokens_of,
 )
 from storewarden.cli import parser
-from storewarden.daemon.families import PLACES
+from storewarden.daemon.status import PLACES
 
 EVERY = pytest.mark.parametrize("document", DOCUMENTS)
 

@@ -14,7 +14,7 @@ from grammar import commands
 from json_documents import LOG, SCHEMAS, checked, schema, schema_name
 from storewarden.claims import PROOF, Verdict
 from storewarden.config import Config, Mode, said
-from storewarden.daemon.families import PLACES
+from storewarden.daemon.status import PLACES
 from storewarden.doctor.diagnosis import Severity
 from storewarden.explain.buildlog import MOST_PATHS
 from storewarden.explain.locks import Role

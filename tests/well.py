@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from storewarden.auditlog import Verification
 from storewarden.config import Config
-from storewarden.daemon.status import Status
+from storewarden.daemon.status import ServiceStatus
 from storewarden.doctor.diagnosing import diagnose
 from storewarden.doctor.diagnosis import Diagnosis, Severity
 from storewarden.doctor.facts import (
@@ -33,7 +33,7 @@ SETTINGS = Settings(
     features=frozenset({"nix-command"}),
     build_group="nixbld",
 )
-STATUS = Status(7, NOW - 60, NOW - 1, "repair", "/nix/store")
+STATUS = ServiceStatus(7, NOW - 60, NOW - 1, "repair", "/nix/store")
 WELL = Facts(
     now=NOW,
     uid=0,

@@ -3,6 +3,9 @@
 
 import os
 import re
+import socket
+import threading
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +16,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.test_status import STATUSES
 from in_the_way import put
-from programs import promtool
+from programs import answer, eventually, free_port, promtool
 from storewarden import __version__
 from storewarden.claims import PROOF
-from storewarden.daemon.families import PLACES
-from storewarden.daemon.metrics import exposition, write_textfile
-from storewarden.daemon.status import Status, Stuck
+from storewarden.daemon.metrics import exposition, listening, write_textfile
+from storewarden.daemon.status import PLACES, ServiceStatus, Stuck
 from storewarden.errors import StorewardenError
 from storewarden.store.entries import EntryKind
 
-IDLE = Status(pid=7, started=100.5, updated=200.25, mode="repair", store_dir="/nix/store")
+IDLE = ServiceStatus(pid=7, started=100.5, updated=200.25, mode="repair", store_dir="/nix/store")
 BUSY = replace(
     IDLE,
     wakes="inotify",
@@ -54,7 +56,7 @@ def samples(text: bytes) -> Samples:
 
 
 @pytest.mark.parametrize("status", [IDLE, BUSY])
-def test_promtool_has_nothing_to_say_about_it(status: Status) -> None:
+def test_promtool_has_nothing_to_say_about_it(status: ServiceStatus) -> None:
     done = promtool("check", "metrics", text=exposition(status).decode())
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -102,7 +104,7 @@ def test_what_did_not_happen_yet_is_told_as_nought_and_moments_are_left_out() ->
 
 
 @given(STATUSES.map(lambda status: replace(status, found={}, removed={}, problems={}, stuck=())))
-def test_whatever_the_texts_are_it_is_read_as_one_service(status: Status) -> None:
+def test_whatever_the_texts_are_it_is_read_as_one_service(status: ServiceStatus) -> None:
     told = [one for one in samples(exposition(status)) if one[0] == "storewarden_info"]
     assert len(told) == 1
 
@@ -142,3 +144,67 @@ def test_a_text_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path, w
     with pytest.raises(StorewardenError, match=r"cannot write the metrics to .*metrics-textfile"):
         write_textfile(f"{tmp_path}/{where}", IDLE)
     assert os.listdir(tmp_path) == ["directory"]
+
+
+@pytest.mark.parametrize(
+    ("host", "other"), [("127.0.0.1", "127.0.0.2"), ("[::1]", "127.0.0.1"), ("localhost", "")]
+)
+def test_the_latest_status_is_served_there_and_nowhere_else(host: str, other: str) -> None:
+    if host == "[::1]" and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    latest, port = [IDLE], free_port()
+    with listening(f"{host}:{port}", lambda: latest[-1]):
+        plain = host.strip("[]")
+        assert answer(port, "/metrics", plain) == (200, exposition(IDLE))
+        latest.append(BUSY)
+        assert answer(port, "/metrics?x", plain) == (200, exposition(BUSY))
+        assert answer(port, "/", plain)[0] == 404
+        if other:
+            with pytest.raises(ConnectionRefusedError):
+                answer(port, "/metrics", other)
+    with pytest.raises(ConnectionRefusedError):
+        answer(port, "/metrics", plain)
+
+
+def test_clients_that_keep_silent_or_hang_up_hinder_nobody(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    port = free_port()
+    with listening(f"127.0.0.1:{port}", lambda: BUSY):
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+        for one in silent[:10]:
+            one.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            one.close()
+        assert answer(port, "/metrics")[0] == 200
+        for one in silent:
+            one.close()
+    assert capfd.readouterr() == ("", "")
+    assert not [one for one in threading.enumerate() if "serve_forever" in one.name]
+
+
+def test_more_connections_than_a_service_can_bear_are_closed_and_the_next_ones_answered() -> None:
+    port = free_port()
+    with listening(f"127.0.0.1:{port}", lambda: BUSY), ExitStack() as stack:
+        place = ("127.0.0.1", port)
+        for _ in range(64):
+            stack.enter_context(socket.create_connection(place, 5))
+        with socket.create_connection(place, 5) as further:
+            assert further.recv(1) == b""
+        stack.close()
+        eventually(lambda: answers(port), 10)
+
+
+def answers(port: int) -> bool:
+    try:
+        return answer(port, "/metrics")[0] == 200
+    except ConnectionError:
+        return False
+
+
+def test_a_port_in_use_and_a_host_that_is_none_are_clear_errors() -> None:
+    port = free_port()
+    wanted = r"cannot listen for Prometheus on .*; change metrics-listen"
+    with listening(f"127.0.0.1:{port}", lambda: IDLE):
+        for address in (f"127.0.0.1:{port}", "no.such.host.invalid:1", "[::g]:1", f"{'x' * 70}:1"):
+            with pytest.raises(StorewardenError, match=wanted), listening(address, lambda: IDLE):
+                pytest.fail("it listens")

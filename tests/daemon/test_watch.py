@@ -1,225 +1,234 @@
 # SPDX-License-Identifier: MIT
-"""The service as a process, over a throwaway store and a stand-in for Nix."""
+"""What wakes the service, with real directories, threads, signals and a real kernel."""
 
-import json
 import os
-import socket
+import signal
 import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1
 
 import pytest
 
-from command import PROGRAM, Desk, open_desk, run, strand_lock
-from storewarden.auditlog import read_records, verify
-from storewarden.throwaway import ThrowawayStore
-from watcher import Service, configure, serving
-
-QUICK = 'min-age = "0"'
-MANY = 30_000
-
-
-@pytest.fixture
-def desk(place: ThrowawayStore, tmp_path: Path) -> Desk:
-    return open_desk(place, tmp_path)
-
-
-def wait_until_gone(service: Service, name: str) -> None:
-    service.wait_until(lambda: name not in service.desk.names(), f"{name} to go")
-
-
-def test_what_lay_there_and_what_comes_later_is_removed_and_on_record(desk: Desk) -> None:
-    first = strand_lock(desk.place, "first")
-    with serving(desk, QUICK) as service:
-        wait_until_gone(service, first)
-        second = strand_lock(desk.place, "second")
-        wait_until_gone(service, second)
-        service.wait_until(lambda: service.status["removed"] == {"lock": 2}, "the count")
-    assert (verify(desk.audit_log).records, verify(desk.audit_log).problem) == (4, "")
-    intents = [one for one in read_records(desk.audit_log) if one["action"] == "intent"]
-    assert all('"via": "by the service"' in json.dumps(one["requester"]) for one in intents)
-
-
-def test_what_is_too_young_is_removed_when_it_is_of_age(desk: Desk) -> None:
-    with serving(desk, 'min-age = "1s"') as service:
-        name = strand_lock(desk.place, "young")
-        service.wait_until(lambda: service.status["watched"] or name not in desk.names(), "a look")
-        wait_until_gone(service, name)
-
-
-def test_what_is_alive_stays_until_it_ends(desk: Desk) -> None:
-    name = strand_lock(desk.place, "alive")
-    desk.place.hold(desk.place.path(name))
-    with serving(desk, QUICK, 'poll-interval = "1s"') as service:
-        service.signal(SIGUSR1)
-        service.wait_until(lambda: service.status["sweeps"] == 2, "a second sweep")
-        assert name in desk.names()
-        desk.place.close()
-        wait_until_gone(service, name)
-
-
-def test_what_is_only_reported_stays(desk: Desk) -> None:
-    desk.place.add_file("foreign")
-    name = strand_lock(desk.place, "lock")
-    with serving(desk, QUICK, "kinds = []") as service:
-        assert service.status["found"] == {"foreign": 1, "lock": 1}
-        assert service.status["watched"] == 0
-        assert {name, "foreign"} <= desk.names()
-
-
-@pytest.mark.slow
-def test_after_a_flood_that_was_lost_count_of_a_sweep_finds_all(desk: Desk) -> None:
-    with serving(desk, QUICK, f"max-removals = {MANY}") as service:
-        service.signal(SIGSTOP)
-        for number in range(MANY):
-            path = desk.place.path(f"flood-{number}")
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
-            os.unlink(path)
-        left = {strand_lock(desk.place, f"left-{number}") for number in range(20)}
-        desk.place.add_file("last")
-        service.signal(SIGCONT)
-        service.wait_until(lambda: left.isdisjoint(desk.names()), "all of it to go", 60)
-        service.wait_until(lambda: service.status["found"] == {"foreign": 1}, "the find")
-        service.wait_until(lambda: service.status["watched"] == 0, "the rest to be forgotten")
-        assert service.status["overflows"] >= 1
-        assert service.status["removed"] == {"lock": 20}
-
-
-@pytest.mark.parametrize("number", [SIGTERM, SIGINT])
-def test_it_ends_well_when_told_to(desk: Desk, number: int) -> None:
-    with serving(desk) as service:
-        service.process.send_signal(number)
-        assert service.process.wait(20) == 0
-        assert [said["event"] for said in service.said] == ["watching", "ended"]
-
-
-def test_a_signal_during_the_first_sweep_ends_it_too(desk: Desk) -> None:
-    Path(desk.nix).write_text(f"#!/bin/sh\ntouch {desk.directory}/asked\nexec sleep 3\n")
-    name = strand_lock(desk.place, "lock")
-    words = [*PROGRAM, "watch", "--config", configure(desk, QUICK)]
-    with subprocess.Popen(words) as process:
-        while not os.path.exists(f"{desk.directory}/asked"):
-            assert process.poll() is None
-        process.terminate()
-        assert process.wait(30) == 0
-    assert name in desk.names()
-
-
-def test_a_second_one_is_refused_and_says_who_is_there(desk: Desk) -> None:
-    with serving(desk) as service:
-        done = run([*PROGRAM, "watch", "--config", configure(desk)])
-        assert done.returncode == 4
-        assert f"already watches, as process {service.process.pid}" in done.stderr
-
-
-def test_after_a_kill_the_next_one_starts_at_once(desk: Desk) -> None:
-    words = [*PROGRAM, "watch", "--config", configure(desk)]
-    with subprocess.Popen(words) as process:
-        while not os.path.exists(f"{desk.directory}/watch/status.json"):
-            assert process.poll() is None
-        process.send_signal(SIGKILL)
-    with serving(desk) as service:
-        pid = service.process.pid
-        service.wait_until(lambda: service.status.get("pid") == pid, "its own status")
-
-
-@pytest.mark.parametrize(
-    ("lines", "complaint"),
-    [
-        ('mood = "report"', "did you mean 'mode'"),
-        ("mode = ", "config.toml: "),
-        ('min-age = "soon"', "min-age: 'soon' is not a length of time"),
-        ("max-removals = true", "max-removals: True is not a number"),
-        ('kinds = ["old"]', "'old' is never removed"),
-    ],
+from helper.child import in_child, mount, needs_root, take_own_mounts
+from storewarden.daemon.watch import (
+    INOTIFY,
+    POLLING,
+    Changed,
+    Closed,
+    DirectoryChanged,
+    Event,
+    Inbox,
+    Overflowed,
+    Signalled,
+    how_to_watch,
+    inbox,
+    watching,
 )
-def test_a_wrong_configuration_is_refused_at_the_start_and_kept_out_at_a_reload(
-    desk: Desk, lines: str, complaint: str
+
+needs_inotify = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+
+
+def wait_for(box: Inbox, *expected: Event) -> set[Event]:
+    """All that happened until all of these have, for at most ten seconds."""
+    happened: set[Event] = set()
+    end = time.monotonic() + 10
+    while not happened.issuperset(expected):
+        assert time.monotonic() < end, f"of {expected} only {happened} happened"
+        happened.update(box.wait(1))
+    return happened
+
+
+def wait_for_names(box: Inbox, *names: str) -> set[Event]:
+    return wait_for(box, *map(Changed, names))
+
+
+def test_an_event_is_given_once_however_often_it_is_left() -> None:
+    with inbox() as box:
+        box.post(Changed("a"), Changed("b"))
+        box.post(Changed("b"), DirectoryChanged(), Closed("c.lock"))
+        assert box.wait(30) == [Changed("a"), Changed("b"), DirectoryChanged(), Closed("c.lock")]
+        assert box.wait(0) == []
+
+
+def test_a_wait_ends_with_the_first_event_of_another_thread() -> None:
+    with inbox() as box:
+        other = threading.Timer(0.05, box.post, [Overflowed()])
+        began = time.monotonic()
+        other.start()
+        assert box.wait(30) == [Overflowed()]
+        assert time.monotonic() - began < 10
+        other.join()
+
+
+def test_a_wait_ends_when_its_time_is_over() -> None:
+    with inbox() as box:
+        assert box.wait(-1) == []
+        assert box.wait(0.01) == []
+
+
+def test_signals_come_in_as_events_and_do_nothing_else() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    with inbox(signal.SIGUSR1, signal.SIGHUP) as box:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert set(box.wait(30)) == {Signalled(signal.SIGUSR1), Signalled(signal.SIGHUP)}
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_what_waits_can_be_asked_and_still_ends_the_next_wait() -> None:
+    with inbox(signal.SIGUSR1) as box:
+        assert not box.holds([Signalled(signal.SIGUSR1)])
+        signal.raise_signal(signal.SIGUSR1)
+        assert box.holds([Signalled(signal.SIGUSR1)])
+        assert not box.holds([Signalled(signal.SIGHUP)])
+        assert box.wait(30) == [Signalled(signal.SIGUSR1)]
+        assert not box.holds([Signalled(signal.SIGUSR1)])
+
+
+def test_a_flood_of_events_neither_blocks_nor_loses_any() -> None:
+    with inbox() as box:
+        for number in range(100_000):
+            box.post(Changed(str(number)))
+            if number % 10 == 0:
+                box.wait(30)
+        box.post(Changed("last"))
+        assert Changed("last") in box.wait(30)
+
+
+def test_a_flood_of_signals_does_not_block() -> None:
+    with inbox(signal.SIGUSR1) as box:
+        for _ in range(70_000):  # more than a pipe holds
+            signal.raise_signal(signal.SIGUSR1)
+        box.post(Changed("a"))
+        assert set(box.wait(30)) == {Changed("a"), Signalled(signal.SIGUSR1)}
+
+
+@needs_inotify
+def test_what_is_made_moved_and_removed_is_told_by_name(tmp_path: Path) -> None:
+    with inbox() as box, watching(str(tmp_path), INOTIFY, 1, box):
+        (tmp_path / "directory").mkdir()
+        (tmp_path / "file").touch()
+        (tmp_path / "link").symlink_to("nowhere")
+        wait_for_names(box, "directory", "file", "link")
+        (tmp_path / "file").rename(tmp_path / "moved")
+        wait_for_names(box, "file", "moved")
+        (tmp_path / "directory").rmdir()
+        wait_for_names(box, "directory")
+
+
+@needs_inotify
+@pytest.mark.parametrize("how", ["let go", "killed"])
+def test_a_lock_tells_when_its_holder_lets_go_of_it_or_is_killed(tmp_path: Path, how: str) -> None:
+    lock = tmp_path / "x.lock"
+    lock.touch()
+    with inbox() as box, watching(str(tmp_path), INOTIFY, 1, box), holder(lock) as process:
+        assert box.wait(0) == []
+        if how == "killed":
+            process.kill()
+        else:
+            process.communicate()
+        assert wait_for(box, Closed("x.lock")) == {Closed("x.lock")}
+
+
+@contextmanager
+def holder(lock: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that holds that lock, as Nix does, until it is told to end."""
+    hold = "import fcntl,sys; f=open(sys.argv[1],'r+'); fcntl.flock(f,2); print(flush=True)"
+    words = [sys.executable, "-c", f"{hold}; sys.stdin.read()", str(lock)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+@needs_inotify
+def test_what_comes_from_elsewhere_and_odd_names_are_told(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (tmp_path / "outside").mkdir()
+    odd = os.fsdecode(b"odd\n\xff name")
+    with inbox() as box, watching(str(store), INOTIFY, 1, box):
+        (tmp_path / "outside").rename(store / "inside")
+        (store / odd).touch()
+        wait_for_names(box, "inside", odd)
+
+
+@needs_inotify
+def test_nothing_below_the_directory_is_watched(tmp_path: Path) -> None:
+    (tmp_path / "output").mkdir()
+    with inbox() as box, watching(str(tmp_path), INOTIFY, 1, box):
+        for number in range(100):
+            (tmp_path / "output" / str(number)).touch()
+            (tmp_path / "output" / str(number)).read_bytes()
+        list(tmp_path.iterdir())
+        (tmp_path / "last").touch()
+        assert wait_for_names(box, "last") <= {Changed("last"), Closed("last")}
+
+
+@needs_inotify
+def test_a_directory_that_is_replaced_ends_the_watch(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    with inbox() as box, watching(str(store), INOTIFY, 1, box) as watched:
+        assert watched.lasts()
+        store.rename(tmp_path / "old")
+        assert not watched.lasts()
+        store.mkdir()
+        assert not watched.lasts()
+
+
+def test_polling_tells_of_a_change_and_of_nothing_else(tmp_path: Path) -> None:
+    os.utime(tmp_path, (1, 1))
+    with inbox() as box, watching(str(tmp_path), POLLING, 0.05, box):
+        assert box.wait(0.3) == []
+        (tmp_path / "output").mkdir()
+        wait_for(box, DirectoryChanged())
+
+
+def test_polling_looks_once_more_at_what_changed_within_the_grain_of_the_clock(
+    tmp_path: Path,
 ) -> None:
-    refused = run([*PROGRAM, "watch", "--config", configure(desk, lines)])
-    assert refused.returncode == 2
-    assert complaint in refused.stderr
-    with serving(desk, 'mode = "report"', QUICK) as service:
-        name = strand_lock(desk.place, "lock")
-        configure(desk, lines)
-        service.signal(SIGHUP)
-        service.wait_until(lambda: "configuration" in service.status["problems"], "the complaint")
-        assert complaint in service.status["problems"]["configuration"]
-        assert name in desk.names()
-        configure(desk, QUICK)
-        service.signal(SIGHUP)
-        wait_until_gone(service, name)
-        service.wait_until(lambda: service.status["problems"] == {}, "the end of the complaint")
+    with inbox() as box, watching(str(tmp_path), POLLING, 0.05, box):
+        (tmp_path / "first").mkdir()
+        wait_for(box, DirectoryChanged())
+        seen = tmp_path.stat().st_mtime_ns
+        (tmp_path / "second").mkdir()
+        os.utime(tmp_path, ns=(seen, seen))  # as a clock too coarse to tell them apart would
+        wait_for(box, DirectoryChanged())
 
 
-def test_a_configuration_that_is_asked_for_must_be_there(desk: Desk) -> None:
-    done = run([*PROGRAM, "watch", "--config", f"{desk.directory}/absent"])
-    assert done.returncode == 2
-    assert "cannot read the configuration" in done.stderr
+def test_polling_outlives_a_directory_that_is_away_for_a_while(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with inbox() as box, watching(str(store), POLLING, 0.05, box):
+        store.mkdir()
+        wait_for(box, DirectoryChanged())
+        store.rmdir()
+        wait_for(box, DirectoryChanged())
 
 
-def test_a_runtime_directory_that_cannot_be_made_is_told(desk: Desk) -> None:
-    Path(f"{desk.directory}/watch").write_text("in the way")
-    done = run([*PROGRAM, "watch", "--config", configure(desk)])
-    assert done.returncode == 3
-    assert "set runtime-dir" in done.stderr
+@needs_inotify
+def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent")
+    with inbox() as box, pytest.raises(FileNotFoundError), watching(absent, INOTIFY, 1, box):
+        pass
 
 
-def test_a_store_that_is_not_there_is_told_in_one_line(desk: Desk) -> None:
-    os.rename(desk.place.store_dir.path, f"{desk.directory}/away")
-    done = run([*PROGRAM, "watch", "--config", configure(desk)])
-    assert done.returncode == 3
-    assert done.stderr == (
-        f"storewarden: error: cannot look at the store directory {desk.place.store_dir.path}:"
-        " no such file or directory\n"
-    )
+@needs_root
+@pytest.mark.parametrize(("kind", "how"), [("tmpfs", INOTIFY), ("overlay", POLLING)])
+def test_inotify_is_trusted_only_where_it_tells_all(tmp_path: Path, kind: str, how: str) -> None:
+    def inside() -> str:
+        take_own_mounts()
+        mount("-t", "tmpfs", "tmpfs", str(tmp_path))
+        for name in ("lower", "upper", "work", "store"):
+            os.mkdir(f"{tmp_path}/{name}")
+        if kind == "overlay":
+            layers = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+            mount("-t", "overlay", "-o", layers, "overlay", f"{tmp_path}/store")
+        return how_to_watch(f"{tmp_path}/store")
 
-
-def test_a_store_that_goes_away_and_comes_back_is_watched_again(desk: Desk) -> None:
-    with serving(desk, QUICK, 'poll-interval = "1s"') as service:
-        os.rename(desk.place.store_dir.path, f"{desk.directory}/away")
-        service.wait_until(lambda: "store" in service.status["problems"], "the complaint")
-        os.rename(f"{desk.directory}/away", desk.place.store_dir.path)
-        wait_until_gone(service, strand_lock(desk.place, "lock"))
-        service.wait_until(lambda: service.status["problems"] == {}, "the end of the complaint")
-
-
-def test_a_store_that_cannot_be_read_is_a_problem_that_may_pass(desk: Desk) -> None:
-    database = f"{desk.place.state_dir}/db/db.sqlite"
-    os.rename(database, f"{database}.away")
-    name = strand_lock(desk.place, "lock")
-    with serving(desk, QUICK) as service:
-        assert "there is no Nix database" in service.status["problems"]["store"]
-        os.rename(f"{database}.away", database)
-        service.signal(SIGUSR1)
-        wait_until_gone(service, name)
-        service.wait_until(lambda: service.status["problems"] == {}, "the end of the problem")
-
-
-def test_systemd_hears_that_it_is_ready_and_well_and_ending(desk: Desk) -> None:
-    place = f"{desk.directory}/notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(place)
-        manager.settimeout(20)
-        with serving(desk, NOTIFY_SOCKET=place, WATCHDOG_USEC="200000") as service:
-            told = [manager.recv(4096).decode() for _ in range(10)]
-            service.signal(SIGSTOP)
-            manager.settimeout(0.5)
-            with pytest.raises(TimeoutError):
-                told += [manager.recv(4096).decode() for _ in range(100)]
-            service.signal(SIGCONT)
-            service.signal(SIGHUP)
-            manager.settimeout(20)
-            while "RELOADING" not in told[-1]:
-                told.append(manager.recv(4096).decode())
-            while told[-1] != "READY=1":
-                told.append(manager.recv(4096).decode())
-        while "STOPPING" not in told[-1]:
-            told.append(manager.recv(4096).decode())
-    assert told.index("STATUS=0 found; 0 watched; 0 removed") < told.index("READY=1")
-    assert told.count("WATCHDOG=1") > 5
-
-
-def test_help_names_its_signals() -> None:
-    done = run([*PROGRAM, "watch", "--help"])
-    assert all(name in done.stdout for name in ("SIGTERM", "SIGHUP", "SIGUSR1"))
+    assert in_child(inside) == how

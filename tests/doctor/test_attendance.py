@@ -13,7 +13,7 @@ import pytest
 from command import ROOT
 from storewarden.auditlog import Verification
 from storewarden.config import Config
-from storewarden.daemon.status import Status, held, write_status
+from storewarden.daemon.status import ServiceStatus, held, write_status
 from storewarden.doctor.attendance import (
     listeners,
     look_at_audit,
@@ -91,7 +91,7 @@ def test_a_service_that_runs_is_told_with_what_it_says(tmp_path: Path) -> None:
     assert look_at_service(config).running is False
     with held(config.runtime_dir):
         now = time.time()
-        status = Status(os.getpid(), now, now, "repair", "/nix/store")
+        status = ServiceStatus(os.getpid(), now, now, "repair", "/nix/store")
         write_status(config.runtime_dir, status)
         found = look_at_service(config)
     assert (found.running, found.said, found.owns) == (True, status, ROOT)

@@ -13,7 +13,7 @@ import pytest
 
 from programs import FLEET, answered, eventually, free_port, program, running
 from storewarden.daemon.metrics import listening, write_textfile
-from storewarden.daemon.status import Status, Stuck
+from storewarden.daemon.status import ServiceStatus, Stuck
 from test_fleet import queries
 
 pytestmark = pytest.mark.slow
@@ -25,9 +25,9 @@ class Fleet:
 
     prometheus: int
     textfile: str
-    status: Status
+    status: ServiceStatus
 
-    def say(self, status: Status) -> None:
+    def say(self, status: ServiceStatus) -> None:
         """As the service does: for the listener, and into the file."""
         self.status = replace(status, updated=time.time())
         write_textfile(self.textfile, self.status)
@@ -64,7 +64,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     }
     (tmp_path / "prometheus.yml").write_text(json.dumps(configuration))  # JSON is YAML too
     now = time.time()
-    well = Status(7, now, now, "repair", "/nix/store", "inotify", sweeps=1, swept=now)
+    well = ServiceStatus(7, now, now, "repair", "/nix/store", "inotify", sweeps=1, swept=now)
     whole = Fleet(server, f"{tmp_path}/textfile/storewarden.prom", well)
     whole.say(well)
     with ExitStack() as stack:

@@ -25,7 +25,7 @@ def add_watch(commands: Commands) -> None:
 
 def _watch(arguments: argparse.Namespace) -> int:
     from storewarden.daemon.log import open_log  # noqa: PLC0415 - only it needs these libraries
-    from storewarden.daemon.watch import watch  # noqa: PLC0415 - likewise
+    from storewarden.daemon.loop import serve  # noqa: PLC0415 - likewise
 
-    watch(lambda: configured(arguments.config), open_log())
+    serve(lambda: configured(arguments.config), open_log())
     return OK

@@ -14,12 +14,11 @@ import structlog
 from storewarden.readable import shown
 from storewarden.style import Mark, has_colours
 
+Log = structlog.typing.FilteringBoundLogger
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
-def open_log(
-    stream: TextIO = sys.stderr, environment: Mapping[str, str] = os.environ
-) -> structlog.typing.FilteringBoundLogger:
+def open_log(stream: TextIO = sys.stderr, environment: Mapping[str, str] = os.environ) -> Log:
     """A logger for that stream: colours on a terminal, priorities for journald, else JSON."""
     common: list[structlog.typing.Processor] = [structlog.processors.add_log_level, _safe]
     if stream.isatty():
@@ -30,7 +29,7 @@ def open_log(
     else:
         stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
         ends = [stamp, _in_order, structlog.processors.JSONRenderer()]
-    logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+    logger: Log = structlog.wrap_logger(
         structlog.PrintLogger(stream),
         processors=[*common, *ends],
         wrapper_class=structlog.make_filtering_bound_logger("info"),

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""The service's status for Prometheus: as text, as a file for node_exporter, over HTTP."""
+"""The service's status for Prometheus: as text, as a file for node_exporter, over HTTP.
+
+Names of entries are chosen by builders and are without number, so they are in no metric: which
+entry it is says `storewarden status`. Moments are exported, never ages: a file grows old unread.
+"""
 
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler
@@ -12,14 +16,14 @@ from socketserver import ThreadingTCPServer
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from storewarden import __version__
-from storewarden.daemon.families import families
-from storewarden.daemon.replacing import replace_file
-from storewarden.daemon.status import Status
+from storewarden.claims import PROOF
+from storewarden.daemon.status import PLACES, ServiceStatus, replace_file
 from storewarden.errors import StorewardenError
+from storewarden.store.entries import EntryKind
 
 _CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = 10
@@ -28,14 +32,14 @@ _MOST = 64
 """Connections at once; further ones are closed, for the service needs descriptors itself."""
 
 
-def exposition(status: Status) -> bytes:
+def exposition(status: ServiceStatus) -> bytes:
     """The status in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_OneStatus(status))
     return generate_latest(registry)
 
 
-def write_textfile(path: str, status: Status) -> None:
+def write_textfile(path: str, status: ServiceStatus) -> None:
     """Replace the file for node_exporter's textfile collector; `StorewardenError` if it cannot."""
     try:
         replace_file(path, exposition(status))
@@ -48,7 +52,7 @@ def write_textfile(path: str, status: Status) -> None:
 
 
 @contextmanager
-def listening(address: str, current: Callable[[], Status]) -> Iterator[None]:
+def listening(address: str, current: Callable[[], ServiceStatus]) -> Iterator[None]:
     """Serve /metrics at HOST:PORT or [HOST]:PORT, and nowhere else, until the context ends.
 
     Each answer is of what `current` then gives. `StorewardenError` if it cannot listen there.
@@ -77,11 +81,11 @@ def listening(address: str, current: Callable[[], Status]) -> Iterator[None]:
 class _OneStatus(Collector):
     """What a registry asks for its metrics."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: ServiceStatus) -> None:
         self._status = status
 
     def collect(self) -> Iterable[Metric]:
-        return families(self._status)
+        return _families(self._status)
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -90,7 +94,7 @@ class _Answer(BaseHTTPRequestHandler):
     timeout = _SECONDS
     server_version, sys_version = f"storewarden/{__version__}", ""
 
-    def __init__(self, current: Callable[[], Status], *rest: Any) -> None:  # noqa: ANN401 - passed on
+    def __init__(self, current: Callable[[], ServiceStatus], *rest: Any) -> None:  # noqa: ANN401 - passed on
         self._current = current  # first: the base class answers in its constructor
         super().__init__(*rest)
 
@@ -142,3 +146,74 @@ class _Server(ThreadingTCPServer):
         """Who hangs up too early is no event either."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+def _families(status: ServiceStatus) -> Iterator[Metric]:
+    """Every metric, also where there is nothing to count: rates and alerts need the zeros."""
+    about = {"version": __version__, "mode": status.mode}
+    about |= {"store_dir": status.store_dir, "wakes": status.wakes}
+    # A file name may hold bytes that are no UTF-8; the text format is UTF-8.
+    legible = {name: value.encode(errors="replace").decode() for name, value in about.items()}
+    yield InfoMetricFamily("storewarden", "What the service is and does.", legible)
+    yield from _moments(status)
+    yield from _entries(status)
+    yield from _since_start(status)
+    yield _labelled(
+        GaugeMetricFamily(
+            "storewarden_problem", "1 where something is wrong now.", labels=["where"]
+        ),
+        dict.fromkeys(PLACES, 0) | dict.fromkeys(status.problems, 1),
+    )
+
+
+def _moments(status: ServiceStatus) -> Iterator[Metric]:
+    gauge = GaugeMetricFamily
+    text = "When the service started, as a Unix time."
+    yield gauge("storewarden_start_time_seconds", text, status.started)
+    text = "When the service last said this, as a Unix time; if long ago, it is gone or hangs."
+    yield gauge("storewarden_updated_timestamp_seconds", text, status.updated)
+    text = "When the last whole sweep ended, as a Unix time; not there before the first."
+    yield gauge("storewarden_last_sweep_timestamp_seconds", text, status.swept)
+    text = "How long the last whole sweep took."
+    yield gauge("storewarden_last_sweep_duration_seconds", text, status.sweep_seconds)
+    text = "When the removal of the entry that is stuck longest was first tried, as a Unix time;"
+    text += " not there if none is stuck."
+    oldest = min((one.since for one in status.stuck), default=None)
+    yield gauge("storewarden_stuck_since_timestamp_seconds", text, oldest)
+
+
+def _entries(status: ServiceStatus) -> Iterator[Metric]:
+    text = "What the last whole sweep found, alive or dead."
+    found = GaugeMetricFamily("storewarden_found_entries", text, labels=["kind"])
+    yield _labelled(found, dict.fromkeys(EntryKind, 0) | dict(status.found))
+    text = "Young or claimed entries that are looked at again soon."
+    yield GaugeMetricFamily("storewarden_suspect_entries", text, status.watched)
+    text = "Entries that should go and could not."
+    yield GaugeMetricFamily("storewarden_stuck_entries", text, status.stuck_count)
+    text = "The same by kind, of those that the status lists, which are at most 100."
+    listed: dict[str, int] = dict.fromkeys(PROOF, 0)
+    for one in status.stuck:
+        listed[one.kind] = listed.get(one.kind, 0) + 1
+    stuck = GaugeMetricFamily("storewarden_stuck_listed_entries", text, labels=["kind"])
+    yield _labelled(stuck, listed)
+
+
+def _since_start(status: ServiceStatus) -> Iterator[Metric]:
+    counter = CounterMetricFamily
+    yield counter("storewarden_sweeps_total", "Whole sweeps.", status.sweeps)
+    text = "How often the system lost count of the changes, so that a whole sweep was needed."
+    yield counter("storewarden_overflows_total", text, status.overflows)
+    removed = counter("storewarden_removed_total", "Entries removed.", labels=["kind"])
+    yield _labelled(removed, dict.fromkeys(PROOF, 0) | dict(status.removed))
+    text = "Bytes that removals freed on disk."
+    yield counter("storewarden_removed_bytes_total", text, status.removed_bytes)
+    text = "How often the helper kept what was asked for."
+    yield counter("storewarden_refused_total", text, status.refused)
+    text = "How often a removal failed, in whole or in part."
+    yield counter("storewarden_failed_total", text, status.failed)
+
+
+def _labelled(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[str, int]) -> Metric:
+    for label, value in values.items():
+        family.add_metric([str(label)], value)
+    return family

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the service last said of itself: one small JSON file in its runtime directory.
+"""What the service last wrote of itself: one small JSON file in its runtime directory.
 
 Whether it runs is not read from there but from the flock it holds on its pid file beside it, which
 ends with it whatever becomes of it. Nobody else can open that, for anybody's flock on it would
@@ -9,26 +9,42 @@ keep the service from starting; others are told by whether that process lives.
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from types import UnionType
+from typing import Any, get_args, get_origin
 
-from storewarden import processes
-from storewarden.daemon.replacing import open_regular, replace_file
-from storewarden.daemon.typed import typed
 from storewarden.errors import StorewardenError, UnavailableError
 
-VERSION = 1
+_VERSION = 1
 _FILE = "status.json"
 _PID = "pid"
 _LARGEST = 16 * 1024 * 1024
 """Bytes of a status: 100 stuck entries, and whatever their reasons quote, are a few MiB."""
+_MOST = 5e10
+"""Of a float. All are seconds; as a Unix time this is in the year 3554."""
 SILENCE = 900.0
 """Seconds. It says something each minute, but for the time that a sweep or a removal takes."""
 _TRIES, _PAUSE = 20, 0.05
 _CLOCK_SECONDS = 1.0
 """By which a process's start, counted since boot, may seem later than it was."""
+PLACES: Mapping[str, str] = {
+    "store": "is it mounted, are store-dir and state-dir right? storewarden scan --dry-run",
+    "nix": "does nix-daemon run? storewarden scan --dry-run says what Nix answers",
+    "helper": "storewarden doctor says what to do; or by hand: sudo storewarden scan --yes",
+    "leftovers": "it is tried again; what became of it: storewarden audit show",
+    "put-back": "a build may miss it; it is tried again soon; whose: storewarden audit show",
+    "configuration": "mend the file, then: storewarden check-config",
+    "fuse": "look: storewarden scan --dry-run; if all of it may go: sudo storewarden scan --yes",
+    "wakes": "nothing is lost, changes are only noticed later; see the service's log",
+    "status": "is runtime-dir still there, and not full? storewarden check-config shows it",
+    "metrics-textfile": "correct it in the configuration, then reload: storewarden check-config",
+    "metrics-listen": "correct it in the configuration, then reload: storewarden check-config",
+}
+"""Where the service may have problems (`ServiceStatus.problems`), and what to do about each."""
 
 
 class AlreadyRunningError(UnavailableError):
@@ -47,7 +63,7 @@ class Stuck:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class ServiceStatus:
     """The service at one moment. Times are Unix times in seconds; counts are since its start."""
 
     pid: int
@@ -80,7 +96,19 @@ class Status:
     failed: int = 0
     """How often a removal failed, in whole or in part."""
     problems: Mapping[str, str] = field(default_factory=dict)
-    """What is wrong now, in plain words, by where (`families.PLACES`). Empty when all is well."""
+    """What is wrong now, in plain words, by where (`PLACES`). Empty when all is well."""
+
+    def line(self) -> str:
+        """The same in one line, for `systemctl status`."""
+        words = [
+            f"{sum(self.found.values())} found",
+            f"{self.watched} watched",
+            f"{sum(self.removed.values())} removed",
+        ]
+        if self.stuck_count:
+            words.append(f"{self.stuck_count} STUCK")
+        words += [f"{where}: {text}" for where, text in self.problems.items()]
+        return "; ".join(words)
 
 
 @contextmanager
@@ -91,7 +119,7 @@ def held(runtime_dir: str) -> Iterator[None]:
     """
     try:
         os.makedirs(runtime_dir, mode=0o755, exist_ok=True)
-        fd = open_regular(f"{runtime_dir}/{_PID}", os.O_RDWR | os.O_CREAT)
+        fd = _open_regular(f"{runtime_dir}/{_PID}", os.O_RDWR | os.O_CREAT)
         os.fchmod(fd, 0o600)
     except OSError as cause:
         raise _unusable(runtime_dir, cause) from cause
@@ -119,7 +147,7 @@ def is_held(runtime_dir: str) -> bool:
     """Whether a service holds that runtime directory now; `StorewardenError` if none can tell."""
     place = f"{runtime_dir}/{_PID}"
     try:
-        fd = open_regular(place, os.O_RDONLY)
+        fd = _open_regular(place, os.O_RDONLY)
     except FileNotFoundError:
         return False
     except PermissionError as cause:
@@ -140,20 +168,42 @@ def is_held(runtime_dir: str) -> bool:
     return False
 
 
-def write_status(runtime_dir: str, status: Status) -> None:
+def write_status(runtime_dir: str, status: ServiceStatus) -> None:
     """Replace the file as a whole; a reader sees the one before or this one. `OSError`."""
-    document = {"version": VERSION, **asdict(status)}
+    document = {"version": _VERSION, **asdict(status)}
     replace_file(f"{runtime_dir}/{_FILE}", json.dumps(document).encode("ascii"))
 
 
-def read_status(runtime_dir: str) -> Status | None:
+def replace_file(path: str, content: bytes) -> None:
+    """Make that the whole content of the file, 0644; who reads it sees the one before or this one.
+
+    The draft lies beside it as `.NAME.draft`, which no reader of `*.prom` takes. `OSError`.
+    """
+    directory, name = os.path.split(path)
+    draft = os.path.join(directory, f".{name}.draft")
+    # A draft that a killed process left goes; never is one written through that somebody put there.
+    with suppress(FileNotFoundError):
+        os.unlink(draft)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            os.fchmod(fd, 0o644)  # whatever the umask
+        os.rename(draft, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(draft)
+        raise
+
+
+def read_status(runtime_dir: str) -> ServiceStatus | None:
     """What was last written; None if nothing was. `StorewardenError` if it is not understood.
 
     As docs/json.md promises, members of a later storewarden are passed over.
     """
     place = f"{runtime_dir}/{_FILE}"
     try:
-        with os.fdopen(open_regular(place, os.O_RDONLY), "rb") as file:
+        with os.fdopen(_open_regular(place, os.O_RDONLY), "rb") as file:
             text = file.read(_LARGEST + 1)
         return _parsed(text)
     except FileNotFoundError:
@@ -166,13 +216,15 @@ def read_status(runtime_dir: str) -> Status | None:
         ) from cause
 
 
-def _lives(said: Status | None) -> bool | None:
-    """Whether the process that said this lives; None if it said nothing, or cannot be seen."""
-    began = processes.began(said.pid) if said else None
-    if said is None or began is None:
+def _lives(status: ServiceStatus | None) -> bool | None:
+    """Whether the process that wrote this lives; None if there is nothing, or cannot be seen."""
+    from storewarden import processes  # noqa: PLC0415 - psutil, for who may not open the lock
+
+    began = processes.began(status.pid) if status else None
+    if status is None or began is None:
         return None
     # A later process of the same number began after this was said.
-    return began <= said.started + _CLOCK_SECONDS
+    return began <= status.started + _CLOCK_SECONDS
 
 
 def _lock(fd: int) -> bool:
@@ -190,14 +242,14 @@ def _lock(fd: int) -> bool:
     return False
 
 
-def _parsed(text: bytes) -> Status:
+def _parsed(text: bytes) -> ServiceStatus:
     if len(text) > _LARGEST:
         raise ValueError(f"it is longer than a status can be ({_LARGEST} bytes)")
     document = json.loads(text)
     version = document.get("version") if isinstance(document, dict) else None
-    if version != VERSION:
-        raise ValueError(f"it is of version {version!r:.20}, not {VERSION}")
-    return typed(Status, document)  # type: ignore[no-any-return]
+    if version != _VERSION:
+        raise ValueError(f"it is of version {version!r:.20}, not {_VERSION}")
+    return _typed(ServiceStatus, document)  # type: ignore[no-any-return]
 
 
 def _unusable(runtime_dir: str, cause: OSError) -> StorewardenError:
@@ -211,3 +263,42 @@ def _unusable(runtime_dir: str, cause: OSError) -> StorewardenError:
 def _unreadable(place: str, cause: OSError, hint: str) -> StorewardenError:
     reason = (cause.strerror or str(cause)).lower()
     return StorewardenError(f"cannot read {place}: {reason}; {hint}")
+
+
+def _typed(expected: Any, value: Any) -> Any:  # noqa: ANN401 - any field, any JSON
+    """The value as a field of that type holds it; `ValueError` or `TypeError` if it cannot.
+
+    Members that the dataclass does not have are passed over; what is left out has its default.
+    """
+    match get_origin(expected) or expected, value:
+        case kind, dict() if is_dataclass(kind):
+            given = {one.name: one.type for one in fields(kind) if one.name in value}
+            read: Any = expected(
+                **{name: _typed(inner, value[name]) for name, inner in given.items()}
+            )
+        case kind, dict() if kind is Mapping:
+            read = {key: _typed(get_args(expected)[1], one) for key, one in value.items()}
+        case kind, list() if kind is tuple:
+            read = tuple(_typed(get_args(expected)[0], one) for one in value)
+        case kind, _ if kind is UnionType:
+            read = None if value is None else _typed(get_args(expected)[0], value)
+        # type() and not isinstance(): in Python True is an int.
+        case kind, _ if kind is float and type(value) in {int, float} and abs(value) < _MOST:
+            read = float(value)
+        case kind, _ if kind in {int, str} and type(value) is kind:
+            read = value
+        case _:
+            raise ValueError(f"{value!r:.40} stands where {expected} is wanted")
+    return read
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """A descriptor of a regular file and nothing else; a named pipe there makes nobody wait.
+
+    `OSError` where it is another thing, a link too.
+    """
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(f"{path} is not a regular file")

@@ -1,219 +1,285 @@
 # SPDX-License-Identifier: MIT
-"""The service: when it works, and what it tells of itself.
+"""What the service waits for, and what tells of changes. The only file that knows watchdog.
 
-One thread does all the work, and it alone tells systemd that it is well. A whole sweep at the
-start, on a timer, and whenever the system lost count; between them only what changes is looked at.
+Only the store directory itself is watched, never anything below it, and an event of it is never
+believed: it only says where to look. Where the kernel does not tell of changes for certain, the
+directory's own time of change is looked at instead (research: google/gvisor#8089, kata#1505).
 """
 
+import logging
+import os
+import platform
+import select
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from structlog.typing import FilteringBoundLogger
+from watchdog import events as fs
+from watchdog.observers.api import BaseObserver, EventEmitter
 
-from storewarden import __version__
-from storewarden.config import Config, ConfigError
-from storewarden.daemon.inbox import Inbox, inbox
-from storewarden.daemon.notify import notifying, reloading, watchdog_interval
-from storewarden.daemon.removals import finish_begun
-from storewarden.daemon.rounds import look_again, sweep_all
-from storewarden.daemon.serving import Ended, open_work, refresh
-from storewarden.daemon.status import held
-from storewarden.daemon.suspects import due, next_due
-from storewarden.daemon.telling import Telling, answering, tell
-from storewarden.daemon.wakes import INOTIFY, POLLING, Watching, how_to_watch, watching
-from storewarden.daemon.work import Work, notice, problem, release
+from storewarden import host
+from storewarden.protocol import Outcome
 
-_BEAT_SECONDS = 60.0
-"""The status is written at least so often."""
-_LOOK_SECONDS = 5.0
-"""Nothing tells that the directory itself is another: mounted over, or away. It is looked at."""
-_PACE_SECONDS = 0.1
-"""Between two rounds: in a big build many entries are looked at together."""
-_SHARE = 20
-"""After changes that nobody can name, whole sweeps take at most one part in so many of the time."""
-_ENDS = frozenset({signal.SIGTERM, signal.SIGINT})
-_SIGNALS = (*_ENDS, signal.SIGHUP, signal.SIGUSR1)
+INOTIFY, POLLING = "inotify", "polling"
+_TOLD = frozenset(
+    {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "ramfs", "tmpfs", "xfs", "zfs"}
+)
+"""File systems of which inotify tells every change. Others may change from elsewhere (9p, nfs,
+virtiofs), or below (overlay), without a word."""
+_NAMED: list[type[fs.FileSystemEvent]] = [
+    fs.DirCreatedEvent,
+    fs.DirDeletedEvent,
+    fs.DirMovedEvent,
+    fs.FileCreatedEvent,
+    fs.FileDeletedEvent,
+    fs.FileMovedEvent,
+    fs.FileClosedEvent,
+]
+_UNSURE_NS = 2_000_000_000
+"""Changes this short after one that was seen may have the same time of change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An entry of that name was made, moved or removed."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A file was open to write and is no more: so a lock ends, with its holder if need be."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryChanged:
+    """Something in the directory changed; nobody says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overflowed:
+    """The system lost count, so that anything may have changed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """The helper says what became of an entry."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnswerEnded:
+    """The helper says no more."""
+
+    cause: BaseException | None
+    """Why it did not answer to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signalled:
+    """This process was sent a signal."""
+
+    number: signal.Signals
+
+
+Event = Changed | Closed | DirectoryChanged | Overflowed | Answered | AnswerEnded | Signalled
 
 
 @dataclass(slots=True)
-class _Service:
-    load: Callable[[], Config]
-    news: Inbox
-    telling: Telling
-    log: FilteringBoundLogger
-    watched: Watching | None = None
-    swept: float = float("-inf")
-    """When the last whole sweep ended, by the monotonic clock."""
-    changed: bool = False
-    """Something changed, and only a whole sweep can tell what."""
-    lost: bool = False
-    """The system lost count of the changes."""
-    signals: set[signal.Signals] = field(default_factory=set)
-    """What came and waits to be heeded."""
-    names: set[str] = field(default_factory=set)
-    closed: set[str] = field(default_factory=set)
+class Inbox:
+    """Where other threads and signals leave events for the one thread that works.
 
-
-def watch(load: Callable[[], Config], log: FilteringBoundLogger) -> None:
-    """Watch and repair until told to end. `load` reads the configuration, again at each reload.
-
-    A `StorewardenError` where it cannot begin: the configuration is wrong, another service
-    runs, or the helper was never set up.
+    An event that waits already is not left twice. The pipe is readable while one waits.
     """
-    config = load()
-    with notifying() as notify, inbox(*_SIGNALS) as news, held(config.runtime_dir):
-        service = _Service(load, news, Telling(notify), log)
-        work = open_work(config, log, lambda: _pulse(service), lambda: _ended(service))
-        with suppress(Ended):
-            while not _ended(service):
-                with _watched(service, work):
-                    _serve(service, work)
-                if signal.SIGHUP in service.signals:
-                    _reload(service, work)
-        notify("STOPPING=1\nSTATUS=ended")
-        log.info("ended", removed=work.removed.total())
 
+    reading: int
+    writing: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    events: dict[Event, None] = field(default_factory=dict)
 
-def _pulse(service: _Service) -> None:
-    """Tell systemd that the work goes on, and hear what has come in meanwhile."""
-    service.telling.notify("WATCHDOG=1")
-    news = service.news.take()
-    service.signals |= news.signals
-    service.names |= news.names
-    service.closed |= news.closed
-    service.changed |= news.changed
-    service.lost |= news.lost
+    def post(self, *events: Event) -> None:
+        """Leave events, from any thread."""
+        with self.lock:
+            if not self.events:
+                self._wake()
+            self.events.update(dict.fromkeys(events))
 
+    def holds(self, events: Collection[Event]) -> bool:
+        """Whether one of these waits; none is taken."""
+        with self.lock:
+            self._hear()
+            if self.events:
+                self._wake()
+            return not self.events.keys().isdisjoint(events)
 
-def _ended(service: _Service) -> bool:
-    return bool(service.signals & _ENDS)
+    def wait(self, seconds: float) -> list[Event]:
+        """All that has happened, as soon as something has, or nothing after that many seconds."""
+        select.select([self.reading], [], [], max(0.0, seconds))
+        with self.lock:
+            self._hear()
+            events, self.events = list(self.events), {}
+        return events
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # full of signals: it wakes all the same
+            os.write(self.writing, b"\0")
+
+    def _hear(self) -> None:
+        """Take the signals out of the pipe, where the interpreter has written their numbers."""
+        numbers = b""
+        with suppress(BlockingIOError):
+            numbers = os.read(self.reading, 65536)
+        self.events |= {Signalled(signal.Signals(one)): None for one in set(numbers) - {0}}
 
 
 @contextmanager
-def _watched(service: _Service, work: Work) -> Iterator[None]:
-    """Watch the store directory while inside, in the way that is to be trusted there."""
-    config = work.config
-    how = how_to_watch(config.store_dir.path)
+def inbox(*signals: signal.Signals) -> Iterator[Inbox]:
+    """An inbox that those signals come to as well, instead of doing what they do by default."""
+    reading, writing = os.pipe()  # macOS has no pipe2(2)
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    before = {number: signal.signal(number, lambda *_: None) for number in signals}
+    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
-        with watching(config.store_dir.path, how, config.poll_interval, service.news) as found:
-            problem(work, "wakes", "")
-            service.watched = found
-            yield
-    except OSError as cause:
-        if service.watched is not None:
-            raise
-        # No inotify instance left, say (fs.inotify.max_user_instances).
-        problem(work, "wakes", f"{INOTIFY} is not to be had: {cause}; polling instead")
-        directory, interval = config.store_dir.path, config.poll_interval
-        with watching(directory, POLLING, interval, service.news) as found:
-            service.watched = found
-            yield
+        yield Inbox(reading, writing)
     finally:
-        service.watched = None
+        signal.set_wakeup_fd(woken)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reading)
+        os.close(writing)
 
 
-def _serve(service: _Service, work: Work) -> None:
-    """Work until something outside has to change: told to end or reload, or the watch is over."""
-    assert service.watched is not None  # noqa: S101 - _watched has set it
-    _sweep(service, work)
-    finish_begun(work)
-    told = _tell(service, work)
-    service.log.info(
-        "watching",
-        version=__version__,
-        store=work.config.store_dir.path,
-        mode=work.config.mode.value,
-        wakes=service.watched.how,
-    )
-    service.telling.notify("READY=1")
-    with answering(service.telling, work):
-        _work_on(service, work, told)
+def how_to_watch(directory: str) -> str:
+    """INOTIFY where the kernel tells every change of that directory, else POLLING."""
+    file_system = host.mount_of(directory, host.mounts() or [])[1]
+    return INOTIFY if file_system in _TOLD and not emulated() else POLLING
 
 
-def _work_on(service: _Service, work: Work, told: float) -> None:
-    assert service.watched is not None  # noqa: S101 - _watched has set it
-    while service.watched.lasts() and not service.signals & {*_ENDS, signal.SIGHUP}:
-        if _work(service, work) or time.monotonic() >= told + _BEAT_SECONDS:
-            told = _tell(service, work)
-        service.news.wait(_patience(service, work, told))
-        _pulse(service)
-    if not service.watched.lasts():
-        service.log.warning("the watch ended by itself (is the store mounted anew?); it is renewed")
-        time.sleep(1)
-
-
-def _work(service: _Service, work: Work) -> bool:
-    """Do what is due now; whether anything was."""
-    notice(work, service.names)
-    release(work, service.closed)
-    service.names.clear()
-    service.closed.clear()
-    if service.lost:
-        service.log.warning("the system lost count of the changes; the whole store is swept")
-        work.overflows += 1
-        service.lost, service.changed = False, True
-    now = time.monotonic()
-    if signal.SIGUSR1 in service.signals or now >= _sweep_at(service, work):
-        service.signals.discard(signal.SIGUSR1)
-        _sweep(service, work)
-        return True
-    names = due(work.suspects, now)
-    if names:
-        look_again(work, names)
-        time.sleep(_PACE_SECONDS)
-    elif now >= work.helper.due:
-        finish_begun(work)
-        return True
-    return bool(names)
-
-
-def _sweep(service: _Service, work: Work) -> None:
-    service.changed = False
-    refresh(work)
-    sweep_all(work)
-    service.swept = time.monotonic()
-
-
-def _sweep_at(service: _Service, work: Work) -> float:
-    if service.changed:
-        return service.swept + max(work.config.poll_interval, work.sweep_seconds * _SHARE)
-    return service.swept + work.config.sweep_interval
-
-
-def _patience(service: _Service, work: Work, told: float) -> float:
-    """Seconds for which nothing is to be done, if nothing comes in."""
-    if service.names or service.closed or service.lost:
-        return 0.0  # it came in during long work, and was taken from the inbox then
-    ends = [
-        next_due(work.suspects),
-        work.helper.due,
-        _sweep_at(service, work),
-        told + _BEAT_SECONDS,
-    ]
-    patience = min(min(ends) - time.monotonic(), _LOOK_SECONDS)
-    pings = watchdog_interval()
-    return patience if pings is None else min(patience, pings)
-
-
-def _tell(service: _Service, work: Work) -> float:
-    """Let everybody know how things stand; when that was."""
-    assert service.watched is not None  # noqa: S101 - _watched has set it
-    tell(service.telling, work, service.watched.how)
-    return time.monotonic()
-
-
-def _reload(service: _Service, work: Work) -> None:
-    service.signals.discard(signal.SIGHUP)
-    service.telling.notify(reloading())
+def emulated() -> bool:
+    """Whether the kernel is gVisor, which calls itself Linux and names itself here alone."""
     try:
-        config = service.load()
-    except ConfigError as cause:
-        problem(work, "configuration", f"{cause}; what was read before goes on")
-        return
-    moved = config.runtime_dir != work.config.runtime_dir
-    problem(work, "configuration", "runtime-dir changes with a restart only" if moved else "")
-    work.config = replace(config, runtime_dir=work.config.runtime_dir)
-    service.log.info("configuration read again")
+        with open("/proc/cmdline", encoding="utf-8", errors="replace") as file:
+            command = file.read()
+    except OSError:
+        command = ""
+    return "gvisor" in " ".join([command, *platform.uname()]).lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """A watch that runs, and what tells it."""
+
+    how: str
+    directory: str
+    identity: tuple[int, int] | None
+    """Device and inode of what is watched."""
+    observer: BaseObserver
+
+    def lasts(self) -> bool:
+        """False once the directory is another than at the start (mounted, unmounted, replaced)."""
+        alive = all(emitter.is_alive() for emitter in self.observer.emitters)
+        return alive and _identity(self.directory) == self.identity
+
+
+def _identity(directory: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(directory)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+@contextmanager
+def watching(directory: str, how: str, poll_interval: float, events: Inbox) -> Iterator[Watching]:
+    """Watch the directory while inside. `OSError` where that cannot be had (no inotify left)."""
+    observer = _observer(how, poll_interval)
+    listener = _Overflow(events)
+    logger = logging.getLogger("watchdog")
+    logger.addHandler(listener)
+    try:
+        heard: list[type[fs.FileSystemEvent]] = [fs.DirModifiedEvent]
+        if how == INOTIFY:
+            heard = _NAMED
+        observer.schedule(_Poster(events), directory, recursive=False, event_filter=heard)
+        identity = _identity(directory)
+        observer.start()
+        yield Watching(how, directory, identity, observer)
+    finally:
+        if observer.is_alive():
+            observer.stop()
+            observer.join()
+        logger.removeHandler(listener)
+
+
+def _observer(how: str, poll_interval: float) -> BaseObserver:
+    if how == POLLING:
+        return BaseObserver(DirectoryEmitter, timeout=poll_interval)
+    from watchdog.observers.inotify import InotifyObserver  # noqa: PLC0415 - Linux only
+
+    return InotifyObserver()
+
+
+class _Poster(fs.FileSystemEventHandler):
+    def __init__(self, events: Inbox) -> None:
+        self._events = events
+
+    def on_any_event(self, event: fs.FileSystemEvent) -> None:
+        paths = [path for path in (event.src_path, event.dest_path) if path]
+        names = [os.path.basename(os.fsdecode(path)) for path in paths]
+        match event:
+            case fs.DirModifiedEvent():
+                self._events.post(DirectoryChanged())
+            case fs.FileClosedEvent():
+                # Who writes to a file here holds it open as a lock, nearly always; without one
+                # that is open there is no flock.
+                self._events.post(*map(Closed, names))
+            case _:
+                self._events.post(*map(Changed, names))
+
+
+class _Overflow(logging.Handler):
+    """Hears what watchdog logs: from 7.1 on it tells of an overflow so. The rest is noise."""
+
+    def __init__(self, events: Inbox) -> None:
+        super().__init__(logging.WARNING)
+        self._events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "overflow" in record.getMessage():
+            self._events.post(Overflowed())
+
+
+class DirectoryEmitter(EventEmitter):
+    """Looks at the directory's own time of change, and at nothing in it, each `timeout` seconds."""
+
+    _seen: tuple[int, int, int] | None = None
+    _sure: bool = True
+
+    def on_thread_start(self) -> None:
+        """Remember how it looks now."""
+        self._seen = self._look()
+
+    def queue_events(self, timeout: float) -> None:
+        """Wait so long, and tell whether it has changed since the last look."""
+        if self.stopped_event.wait(timeout):
+            return
+        seen = self._look()
+        # A second change within the clock's grain leaves the time as it was: look once more.
+        if seen != self._seen or not self._sure:
+            self.queue_event(fs.DirModifiedEvent(self.watch.path))
+        self._sure = seen is None or seen == self._seen or time.time_ns() - seen[2] > _UNSURE_NS
+        self._seen = seen
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(self.watch.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_mtime_ns

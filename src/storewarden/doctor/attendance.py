@@ -9,7 +9,7 @@ from contextlib import suppress
 from storewarden import auditlog, host, processes
 from storewarden.auditlog import Verification
 from storewarden.config import DEFAULT_CONFIG, Config
-from storewarden.daemon.status import Status, is_held, read_status
+from storewarden.daemon.status import ServiceStatus, is_held, read_status
 from storewarden.doctor.bounded import within
 from storewarden.doctor.facts import Daemon, Listening, Service, Unknown
 from storewarden.errors import StorewardenError
@@ -50,7 +50,7 @@ def look_at_service(config: Config) -> Service:
     )
 
 
-def _user(said: Status | None) -> str | None:
+def _user(said: ServiceStatus | None) -> str | None:
     """As whom the process runs that said this; its name may come from a directory service."""
     return processes.running(said.pid).user if said else None
 

@@ -7,7 +7,7 @@ from enum import Enum
 from storewarden import host
 from storewarden.auditlog import Verification
 from storewarden.config import Config, Mode
-from storewarden.daemon.status import Status
+from storewarden.daemon.status import ServiceStatus
 from storewarden.doctor.versions import NixVersion
 from storewarden.store.fact import Fact, Known
 
@@ -158,7 +158,7 @@ class Service:
     installed: bool
     """Whether there is a unit, a job or a status of it."""
     running: bool | Unknown
-    said: Status | None
+    said: ServiceStatus | None
     """What it last said."""
     owns: bool | None
     """Whether it runs as root, and so needs no helper; None if that is not seen."""

@@ -5,7 +5,7 @@ import os
 import sys
 
 from storewarden import host
-from storewarden.daemon.wakes import emulated
+from storewarden.daemon.watch import emulated
 from storewarden.doctor.facts import Kernel
 from storewarden.store.fact import Known
 

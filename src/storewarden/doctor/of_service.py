@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from storewarden.auditlog import Verification
 from storewarden.config import Mode
 from storewarden.copyable import SET_UP
-from storewarden.daemon.status import SILENCE, Status
+from storewarden.daemon.status import SILENCE, ServiceStatus
 from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.facts import Facts, Listening, Unknown
 from storewarden.doctor.of_builds import serve
@@ -72,7 +72,7 @@ def _again(facts: Facts) -> Step:
     return _MEND if facts.kernel.systemd or facts.kernel.darwin else serve(facts)
 
 
-def _running(facts: Facts, said: Status) -> Iterator[Diagnosis]:
+def _running(facts: Facts, said: ServiceStatus) -> Iterator[Diagnosis]:
     troubles = [f"{where}: {text}" for where, text in said.problems.items()]
     if facts.now - said.updated > SILENCE:
         troubles.append(f"it has said nothing for {age_text(facts.now - said.updated)}")

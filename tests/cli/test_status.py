@@ -13,13 +13,12 @@ from hypothesis import given
 from command import PROGRAM, report, run
 from daemon.test_status import STATUSES
 from json_documents import checked
+from storewarden.cli.status import noticed, status_json, status_lines
 from storewarden.copyable import DECLARE
-from storewarden.daemon.families import PLACES
-from storewarden.daemon.status import Status, Stuck, held, write_status
-from storewarden.report.status import noticed, status_json, status_lines
+from storewarden.daemon.status import PLACES, ServiceStatus, Stuck, held, write_status
 
 NOW = 1_800_000_000.0
-WELL = Status(
+WELL = ServiceStatus(
     pid=7,
     started=NOW - 3 * 3600,
     updated=NOW - 1,
@@ -46,7 +45,7 @@ BAD = replace(
 )
 
 
-def text(status: Status | None, *, running: bool = True) -> str:
+def text(status: ServiceStatus | None, *, running: bool = True) -> str:
     return "\n".join(status_lines(status, NOW, running=running))
 
 
@@ -116,7 +115,7 @@ def test_silence_is_noticed_as_a_problem_and_only_when_it_is_long() -> None:
 
 
 @given(STATUSES)
-def test_whatever_builders_chose_every_line_is_printable_ascii(status: Status) -> None:
+def test_whatever_builders_chose_every_line_is_printable_ascii(status: ServiceStatus) -> None:
     for running in (True, False):
         for line in status_lines(replace(status, stuck_count=9), NOW, running=running):
             assert line.isascii()
@@ -124,12 +123,12 @@ def test_whatever_builders_chose_every_line_is_printable_ascii(status: Status) -
 
 
 @given(STATUSES)
-def test_the_json_has_every_member_of_the_status(status: Status) -> None:
+def test_the_json_has_every_member_of_the_status(status: ServiceStatus) -> None:
     # Not held against the schema: modes and kinds are any text here.
     document = json.loads(status_json(status, running=True))
     assert (document["version"], document["running"]) == (1, True)
     said: dict[str, Any] = document["status"]
-    assert len(said) == len(fields(Status))
+    assert len(said) == len(fields(ServiceStatus))
     assert said["storeDir"] == status.store_dir
     assert said["sweepSeconds"] == status.sweep_seconds
     assert said["problems"] == status.problems

@@ -1,0 +1,550 @@
+# SPDX-License-Identifier: MIT
+"""The service: what it does when, what it remembers, and what it tells of itself.
+
+One thread does all the work, and it alone tells systemd that it is well. A whole sweep at the
+start, on a timer, and whenever the system lost count; between them only what changes is looked at.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+
+from storewarden import __version__
+from storewarden.claims import PROOF
+from storewarden.config import Config, ConfigError, Mode
+from storewarden.daemon import watch
+from storewarden.daemon.agenda import NEVER, Agenda
+from storewarden.daemon.log import Log
+from storewarden.daemon.notify import Notify, notifying, reloading, watchdog_interval
+from storewarden.daemon.status import ServiceStatus, Stuck, held, write_status
+from storewarden.errors import StorewardenError
+from storewarden.findings import Finding
+from storewarden.kept_open import database_kept_open
+from storewarden.opening import open_remover, open_store, removes_here
+from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
+from storewarden.repair import HelperUnavailableError, Remove, repair, requests_for
+from storewarden.scan import sweep, sweep_among
+from storewarden.store.entries import EntryKind
+from storewarden.store.store import Store
+from storewarden.strays import glance
+
+_BEAT_SECONDS = 60.0
+"""The status is written at least so often."""
+_LOOK_SECONDS = 5.0
+"""Nothing tells that the directory itself is another: mounted over, or away. It is looked at."""
+_PACE_SECONDS = 0.1
+"""Between two rounds: in a big build many entries are looked at together."""
+_MOST_STUCK = 100
+"""Of stuck entries that the status lists; it counts all."""
+_ENDS = (watch.Signalled(signal.SIGTERM), watch.Signalled(signal.SIGINT))
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+class Ended(Exception):  # noqa: N818 - it is no error
+    """Told to end while somebody else is waited for, who goes on alone."""
+
+
+def serve(load: Callable[[], Config], log: Log) -> None:
+    """Watch and repair until told to end. `load` reads the configuration, again at each reload.
+
+    A `StorewardenError` where it cannot begin: the configuration is wrong, another service
+    runs, or the helper was never set up.
+    """
+    config = load()
+    with notifying() as notify, watch.inbox(*_SIGNALS) as events, held(config.runtime_dir):
+        loop = Loop(config, open_store(config), log, events, notify)
+        loop.begin()
+        with suppress(Ended):
+            loop.run(load)
+        notify("STOPPING=1\nSTATUS=ended")
+        log.info("ended", removed=loop.removed.total())
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What the helper was asked for and has not yet answered to its end."""
+
+    waiting: set[str]
+    """The entries of which nothing was heard, or only that they were taken."""
+    partial: list[str] = field(default_factory=list)
+    """What could not be purged to its end, and why."""
+    away: list[str] = field(default_factory=list)
+    """What may be wanted and could not be put back in its place, and why."""
+
+
+@dataclass(slots=True)
+class Loop:
+    """The service at work; `config`, `store` and `remove` change with a reload."""
+
+    config: Config
+    store: Store
+    log: Log
+    inbox: watch.Inbox
+    notify: Notify
+    remove: Remove = lambda _: iter(())
+    agenda: Agenda = field(default_factory=Agenda)
+    changed: set[str] = field(default_factory=set)
+    """Names of which an event told, which are to be looked at."""
+    closed: set[str] = field(default_factory=set)
+    ended: bool = False
+    """Told to end: nothing new is begun then."""
+    reload: bool = False
+    asked: _Asked | None = None
+    found: dict[str, EntryKind] = field(default_factory=dict)
+    """What was found and has not gone since."""
+    problems: dict[str, str] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+    wakes: str = ""
+    """What tells of changes: `inotify` or `polling`."""
+    sweeps: int = 0
+    swept: float | None = None
+    """When the last whole sweep ended, as Unix time."""
+    overflows: int = 0
+    removed: Counter[str] = field(default_factory=Counter)
+    removed_bytes: int = 0
+    refused: int = 0
+    failed: int = 0
+    latest: ServiceStatus | None = None
+    """What it last wrote of itself."""
+    tell_at: float = 0.0
+    """When to write it again, by the monotonic clock."""
+
+    # Its life: begin, watch, work, reload
+
+    def begin(self) -> None:
+        """Open what it works with. `HelperUnavailableError` where no helper was ever set up."""
+        config, here = self.config, removes_here(self.store)
+        if config.mode is Mode.REPAIR and not here and not os.path.exists(config.socket):
+            raise HelperUnavailableError(
+                f"there is no helper: {config.socket} does not exist; set it up with: sudo"
+                ' storewarden setup; or only report, with mode = "report" in the configuration'
+            )
+        self._open()
+
+    def run(self, load: Callable[[], Config]) -> None:
+        """Work until told to end; the configuration is loaded anew when told to reload."""
+        while not self._is_to_end():
+            with ExitStack() as stack:
+                self._serve(self._watch(stack), stack)
+            if self.reload:
+                self._reload(load)
+
+    def _open(self) -> None:
+        """Open store and remover anew: build users, mounts and configuration may have changed."""
+        # Thousands of paths take Nix a while: a sign of life before each batch.
+        self.store = open_store(self.config, lambda _asked, _all: self._go_on())
+        try:
+            self.remove = open_remover(
+                self.config, self.store, "by the service", self._leave_if_ended
+            )
+        except StorewardenError as cause:
+            self._problem("helper", str(cause))
+
+    def _watch(self, stack: ExitStack) -> watch.Watching:
+        """Watch the store directory in the way that is to be trusted there."""
+        directory, interval = self.config.store_dir.path, self.config.poll_interval
+        how = watch.how_to_watch(directory)
+        try:
+            found = stack.enter_context(watch.watching(directory, how, interval, self.inbox))
+            self._problem("wakes", "")
+        except OSError as cause:
+            # No inotify instance left, say (fs.inotify.max_user_instances).
+            self._problem("wakes", f"{watch.INOTIFY} is not to be had: {cause}; polling instead")
+            found = stack.enter_context(
+                watch.watching(directory, watch.POLLING, interval, self.inbox)
+            )
+        self.wakes = found.how
+        return found
+
+    def _serve(self, watched: watch.Watching, stack: ExitStack) -> None:
+        """Work until told to end or to reload, or until the watch is over."""
+        self._sweep()
+        self._finish()
+        self._tell()
+        self.log.info(
+            "watching",
+            version=__version__,
+            store=self.config.store_dir.path,
+            mode=self.config.mode.value,
+            wakes=self.wakes,
+        )
+        self.notify("READY=1")
+        self._answer_prometheus(stack)
+        while watched.lasts() and not self.ended and not self.reload:
+            if self._work() or time.monotonic() >= self.tell_at:
+                self._tell()
+            self._heed(self._patience())
+        if not watched.lasts():
+            self.log.warning(
+                "the watch ended by itself (is the store mounted anew?); it is renewed"
+            )
+            time.sleep(1)
+
+    def _reload(self, load: Callable[[], Config]) -> None:
+        self.reload = False
+        self.notify(reloading())
+        try:
+            config = load()
+        except ConfigError as cause:
+            self._problem("configuration", f"{cause}; what was read before goes on")
+            return
+        moved = config.runtime_dir != self.config.runtime_dir
+        self._problem("configuration", "runtime-dir changes with a restart only" if moved else "")
+        self.config = replace(config, runtime_dir=self.config.runtime_dir)
+        self.log.info("configuration read again")
+
+    # What it waits for
+
+    def _heed(self, seconds: float) -> None:
+        """Wait so long for something to happen; take it in, and tell systemd that all is well."""
+        for event in self.inbox.wait(seconds):
+            self._take_in(event)
+        self.notify("WATCHDOG=1")
+
+    def _take_in(self, event: watch.Event) -> None:
+        """Remember what has happened. What changed is only noted: one thing is done at a time."""
+        match event:
+            case watch.Changed(name):
+                self.changed.add(name)
+            case watch.Closed(name):
+                self.closed.add(name)
+            case watch.DirectoryChanged():
+                self.agenda.changed = True
+            case watch.Overflowed():
+                self.log.warning("the system lost count of the changes; the whole store is swept")
+                self.overflows += 1
+                self.agenda.changed = True
+            case watch.Answered(outcome):
+                self._conclude(outcome)
+            case watch.AnswerEnded(cause):
+                self._answered(cause)
+            case watch.Signalled(signal.SIGHUP):
+                self.reload = True
+            case watch.Signalled(signal.SIGUSR1):
+                self.agenda.sweep_asked = True
+            case watch.Signalled():
+                self.ended = True
+
+    def _patience(self) -> float:
+        """Seconds for which nothing is to be done, if nothing happens."""
+        pings = watchdog_interval()
+        patience = _LOOK_SECONDS if pings is None else min(_LOOK_SECONDS, pings)
+        if self.asked is not None:
+            return patience
+        if self.changed or self.closed:
+            return 0.0  # it came in while the helper was waited for
+        return min(patience, min(self.agenda.next_at(self.config), self.tell_at) - time.monotonic())
+
+    def _is_to_end(self) -> bool:
+        """Whether it was told to end, though it may not have heeded that yet."""
+        return self.ended or self.inbox.holds(_ENDS)
+
+    def _go_on(self) -> None:
+        """In the midst of long work: tell systemd that all is well, and end if told to."""
+        self.notify("WATCHDOG=1")
+        if self._is_to_end():
+            raise Ended
+
+    def _leave_if_ended(self) -> None:
+        if self.ended:
+            raise Ended
+
+    # What it does
+
+    def _work(self) -> bool:
+        """Do what is due now; whether anything was."""
+        now = time.monotonic()
+        self.agenda.notice(self.changed, now, self.store.least_age)
+        self.agenda.release(self.closed, now, self.store.store_dir)
+        self.changed.clear()
+        self.closed.clear()
+        if now >= self.agenda.sweep_at(self.config):
+            self._sweep()
+        elif names := self.agenda.due(now):
+            self._look_again(names)
+            time.sleep(_PACE_SECONDS)
+        elif now >= self.agenda.finish.due:
+            self._finish()
+        else:
+            return False
+        return True
+
+    def _sweep(self) -> None:
+        self.agenda.changed = self.agenda.sweep_asked = False
+        self._open()
+        self._look_at_all()
+        self.agenda.swept = time.monotonic()
+
+    def _look_at_all(self) -> None:
+        """Look at the whole store."""
+        began = time.monotonic()
+        try:
+            with database_kept_open(self.store):
+                swept = sweep(self.store)
+        except StorewardenError as cause:
+            self._problem("store", str(cause))
+            return
+        self._problem("store", "")
+        self._problem("nix", swept.nix_silent)
+        for note in () if self.sweeps else swept.notes:
+            self.log.warning("limited", text=note)
+        self.sweeps, self.swept = self.sweeps + 1, time.time()
+        self.agenda.sweep_seconds = time.monotonic() - began
+        for name in self.found.keys() - {finding.base_name for finding in swept.findings}:
+            del self.found[name]
+        if len(requests_for(swept.findings, self.config.kinds)) <= self.config.max_removals:
+            self._problem("fuse", "")
+        self._deal_with(swept.findings)
+        if swept.leftovers or self.problems.keys() & {"helper", "leftovers"}:
+            self._finish()
+
+    def _look_again(self, names: Collection[str]) -> None:
+        """Look at those suspects."""
+        suspects, now = self.agenda.suspects, time.monotonic()
+        try:
+            seen = glance(self.store, {name: suspects[name].covering for name in names})
+            rest = set(names) - seen.alive - seen.gone - seen.others
+            with database_kept_open(self.store) if rest else nullcontext():
+                swept = sweep_among(self.store, rest, tuple(PROOF)) if rest else None
+        except StorewardenError as cause:
+            self._problem("store", str(cause))
+            for name in names:
+                self._fail(name, (str(cause),))
+            return
+        self._problem("store", "")
+        for name in seen.alive:
+            suspects[name] = suspects[name].alive(now)
+        findings = swept.findings if swept else ()
+        for name in {*seen.gone, *seen.others, *rest} - {one.base_name for one in findings}:
+            suspects.pop(name, None)
+            if name not in seen.others:
+                self.found.pop(name, None)
+        if swept:
+            self._problem("nix", swept.nix_silent)
+            self._deal_with(findings)
+
+    def _deal_with(self, findings: Collection[Finding]) -> None:
+        """Have removed what may go, and remember when to look again at the rest."""
+        repairs, most = self.config.mode is Mode.REPAIR, self.config.max_removals
+        requests = requests_for(findings, self.config.kinds) if repairs else ()
+        if len(requests) > most:
+            text = f"{len(requests)} entries would be removed, max-removals allows {most};"
+            self._problem("fuse", f"{text} nothing is; see: storewarden scan --dry-run")
+        blown = "fuse" in self.problems
+        if blown:
+            requests = ()
+        requested = {request.base_name for request in requests}
+        now = time.monotonic()
+        for finding in findings:
+            name = finding.base_name
+            if name not in self.found and finding.kind in PROOF and not blown:
+                self.log.info(
+                    "found",
+                    path=self.store.store_dir.join(name),
+                    kind=finding.kind.value,
+                    verdict=finding.judgement.verdict.value,
+                    reasons="; ".join(finding.judgement.reasons),
+                )
+            self.found[name] = finding.kind
+            if name in requested:
+                self.agenda.cover(finding, now)
+            elif self.agenda.keep(finding, self.config.kinds, self.store.least_age, now):
+                self._fail(name, finding.judgement.reasons)
+        if requests:
+            self._have_removed(requests)
+            taken = [finding for finding in findings if finding.base_name in requested]
+            self.agenda.touch(taken, time.monotonic())
+
+    # What it has the helper do, and what becomes of that
+
+    def _finish(self) -> None:
+        """Have removed what an earlier run left, and learn whether that can be done at all."""
+        if self.config.mode is Mode.REPAIR:
+            self._have_removed(())
+        else:
+            self._problem("helper", "")
+            self.agenda.finish = NEVER
+
+    def _have_removed(self, requests: tuple[RemoveRequest, ...]) -> None:
+        """Have these removed, until the answer has ended; with none, finish what was begun."""
+        if self._is_to_end():
+            return
+        self.asked = _Asked({request.base_name for request in requests})
+        asking = threading.Thread(target=self._ask, args=(requests,), daemon=True)
+        asking.start()
+        while self.asked is not None:
+            self._heed(self._patience())
+        asking.join()
+
+    def _ask(self, requests: tuple[RemoveRequest, ...]) -> None:
+        """In a thread of its own: ask for these, and leave each answer in the inbox."""
+        ended_by: BaseException | None = None
+        try:
+            batches = repair(requests, self.remove, lambda: self.ended)
+            for outcome in batches if requests else self.remove(()):
+                self.inbox.post(watch.Answered(outcome))
+        except BaseException as cause:  # noqa: BLE001 - the loop raises what it does not expect
+            ended_by = cause
+        self.inbox.post(watch.AnswerEnded(ended_by))
+
+    def _conclude(self, outcome: Outcome) -> None:
+        """Remember what became of one entry."""
+        assert self.asked is not None  # noqa: S101 - only who is asked answers
+        if outcome.status is Status.TAKEN:
+            self._log_outcome("taken out of the store", outcome)
+            return
+        name, now = outcome.base_name, time.monotonic()
+        account = f"{name}: {'; '.join(outcome.reasons)}"
+        self.asked.waiting.discard(name)
+        match outcome.status:
+            case Status.REMOVED:
+                kind = self.found.pop(name, EntryKind.OUTPUT)
+                self.removed[kind] += 1
+                self.removed_bytes += outcome.bytes
+                self.agenda.suspects.pop(name, None)
+                self.agenda.wake_locks(now)
+                self._log_outcome("removed", outcome, kind=kind.value, files=outcome.files)
+            case Status.VANISHED:
+                self._forget(name)
+            case Status.KEPT if outcome.unproved:
+                self.refused += 1
+                self._fail(name, outcome.reasons)
+            case Status.KEPT:
+                self.refused += 1
+                suspect = self.agenda.suspect(name, now)
+                self.agenda.suspects[name] = suspect.refused(now)
+                if not suspect.waited:
+                    self._log_outcome("kept", outcome)
+            case Status.PARTIAL:
+                self.failed += 1
+                self._forget(name)
+                self.asked.partial.append(account)
+            case Status.FAILED if any(CANNOT_BE_PUT_BACK in one for one in outcome.reasons):
+                self.failed += 1  # no suspect: nothing of it lies in the store to be looked at
+                self.asked.away.append(account)
+            case Status.FAILED:
+                self.failed += 1
+                self._fail(name, outcome.reasons)
+
+    def _answered(self, cause: BaseException | None) -> None:
+        """The helper says no more; `cause` is why, if it did not answer to its end."""
+        assert self.asked is not None  # noqa: S101 - as above
+        asked, self.asked = self.asked, None
+        again = self.agenda.finish.refused(time.monotonic())
+        match cause:
+            case None:
+                self._problem("helper", "")
+                # What may be a live build's is tried to be put back again soon.
+                self.agenda.finish = again if asked.away else NEVER
+                # Every run looks after what earlier ones left, and so tells of all of it.
+                self._problem("leftovers", "".join(asked.partial[:1]))
+                self._problem("put-back", "".join(asked.away[:1]))
+            case StorewardenError():
+                self._problem("helper", str(cause))
+                self.agenda.finish = again
+                for name in asked.waiting:
+                    self._fail(name, (str(cause),))
+            case Ended():
+                self.ended = True
+            case _:
+                raise cause
+
+    def _log_outcome(self, event: str, outcome: Outcome, **more: object) -> None:
+        reasons = {"reasons": "; ".join(outcome.reasons)} if outcome.reasons else {}
+        path = self.store.store_dir.join(outcome.base_name)
+        self.log.info(event, path=path, **reasons, **more)
+
+    def _forget(self, name: str) -> None:
+        self.found.pop(name, None)
+        self.agenda.suspects.pop(name, None)
+
+    def _fail(self, name: str, reasons: tuple[str, ...]) -> None:
+        """Remember why an entry that should go could not; logged when the reasons change."""
+        now = time.monotonic()
+        before = self.agenda.suspect(name, now)
+        if before.reasons != reasons:
+            path = self.store.store_dir.join(name)
+            self.log.warning("not removed", path=path, reasons="; ".join(reasons))
+        kind = self.found.get(name, EntryKind.OUTPUT).value
+        self.agenda.suspects[name] = before.failed(now, time.time(), kind, reasons)
+
+    # What it tells of itself
+
+    def _problem(self, where: str, text: str) -> None:
+        """Remember what is wrong there now, "" if nothing is; logged when that changes."""
+        if text == self.problems.get(where, ""):
+            return
+        if text:
+            self.problems[where] = text
+            self.log.error("problem", where=where, text=text)
+        else:
+            del self.problems[where]
+            self.log.info("problem over", where=where)
+
+    @contextmanager
+    def _problem_if_any(self, where: str) -> Iterator[None]:
+        try:
+            yield
+        except StorewardenError as cause:
+            self._problem(where, str(cause))
+        else:
+            self._problem(where, "")
+
+    def status(self) -> ServiceStatus:
+        """The service at this moment."""
+        stuck = [
+            Stuck(one.name, one.kind, one.since, one.reasons)
+            for one in self.agenda.suspects.values()
+            if one.reasons
+        ]
+        stuck.sort(key=lambda one: (one.since, one.name))
+        return ServiceStatus(
+            pid=os.getpid(),
+            started=self.started,
+            updated=time.time(),
+            mode=self.config.mode.value,
+            store_dir=self.config.store_dir.path,
+            wakes=self.wakes,
+            sweeps=self.sweeps,
+            swept=self.swept,
+            sweep_seconds=self.agenda.sweep_seconds,
+            overflows=self.overflows,
+            found=dict(sorted(Counter(kind.value for kind in self.found.values()).items())),
+            watched=len(self.agenda.suspects),
+            stuck=tuple(stuck[:_MOST_STUCK]),
+            stuck_count=len(stuck),
+            removed=dict(self.removed),
+            removed_bytes=self.removed_bytes,
+            refused=self.refused,
+            failed=self.failed,
+            problems=dict(self.problems),
+        )
+
+    def _tell(self) -> None:
+        """Write down how things stand. What cannot be written is one of those things."""
+        self.latest = latest = self.status()
+        try:
+            write_status(self.config.runtime_dir, latest)
+            self._problem("status", "")
+        except OSError as cause:
+            self._problem("status", f"cannot be written: {cause}")
+        if (path := self.config.metrics_textfile) is not None:
+            from storewarden.daemon.metrics import write_textfile  # noqa: PLC0415 - two MiB, for who wants them
+
+            with self._problem_if_any("metrics-textfile"):
+                write_textfile(path, latest)
+        self.notify(f"STATUS={latest.line()}")
+        self.tell_at = time.monotonic() + _BEAT_SECONDS
+
+    def _answer_prometheus(self, stack: ExitStack) -> None:
+        """Answer Prometheus until the stack is closed, if that is asked for and can be had."""
+        if (address := self.config.metrics_listen) is not None:
+            from storewarden.daemon.metrics import listening  # noqa: PLC0415 - as above
+
+            with self._problem_if_any("metrics-listen"):
+                stack.enter_context(listening(address, lambda: self.latest or self.status()))
