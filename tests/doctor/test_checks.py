@@ -12,6 +12,7 @@ import pytest
 
 import storewarden.doctor
 from documents import ROOT, read
+from storewarden.doctor import nix, service, settings
 from storewarden.doctor.bugs import Emulation
 from storewarden.doctor.checks import CHECKS, blind, diagnose
 from storewarden.doctor.diagnosis import Severity
@@ -51,8 +52,12 @@ def globals_of(code: CodeType) -> set[str]:
     return set(own).union(*inner)
 
 
-def eyes(function: FunctionType, seen: set[FunctionType]) -> set[str]:
-    """With what that function, and what of the doctor's it calls, could look at anything."""
+def eyes(module: ModuleType, name: str) -> set[str]:
+    """With what that function of a check, and what of the doctor's it calls, could look."""
+    return _eyes(vars(module)[name], set())
+
+
+def _eyes(function: FunctionType, seen: set[FunctionType]) -> set[str]:
     seen.add(function)
     found = set()
     for name in globals_of(function.__code__):
@@ -61,7 +66,7 @@ def eyes(function: FunctionType, seen: set[FunctionType]) -> set[str]:
         ours = str(module).startswith("storewarden.")
         match used:
             case FunctionType() if module.startswith("storewarden.doctor."):
-                found |= set() if used in seen else eyes(used, seen)
+                found |= set() if used in seen else _eyes(used, seen)
             case ModuleType() | FunctionType() | BuiltinFunctionType() if module not in PURE:
                 found.add(name)
             case type() if not ours and module not in PURE:
@@ -71,14 +76,23 @@ def eyes(function: FunctionType, seen: set[FunctionType]) -> set[str]:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.rpartition(".")[2])
 def test_a_judgement_looks_at_nothing(check: ModuleType) -> None:
-    assert eyes(check.judge, set()) == set()
-    assert eyes(check.look, set()) != set()
+    used = eyes(check, "judge")
+    assert not used, (
+        f"judge of {check.__name__} may look at something, with {used}: look is for that"
+    )
+
+
+def test_what_can_look_at_something_is_seen() -> None:
+    assert {"nix_queries", "host"} <= eyes(nix, "look")
+    assert {"os", "open", "threading"} <= eyes(settings, "look")
+    assert "socket" in eyes(service, "look")
 
 
 def test_every_file_with_a_judgement_is_in_the_list_of_checks() -> None:
     [place] = storewarden.doctor.__path__
     files = {path.stem for path in Path(place).glob("*.py") if "\ndef judge(" in path.read_text()}
-    assert files == {vars(check)["__name__"].rpartition(".")[2] for check in CHECKS}
+    listed = {vars(check)["__name__"].rpartition(".")[2] for check in CHECKS}
+    assert files == listed, "CHECKS in doctor/checks.py and the files differ"
 
 
 OLD = NixVersion(Flavour.NIX, (2, 8, 0), "2.8.0")
@@ -109,7 +123,8 @@ def test_every_diagnosis_stands_in_the_documents() -> None:
     text = read("docs/doctor.md")
     for one in [one for patient in (WELL, *BAD_MACHINES) for one in diagnose(patient)]:
         stem = f"{one.name.partition('-')[0]}-…"
-        assert f"`{one.name}`" in text or f"`{stem}`" in text
+        missing = f"docs/doctor.md does not say what {one.name} is"
+        assert f"`{one.name}`" in text or f"`{stem}`" in text, missing
 
 
 def test_of_a_machine_that_is_well_there_is_nothing_but_that() -> None:
@@ -144,8 +159,8 @@ def test_where_nix_or_the_store_cannot_be_asked_that_is_a_problem_and_little_els
 def test_on_a_declared_machine_all_is_to_be_declared(system: str) -> None:
     patient = with_settings(WELL, replace(STRANDING, build_group="others"))
     patient = replace(patient, declared=system)
-    for service in (IDLE, IDLE | {"installed": True}, {"running": False}):
-        one = but(patient, Service, **service, helper=Listening.NOTHING)
+    for changes in (IDLE, IDLE | {"installed": True}, {"running": False}):
+        one = but(patient, Service, **changes, helper=Listening.NOTHING)
         assert not [text for text in commands(one) if "setup" in text or "systemctl edit" in text]
         steps = " ".join(step.words for found in diagnose(one) for step in found.steps)
         assert f"In the configuration of {system}: services.storewarden." in steps

@@ -50,7 +50,7 @@ class Patient:
     def __getitem__(self, kind: type[T]) -> T:
         """What the check that looks at such facts has seen."""
         if kind not in self.facts:
-            raise LookupError(f"no check has looked at {kind.__name__} (tests: in tests/well.py)")
+            raise LookupError(f"no check has looked at {kind.__name__} (for tests: tests/well.py)")
         return cast("T", self.facts[kind])
 
     def having(self, *facts: object) -> "Patient":
