@@ -2,8 +2,10 @@
 """Programs that stand in for Nix's own: real executables that answer what a test tells them to."""
 
 import os
+import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import psutil
 
@@ -53,3 +55,12 @@ def ends(pid: int) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+@contextmanager
+def listening(path: str) -> Iterator[socket.socket]:
+    """Somebody who listens there."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        yield listener

@@ -1,29 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""The facts of a machine that is well, for tests to change in one respect."""
+"""A machine that is well, for tests to change in one respect."""
 
 from dataclasses import replace
+from typing import Any
 
 from storewarden.auditlog import Verification
 from storewarden.config import Config
 from storewarden.daemon.status import ServiceStatus
-from storewarden.doctor.diagnosing import diagnose
+from storewarden.doctor.bugs import Emulation
+from storewarden.doctor.builds import Building
+from storewarden.doctor.checks import diagnose
 from storewarden.doctor.diagnosis import Diagnosis, Severity
-from storewarden.doctor.facts import (
-    Accounts,
-    Daemon,
-    Database,
-    Facts,
-    Kernel,
-    Listening,
-    Mount,
-    Nix,
-    Room,
-    Service,
-    Settings,
-)
-from storewarden.doctor.versions import Flavour, NixVersion
+from storewarden.doctor.nix import Daemon, Installation
+from storewarden.doctor.patient import Patient
+from storewarden.doctor.service import Listening, Service
+from storewarden.doctor.settings import NixConf
+from storewarden.doctor.store import Database, Mount, Room, Storage
+from storewarden.doctor.users import Accounts, Users
+from storewarden.nix_queries import Flavour, NixVersion, Settings
 from storewarden.store.fact import Fact, Known
+from storewarden.store.nix import Nix
 
+OK, NOTE, UNKNOWN, PROBLEM = Severity.OK, Severity.NOTE, Severity.UNKNOWN, Severity.PROBLEM
 NOW = 1_700_000_000.0
 GIB = 1024**3
 VERSION = NixVersion(Flavour.NIX, (2, 35, 2), "2.35.2")
@@ -33,40 +31,74 @@ SETTINGS = Settings(
     features=frozenset({"nix-command"}),
     build_group="nixbld",
 )
+STRANDING = replace(SETTINGS, sandbox="false", features=frozenset({"ca-derivations"}))
 STATUS = ServiceStatus(7, NOW - 60, NOW - 1, "repair", "/nix/store")
-WELL = Facts(
+CONFIG = Config()
+WELL = Patient(
     now=NOW,
     uid=0,
-    config=Config(),
+    config=CONFIG,
     config_problem="",
-    kernel=Kernel(darwin=False, systemd=True, namespaces=Known.YES),
-    nix=Nix("/usr/bin/nix", VERSION, VERSION, SETTINGS, Fact(Known.YES), NOW - 9000),
-    daemon=Daemon(0, 12, NOW - 3600),
-    accounts=Accounts("nixbld", exists=True, members=(("nixbld1", 30001), ("nixbld2", 30002))),
-    database=Database(realisations=0),
-    store=Known.YES,
-    state=Known.YES,
-    mount=Mount("/", "ext4", read_only=False, wholly=Known.NO, unfit=""),
-    rooms=(Room(("store", "state", "log"), "/nix/store", 100 * GIB, 50 * GIB, 10**7, 10**6),),
-    roomless=(),
-    shelter=Known.NO,
-    service=Service(installed=True, running=True, said=STATUS, owns=False),
-    helper=Listening.YES,
-    audit=Verification(("/var/log/storewarden/audit.jsonl",), 4, "0" * 64),
+    nix=Nix("/usr/bin/nix", CONFIG.store_dir, CONFIG.state_dir),
+    darwin=False,
+    systemd=True,
+).having(
+    Installation(VERSION, VERSION, Fact(Known.YES), Daemon(0, 12, NOW - 3600), Known.YES),
+    NixConf(SETTINGS, NOW - 9000),
+    Emulation(gvisor=False),
+    Storage(
+        Known.YES,
+        Database(),
+        Mount("/", "ext4", read_only=False, wholly=Known.NO, unfit=""),
+        (Room(("store", "state", "log"), "/nix/store", 100 * GIB, 50 * GIB, 10**7, 10**6),),
+        (),
+    ),
+    Building(Known.YES, 0),
+    Users(
+        Accounts("nixbld", exists=True, members=(("nixbld1", 30001), ("nixbld2", 30002))), Known.NO
+    ),
+    Service(
+        installed=True,
+        running=True,
+        status=STATUS,
+        owns=False,
+        helper=Listening.YES,
+        audit=Verification(("/var/log/storewarden/audit.jsonl",), 4, "0" * 64),
+    ),
 )
+MAC = replace(WELL, darwin=True, systemd=False).having(Building(Known.UNKNOWN, 0))
+IDLE: dict[str, object] = {"installed": False, "running": False, "status": None, "owns": None}
+"""A service where none runs, as changes of one that is well."""
+APART = Daemon(0, None, None)
+"""nix-daemon where it runs outside of this container."""
 
 
-def with_settings(facts: Facts, settings: Settings) -> Facts:
+def but(patient: Patient, kind: type, **changes: Any) -> Patient:  # noqa: ANN401 - of any fact
+    """The same machine, but for those of the facts that are of that type."""
+    return patient.having(replace(patient[kind], **changes))
+
+
+def with_settings(patient: Patient, settings: Settings) -> Patient:
     """The same machine, where Nix is set like that."""
-    return replace(facts, nix=replace(facts.nix, settings=settings))
+    return but(patient, NixConf, settings=settings)
 
 
-def named(facts: Facts, name: str) -> Diagnosis:
+def with_version(patient: Patient, version: NixVersion) -> Patient:
+    """The same machine, where Nix is of that version."""
+    return but(patient, Installation, version=version, daemon_version=version)
+
+
+def named(patient: Patient, name: str) -> Diagnosis:
     """The one diagnosis of that name."""
-    [found] = [one for one in diagnose(facts) if one.name == name]
+    [found] = [one for one in diagnose(patient) if one.name == name]
     return found
 
 
-def severities(facts: Facts, severity: Severity) -> set[str]:
+def severities(patient: Patient, severity: Severity) -> set[str]:
     """The names of what is as bad as that."""
-    return {one.name for one in diagnose(facts) if one.severity is severity}
+    return {one.name for one in diagnose(patient) if one.severity is severity}
+
+
+def commands(patient: Patient) -> list[str]:
+    """All that is advised to be run."""
+    return [step.command for one in diagnose(patient) for step in one.steps]

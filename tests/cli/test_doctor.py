@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""`storewarden doctor` as a command: its exit codes, its streams, and a stand-in for Nix."""
+"""`storewarden doctor` as a command: its exit codes, its streams, its text and its JSON."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from command import PROGRAM, Desk, open_desk, report, run
 from stand_in import write_program
+from storewarden.cli.doctor import doctor_json, doctor_lines
+from storewarden.doctor.checks import diagnose
+from storewarden.doctor.diagnosis import Diagnosis, Severity, Step
+from storewarden.doctor.nix import Installation
+from storewarden.doctor.patient import Unknown
+from storewarden.doctor.store import Database, Storage
 from storewarden.throwaway import ThrowawayStore
+from well import WELL, but
 
 NIX = """
 case "$*" in
@@ -81,3 +90,74 @@ def test_a_configuration_that_was_named_and_is_wrong_is_wrong_use(desk: Desk) ->
     done = run(words)
     assert (done.returncode, done.stdout) == (2, "")
     assert "unknown key 'nonsense'" in done.stderr
+
+
+FOUND = (
+    Diagnosis(
+        "one",
+        Severity.PROBLEM,
+        "Something is wrong",
+        "Something else follows.",
+        (Step("Do this.", "sudo this"), Step("Or that.")),
+        ("NixOS/nix#13703", "NixOS/nix#1"),
+    ),
+    Diagnosis("two", Severity.NOTE, "Something is so"),
+    Diagnosis("three", Severity.OK, "This is well"),
+    Diagnosis("four", Severity.OK, "That is well"),
+)
+
+
+def test_each_is_told_with_reason_remedy_and_issues() -> None:
+    assert list(doctor_lines(FOUND)) == [
+        "PROBLEM     Something is wrong",
+        "    why         Something else follows.",
+        "    do          Do this.",
+        "                  sudo this",
+        "                Or that.",
+        "    see         https://github.com/NixOS/nix/issues/13703",
+        "                https://github.com/NixOS/nix/issues/1",
+        "",
+        "note        Something is so",
+        "",
+        "ok          This is well",
+        "ok          That is well",
+        "",
+        "1 problem, 1 note, 2 ok",
+    ]
+
+
+def test_nothing_that_a_machine_says_reaches_the_terminal_as_it_is() -> None:
+    broken = Database(broken="it is \x1b[31mred\x07 and \u202ebackwards")
+    nix = replace(WELL.nix, program="/\x1b]0;x\x07/nix")
+    patient = but(replace(WELL, nix=nix), Storage, database=broken)
+    text = "\n".join(doctor_lines(diagnose(patient)))
+    assert text.isascii()
+    assert "\x1b" not in text
+    assert "\x07" not in text
+
+
+def test_as_json_all_of_it_is_there_and_what_is_unknown_is_null() -> None:
+    patient = but(WELL, Installation, daemon_version=Unknown("it does not tell"))
+    document = json.loads(doctor_json(patient, FOUND))
+    assert document["version"] == 1
+    assert document["nix"] == {
+        "program": "/usr/bin/nix",
+        "version": "Nix 2.35.2",
+        "daemonVersion": None,
+    }
+    first, second, *_ = document["diagnoses"]
+    assert first == {
+        "name": "one",
+        "severity": "problem",
+        "title": "Something is wrong",
+        "why": "Something else follows.",
+        "steps": [
+            {"words": "Do this.", "command": "sudo this"},
+            {"words": "Or that.", "command": None},
+        ],
+        "issues": [
+            "https://github.com/NixOS/nix/issues/13703",
+            "https://github.com/NixOS/nix/issues/1",
+        ],
+    }
+    assert (second["why"], second["steps"], second["issues"]) == (None, [], [])

@@ -11,11 +11,14 @@ from storewarden.doctor.bugs import (
     TEMPORARY,
     TERMINAL,
     Bug,
+    Emulation,
     has,
 )
-from storewarden.doctor.versions import NixVersion, parse_version
+from storewarden.doctor.diagnosis import Severity
 from storewarden.explain.failures import issue_url
+from storewarden.nix_queries import Flavour, NixVersion, parse_version
 from storewarden.store.fact import Known
+from well import PROBLEM, WELL, but, named, severities, with_version
 
 YES, NO, UNKNOWN = Known.YES, Known.NO, Known.UNKNOWN
 KNOWN: list[tuple[Bug, str, Known]] = [
@@ -61,3 +64,16 @@ def test_every_issue_of_a_bug_has_an_address() -> None:
     for bug in (STRANDED, ORPHANS, TERMINAL, TEMPORARY, DISCONNECTED):
         assert bug.issues
         assert all(issue_url(issue).startswith("https://github.com/") for issue in bug.issues)
+
+
+def test_under_gvisor_an_old_nix_is_a_problem() -> None:
+    old = NixVersion(Flavour.NIX, (2, 32, 1), "2.32.1")
+    patient = with_version(WELL, old)
+    assert "terminal-error" not in severities(patient, PROBLEM)
+    patient = but(patient, Emulation, gvisor=True)
+    assert named(patient, "terminal-error").severity is PROBLEM
+
+
+def test_of_a_newer_nix_nothing_is_claimed() -> None:
+    new = NixVersion(Flavour.NIX, (2, 40, 0), "2.40.0")
+    assert named(with_version(WELL, new), "versions").severity is Severity.UNKNOWN

@@ -10,7 +10,7 @@ from lab.service import HELPER, SOCKET, WATCHER, delivered, journal, run, setup
 from real import namespace as ns
 from real.doctoring import Visit, visit_of
 from real.rig import Rig
-from storewarden.doctor.versions import parse_version
+from storewarden.nix_queries import parse_version
 
 LOG = "/var/log/storewarden/audit.jsonl"
 

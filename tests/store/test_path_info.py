@@ -2,13 +2,16 @@
 """What `nix path-info --json` says, in the shapes it was recorded in; "no" only if plainly said."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stand_in import write_program
+from storewarden.nix_queries import Registration, registration
 from storewarden.store.fact import Known
-from storewarden.store.nix import parse_path_info
+from storewarden.store.nix import Nix, ask, parse_path_info
 from storewarden.store.paths import StoreDir, StorePath
 
 STORE = StoreDir("/nix/store")
@@ -16,27 +19,45 @@ VALID = StorePath("x80vbsl3hs31md8vk95ibvyjii8dy325-test")
 DEBRIS = StorePath("ghnpxgmm86pibjgnf0x49b5qgfcf8yxa-test-dev")
 FULL_VALID, FULL_DEBRIS = STORE.join(VALID.base_name), STORE.join(DEBRIS.base_name)
 HASH = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+DERIVER = "233sb81zil031fiiqqrxycgpf2k3br7g-test.drv"
+REGISTERED = Registration(
+    23423,
+    STORE.join(DERIVER),
+    120,
+    "fixed:r:sha256:1lr187v6dck1rjh2j6svpikcfz53wyl3qrlcbb405zlh13x0khhh",
+)
+OLD: dict[str, object] = {
+    "ca": REGISTERED.content_address,
+    "deriver": REGISTERED.deriver,
+    "narHash": HASH,
+    "narSize": 120,
+    "references": [],
+    "registrationTime": 23423,
+}
+CONTENT = {"method": "nar", "hash": "sha256-EMIJ+giQ/gLIWoxmPKjno3zHZrxbGymgzGGyZvZBIdM="}
+"""The same hash (src/libstore-tests/data/path-info of Nix)."""
+NEW = OLD | {"ca": CONTENT, "deriver": DERIVER}
 RECORDED = {
     "2.3 to 2.18, and Lix": [
-        {"narHash": HASH, "narSize": 120, "path": FULL_VALID, "references": []},
+        OLD | {"path": FULL_VALID},
         {"path": FULL_DEBRIS, "valid": False},
     ],
     "2.18 with valid set": [
-        {"narHash": HASH, "narSize": 120, "path": FULL_VALID, "valid": True},
+        OLD | {"path": FULL_VALID, "valid": True},
         {"path": FULL_DEBRIS, "valid": False},
     ],
     "2.19 on": {
-        FULL_VALID: {"narHash": HASH, "narSize": 120, "references": [], "ultimate": True},
+        FULL_VALID: OLD | {"ultimate": True},
         FULL_DEBRIS: None,
     },
     "--json-format 2": {
-        "info": {VALID.base_name: {"narHash": HASH, "version": 2}, DEBRIS.base_name: None},
+        "info": {VALID.base_name: NEW | {"version": 2}, DEBRIS.base_name: None},
         "storeDir": "/nix/store",
         "version": 2,
     },
     "--json-format 3": {
         "info": {
-            VALID.base_name: {"narHash": {"algorithm": "sha256", "hash": "x"}},
+            VALID.base_name: NEW | {"narHash": {"algorithm": "sha256", "hash": "x"}},
             DEBRIS.base_name: None,
         },
         "storeDir": "/nix/store",
@@ -45,10 +66,30 @@ RECORDED = {
 }
 
 
+def validity(answer: bytes) -> dict[StorePath, Known]:
+    """What an answer says of each path that it plainly says something of."""
+    infos = parse_path_info(answer, STORE)
+    return {path: Known.NO if info is None else Known.YES for path, info in infos.items()}
+
+
 @pytest.mark.parametrize("version", RECORDED)
 def test_every_recorded_shape_is_understood(version: str) -> None:
     answer = json.dumps(RECORDED[version]).encode()
-    assert parse_path_info(answer, STORE) == {VALID: Known.YES, DEBRIS: Known.NO}
+    assert validity(answer) == {VALID: Known.YES, DEBRIS: Known.NO}
+
+
+@pytest.mark.parametrize("version", RECORDED)
+def test_in_every_shape_who_asks_for_validity_and_who_for_a_registration_hear_the_same(
+    tmp_path: Path, version: str
+) -> None:
+    (tmp_path / "answer").write_text(json.dumps(RECORDED[version]))
+    nix = Nix(
+        write_program(f"{tmp_path}/nix", f"cat {tmp_path}/answer\n"), STORE, f"{tmp_path}/state"
+    )
+    answers = ask(nix, [VALID, DEBRIS])
+    assert [answers[path].known for path in (VALID, DEBRIS)] == [Known.YES, Known.NO]
+    assert registration(nix, VALID) == REGISTERED
+    assert registration(nix, DEBRIS) is None
 
 
 @pytest.mark.parametrize(
@@ -77,7 +118,7 @@ def test_every_recorded_shape_is_understood(version: str) -> None:
     ],
 )
 def test_what_is_not_understood_says_nothing(answer: bytes) -> None:
-    assert parse_path_info(answer, STORE) == {}
+    assert validity(answer) == {}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +140,7 @@ def test_what_is_not_understood_says_nothing(answer: bytes) -> None:
 )
 def test_what_is_neither_plainly_valid_nor_plainly_invalid_is_left_out(said: object) -> None:
     for document in ({FULL_DEBRIS: said}, {"info": {DEBRIS.base_name: said}}):
-        assert parse_path_info(json.dumps(document).encode(), STORE) == {}
+        assert validity(json.dumps(document).encode()) == {}
 
 
 JSON_VALUES = st.recursive(
@@ -114,7 +155,7 @@ JSON_VALUES = st.recursive(
 
 @given(JSON_VALUES)
 def test_only_null_or_valid_false_is_a_no(said: object) -> None:
-    known = parse_path_info(json.dumps({FULL_DEBRIS: said}).encode(), STORE).get(DEBRIS)
+    known = validity(json.dumps({FULL_DEBRIS: said}).encode()).get(DEBRIS)
     members = said if isinstance(said, dict) else {}
     invalid = said is None or members.get("valid") is False
     if "narHash" not in members:  # else it says both
@@ -124,4 +165,4 @@ def test_only_null_or_valid_false_is_a_no(said: object) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_bytes_make_it_fail(answer: bytes) -> None:
-    assert not parse_path_info(answer, STORE)
+    assert not validity(answer)

@@ -2,6 +2,8 @@
 """`storewarden doctor`: what of this machine breeds debris, or hides it."""
 
 import argparse
+import json
+from collections.abc import Iterator, Sequence
 
 from storewarden.cli.console import show, style
 from storewarden.cli.options import (
@@ -16,7 +18,17 @@ from storewarden.cli.options import (
 )
 from storewarden.cli.progress import progress
 from storewarden.config import Config, ConfigError
+from storewarden.doctor.checks import blind, diagnose, examine
+from storewarden.doctor.diagnosis import Diagnosis, Severity
+from storewarden.doctor.nix import Installation
+from storewarden.doctor.patient import Patient, Unknown
+from storewarden.explain.failures import issue_url
+from storewarden.nix_queries import NixVersion
 from storewarden.opening import open_nix
+from storewarden.readable import shown
+from storewarden.report import VERSION
+from storewarden.report.columns import row
+from storewarden.style import PLAIN, Mark, Style
 
 _TEXT = "what of this machine breeds debris or hides it"
 _DESCRIPTION = """\
@@ -29,6 +41,22 @@ examples:
   sudo storewarden doctor
   storewarden doctor --json | jq '.diagnoses[] | select(.severity == "problem")'
 """
+_WORDS = {
+    Severity.PROBLEM: "PROBLEM",
+    Severity.UNKNOWN: "unknown",
+    Severity.NOTE: "note",
+    Severity.OK: "ok",
+}
+_COUNTED = {
+    Severity.PROBLEM: ("problem", "problems"),
+    Severity.UNKNOWN: ("unknown", "unknown"),
+    Severity.NOTE: ("note", "notes"),
+    Severity.OK: ("ok", "ok"),
+}
+_MARKS = {Severity.PROBLEM: Mark.WRONG, Severity.UNKNOWN: Mark.KEPT, Severity.OK: Mark.WELL}
+_TITLE = 12
+"""The column in which a title begins."""
+_OF_COMMANDS = " " * 18
 
 
 def add_doctor(commands: Commands) -> None:
@@ -39,21 +67,16 @@ def add_doctor(commands: Commands) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from storewarden.doctor.diagnosing import blind, diagnose  # noqa: PLC0415 - seldom wanted
-    from storewarden.doctor.diagnosis import Severity  # noqa: PLC0415
-    from storewarden.doctor.gathering import gather  # noqa: PLC0415
-    from storewarden.report.doctor import doctor_json, doctor_lines  # noqa: PLC0415
-
     config, wrong = _configured(arguments)
     with progress("looking at this machine"):
-        facts = gather(config, wrong, open_nix(config))
-    found = diagnose(facts)
+        patient = examine(config, wrong, open_nix(config))
+    found = diagnose(patient)
     if arguments.json:
-        show(doctor_json(facts, found))
+        show(doctor_json(patient, found))
     else:
         for line in doctor_lines(found, style()):
             show(line)
-    if blind(facts):
+    if blind(patient):
         return UNREADABLE
     return NOT_ALL if any(one.severity is Severity.PROBLEM for one in found) else OK
 
@@ -69,3 +92,66 @@ def _configured(arguments: argparse.Namespace) -> tuple[Config, str]:
         if arguments.config is not None:
             raise
         return Config(), str(cause)
+
+
+def doctor_lines(found: Sequence[Diagnosis], style: Style = PLAIN) -> Iterator[str]:
+    """Each diagnosis with reason, remedy and issues, the worst first; then how many there are."""
+    before = None
+    for one in found:
+        if before is not None and not before is one.severity is Severity.OK:
+            yield ""
+        before = one.severity
+        word, mark = _WORDS[one.severity], _MARKS.get(one.severity)
+        title = f"{'':<{_TITLE - len(word)}}{shown(one.title)}"
+        yield from style.wrapped("", title, " " * _TITLE, word, mark)
+        if one.why:
+            yield from row("why", one.why, style)
+        for number, step in enumerate(one.steps):
+            yield from row("" if number else "do", step.words, style) if step.words else ()
+            if step.command:
+                yield f"{_OF_COMMANDS}{style.mark(Mark.NAME, shown(step.command))}"
+        for number, issue in enumerate(one.issues):
+            yield from row("" if number else "see", issue_url(issue), style)
+    yield ""
+    yield _counts(found)
+
+
+def doctor_json(patient: Patient, found: Sequence[Diagnosis]) -> str:
+    """The document of `storewarden doctor --json`."""
+    return json.dumps(
+        {
+            "version": VERSION,
+            "storeDir": patient.config.store_dir.path,
+            "stateDir": patient.config.state_dir,
+            "nix": {
+                "program": patient.nix.program,
+                "version": _version(patient[Installation].version),
+                "daemonVersion": _version(patient[Installation].daemon_version),
+            },
+            "diagnoses": [_diagnosis(one) for one in found],
+        },
+        indent=2,
+    )
+
+
+def _counts(found: Sequence[Diagnosis]) -> str:
+    words = []
+    for severity, (single, plural) in _COUNTED.items():
+        if count := sum(one.severity is severity for one in found):
+            words.append(f"{count} {single if count == 1 else plural}")
+    return ", ".join(words)
+
+
+def _version(version: NixVersion | Unknown) -> str | None:
+    return None if isinstance(version, Unknown) else version.name
+
+
+def _diagnosis(one: Diagnosis) -> dict[str, object]:
+    return {
+        "name": one.name,
+        "severity": one.severity.value,
+        "title": one.title,
+        "why": one.why or None,
+        "steps": [{"words": s.words or None, "command": s.command or None} for s in one.steps],
+        "issues": [issue_url(issue) for issue in one.issues],
+    }

@@ -5,10 +5,8 @@ import argparse
 import os
 import shlex
 import stat
-import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from threading import Timer
 
 from storewarden.child import NOT_EXECUTABLE, NOT_FOUND, End, end_likewise, run_child
 from storewarden.claims import Verdict
@@ -27,10 +25,11 @@ from storewarden.config import Config, Mode
 from storewarden.copyable import REMOVE
 from storewarden.daemon.status import is_held, read_status
 from storewarden.errors import StorewardenError
-from storewarden.explain.buildlog import BuildLog, Reading, pass_on
+from storewarden.explain.buildlog import BuildLog, Reading
 from storewarden.findings import Finding
 from storewarden.kept_open import database_kept_open
 from storewarden.misplaced import check_place
+from storewarden.nix_queries import feed_log
 from storewarden.opening import by_hand, open_nix, open_remover, open_store, this_store
 from storewarden.registrations import list_names
 from storewarden.repair import HelperUnavailableError, repair, requests_for
@@ -142,37 +141,8 @@ def readings(log: BuildLog, nix: Nix) -> Iterator[Reading]:
     for derivation in first.failed:
         log = BuildLog(nix.store_dir)
         log.feed(f"building '{derivation}'...\n".encode())
-        _read_log(nix, derivation, log, max(0.0, until - time.monotonic()))
+        feed_log(nix, derivation, until - time.monotonic(), log.feed)
         yield log.reading()
-
-
-def _read_log(nix: Nix, derivation: str, log: BuildLog, seconds: float) -> None:
-    """Have Nix unpack the log that it keeps of that derivation's last build; it may have none.
-
-    What it gives within that time counts. No cache is asked for one.
-    """
-    command = [nix.nix_store, "--option", "substitute", "false", "--read-log", derivation]
-    silent = subprocess.DEVNULL
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=silent,
-            stdout=subprocess.PIPE,
-            stderr=silent,
-            env=nix.environment(),
-            cwd="/",
-        )
-    except OSError:
-        return
-    with process:
-        end = Timer(seconds, process.kill)
-        end.start()
-        try:
-            assert process.stdout  # noqa: S101 - it was asked for
-            pass_on(process.stdout.fileno(), None, log.feed)
-        finally:
-            end.cancel()
-            process.kill()
 
 
 def blamed(store: Store, reading: Reading, before: Collection[str]) -> tuple[Finding, ...]:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What of this machine breeds debris or hides it: facts gathered, then judged; nothing changed."""
+"""What of this machine breeds debris or hides it: seen, then judged; nothing changed."""

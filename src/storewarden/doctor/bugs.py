@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Bugs of Nix that leave debris or hide it, and which versions have them. Pure.
+"""Bugs of Nix that leave debris or hide it, and which versions have them.
 
 Read in the sources of 2.3.16 to 2.35.2, Determinate 3.20 and 3.22, and Lix 2.95; of a newer version
 nothing is known. Master of August 2026 was read, too, but what 2.36 will be is not released yet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from storewarden.doctor.diagnosis import Step
-from storewarden.doctor.versions import Flavour, NixVersion
+from storewarden.daemon.watch import emulated
+from storewarden.doctor.diagnosis import Diagnosis, Severity, Step, unknown
+from storewarden.doctor.nix import Installation
+from storewarden.doctor.patient import Patient, Unknown
+from storewarden.nix_queries import Flavour, NixVersion
 from storewarden.store.fact import Known
 
-LAST_READ = (2, 35)
+_LAST_READ = (2, 35)
 _LIX_READ = (2, 95)
 
 
@@ -50,7 +53,7 @@ def has(bug: Bug, version: NixVersion) -> Known:
     if release < bug.since:
         return Known.NO
     if bug.fixed is None:
-        return Known.YES if release <= LAST_READ else Known.UNKNOWN
+        return Known.YES if release <= _LAST_READ else Known.UNKNOWN
     if release == bug.fixed and version.early:
         return Known.UNKNOWN
     if release >= bug.fixed or version.number[2] >= bug.backports.get(release, 10**9):
@@ -117,3 +120,47 @@ DISCONNECTED = Bug(
     backports={(2, 28): 6, (2, 30): 4, (2, 31): 3},
     unread=((2, 29), (2, 32), (2, 33)),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Emulation:
+    """What runs as the kernel, as far as bugs of Nix depend on it."""
+
+    gvisor: bool
+    """It calls itself Linux."""
+
+
+def look(patient: Patient) -> Emulation:
+    """Whether gVisor runs below everything."""
+    return Emulation(not patient.darwin and emulated())
+
+
+def judge(patient: Patient) -> Iterator[Diagnosis]:
+    """The bugs that matter everywhere, of the version that builds."""
+    version = patient[Installation].builder
+    if isinstance(version, Unknown) or patient[Installation].apart:
+        return
+    for bug in (ORPHANS_ON_MACOS, DISCONNECTED) if patient.darwin else (ORPHANS,):
+        yield from diagnosed(bug, version, Severity.NOTE)
+    if patient[Emulation].gvisor:
+        yield from diagnosed(TERMINAL, version, Severity.PROBLEM)
+    if version.number[:2] > _LAST_READ and version.number < (2, 90, 0):
+        yield unknown(
+            "versions",
+            f"{version.name} is newer than what this storewarden knows of",
+            f"Which bugs it has is not known; {_LAST_READ[0]}.{_LAST_READ[1]} is the last that was"
+            " read.",
+        )
+
+
+def diagnosed(bug: Bug, version: NixVersion, severity: Severity) -> Iterator[Diagnosis]:
+    """That bug, if that version has it, or if that is not known."""
+    match has(bug, version):
+        case Known.YES:
+            title = f"{version.name}: {bug.title}"
+            yield Diagnosis(bug.name, severity, title, bug.why, bug.steps, bug.issues)
+        case Known.UNKNOWN:
+            title = f"Whether {version.name} has this is not known: {bug.title}"
+            yield Diagnosis(bug.name, Severity.UNKNOWN, title, bug.why, (), bug.issues)
+        case Known.NO:
+            return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a diagnosis is: something that is so, why it matters, what to do about it. Pure."""
+"""What a diagnosis is: something that is so, why it matters, what to do about it."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,32 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Why a valid path stays: what the database and Nix say of it. Asked, never changed.
 
-Each question to Nix is a new process through the daemon, bounded in time (store/nix.py).
+Each question to Nix is a new process through the daemon, bounded in time (nix_queries.py).
 """
 
-import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from storewarden import nix_queries
+from storewarden.nix_queries import Registration
 from storewarden.store import database
-from storewarden.store.nix import HungError, Nix, run
+from storewarden.store.nix import Nix, SilentError
 from storewarden.store.paths import StoreDir, StorePath
-
-_SECONDS = 30.0
-"""To find the roots Nix looks into every process."""
-_PATH_INFO = ("--extra-experimental-features", "nix-command", "--offline", "path-info", "--json")
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """A row of ValidPaths, as far as it is known."""
-
-    time: int | None
-    """Unix time."""
-    deriver: str | None
-    """Full path."""
-    nar_size: int | None
-    content_address: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +33,10 @@ def registration(
         with database.connect(state_dir) as connection:
             row = connection.execute(query, (full,)).fetchone()
     except database.DatabaseUnseenError:
-        return _told_by_nix(nix, full)
+        with suppress(SilentError):
+            return nix_queries.registration(nix, path)
+        return None
     return row and Registration(*row)
-
-
-def _told_by_nix(nix: Nix, full: str) -> Registration | None:
-    try:
-        said = run(nix, [nix.program, *_PATH_INFO, full])
-        document = json.loads(said) if isinstance(said, bytes) else None
-    except (HungError, ValueError, RecursionError):
-        return None
-    # A list up to 2.18, by full path from 2.19 on.
-    found = document.get(full) if isinstance(document, dict) else next(iter(document or ()), None)
-    if not isinstance(found, dict) or "narHash" not in found:
-        return None
-    numbers = [
-        v if isinstance(v := found.get(k), int) else None for k in ("registrationTime", "narSize")
-    ]
-    texts = [v if isinstance(v := found.get(k), str) else None for k in ("deriver", "ca")]
-    return Registration(numbers[0], texts[0], numbers[1], texts[1])
 
 
 def referrers(nix: Nix, full: str) -> Answer:
@@ -86,9 +57,6 @@ def roots(nix: Nix, full: str) -> Answer:
 
 def _query(nix: Nix, question: str, full: str) -> Answer:
     try:
-        said = run(replace(nix, timeout=_SECONDS), [nix.nix_store, "--query", question, full])
-    except HungError as hung:
-        return Answer(problem=str(hung))
-    if isinstance(said, str):
-        return Answer(problem=said)
-    return Answer(tuple(sorted(set(said.decode("utf-8", "backslashreplace").splitlines()))))
+        return Answer(nix_queries.query(nix, question, full))
+    except SilentError as silent:
+        return Answer(problem=str(silent))

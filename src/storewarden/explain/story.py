@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from storewarden.explain.kept import Answer, Registration, referrers, registration, roots
+from storewarden.explain.kept import Answer, referrers, registration, roots
 from storewarden.explain.kinship import Output, covering, declared, derivers_of, origin_of
 from storewarden.explain.locks import Around, LockFile, state_lock
 from storewarden.explain.pointing import Pointed
 from storewarden.explain.uses import Uses, uses_of
 from storewarden.findings import Finding, Sweep
+from storewarden.nix_queries import Registration
 from storewarden.processes import Running, running
 from storewarden.registrations import is_private, still_valid
 from storewarden.scan import sweep_among, user_name

@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""Asking Nix itself whether paths are valid: a new process, and so a new connection, each time.
+"""Running Nix, and what root asks it: which paths are valid. The rest is in nix_queries.py.
 
-A long-lived worker would believe its own cache for an hour (store-api.cc `isValidPath`). Exit
-status 1 never means "not valid" (it is also what a stopped daemon gives), and stderr is only
-ever shown to people: Lix words it differently.
+Each question is a new process, and so a new connection: a long-lived worker would believe its own
+cache for an hour (store-api.cc `isValidPath`). Exit status 1 never means "not valid" (it is also
+what a stopped daemon gives), and stderr is only ever shown to people: Lix words it differently.
 """
 
-import json
 import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from storewarden.errors import reason_of
+from storewarden.errors import BadMessageError, StorewardenError, reason_of
 from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import StoreDir, StorePath
-from storewarden.strict_json import unique
+from storewarden.strict_json import load
 
 BATCH = 200
 NIX_PLACES = (
@@ -27,7 +26,8 @@ NIX_PLACES = (
     "/usr/local/bin/nix",
     "/usr/bin/nix",
 )
-_EVALUATES_NOTHING = ("--extra-experimental-features", "nix-command", "--offline")
+NEW_COMMANDS = ("--extra-experimental-features", "nix-command", "--offline")
+"""What precedes the words of a `nix` command, whatever nix.conf says of these."""
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -71,8 +71,12 @@ def find_nix(wanted: str | None, places: Sequence[str] = NIX_PLACES) -> str:
     return wanted or next((place for place in places if os.access(place, os.X_OK)), places[0])
 
 
-class HungError(Exception):
-    """Nix did not answer in time."""
+class SilentError(StorewardenError):
+    """Nix has given no answer; the text says why, for people."""
+
+
+class HungError(SilentError):
+    """It has given none in time."""
 
 
 def ask(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
@@ -83,83 +87,104 @@ def ask(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
     """
     answers: dict[StorePath, Fact] = {}
     for start in range(0, len(paths), BATCH):
+        batch = paths[start : start + BATCH]
         try:
-            answers |= _ask_batch(nix, paths[start : start + BATCH])
+            answers |= _ask_batch(nix, batch)
         except HungError as hung:
             # One wait is enough: what hangs now would hang for every batch to come.
-            return answers | _unknown(paths[start:], str(hung))
+            return answers | dict.fromkeys(paths[start:], Fact(Known.UNKNOWN, str(hung)))
+        except SilentError as silent:
+            answers |= dict.fromkeys(batch, Fact(Known.UNKNOWN, str(silent)))
     return answers
 
 
 def _ask_batch(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
+    try:
+        infos = path_info(nix, paths)
+    except SilentError as silent:
+        if isinstance(silent, HungError):
+            raise
+        infos = {}  # nix-store may answer all the same, or else says why not
+    if all(path in infos for path in paths):
+        return {path: Fact(Known.YES if infos[path] else Known.NO) for path in paths}
     full = [nix.store_dir.join(path.base_name) for path in paths]
-    answered = run(nix, [nix.program, *_EVALUATES_NOTHING, "path-info", "--json", *full])
-    known: dict[StorePath, Known] = {}
-    if isinstance(answered, bytes):
-        known = parse_path_info(answered, nix.store_dir)
-        if all(path in known for path in paths):
-            return {path: Fact(known[path]) for path in paths}
-    answered = run(nix, [nix.nix_store, "--check-validity", "--print-invalid", *full])
-    if not isinstance(answered, bytes):
-        return _unknown(paths, answered)
-    invalid = set(answered.decode("ascii", "replace").splitlines())
+    answer = run(nix, [nix.nix_store, "--check-validity", "--print-invalid", *full])
+    invalid = set(answer.decode("ascii", "replace").splitlines())
     if not invalid <= set(full):
-        return _unknown(paths, "nix-store gave an answer that was not asked for")
+        raise SilentError("nix-store gave an answer that was not asked for")
     return {
         # What either called valid is not invalid because the other says so.
-        path: Fact(Known.YES if text not in invalid or known.get(path) is Known.YES else Known.NO)
+        path: Fact(Known.YES if text not in invalid or infos.get(path) else Known.NO)
         for path, text in zip(paths, full, strict=True)
     }
 
 
-def parse_path_info(answer: bytes, store_dir: StoreDir) -> dict[StorePath, Known]:
-    """What `nix path-info --json` says, in all the shapes it has had.
+PathInfo = Mapping[str, object]
+"""What Nix has recorded of a valid path: the members of one object of `nix path-info --json`."""
+
+
+def path_info(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, PathInfo | None]:
+    """What `nix path-info` says of those paths, as `parse_path_info`; or `SilentError`."""
+    full = [nix.store_dir.join(path.base_name) for path in paths]
+    answer = run(nix, [nix.program, *NEW_COMMANDS, "path-info", "--json", *full])
+    return parse_path_info(answer, nix.store_dir)
+
+
+def parse_path_info(answer: bytes, store_dir: StoreDir) -> dict[StorePath, PathInfo | None]:
+    """What `nix path-info --json` says of each path, None if it is not valid, in all shapes.
 
     A list of objects (2.3 to 2.18, Lix: `"valid": false`), an object by full path (2.19 on:
     null), or that below `info`, by base name (`--json-format` 2 and 3). What is not plainly
     valid or plainly invalid is left out.
     """
     try:
-        document = json.loads(answer, object_pairs_hook=unique)
-    except (ValueError, RecursionError):
+        document = load(answer)
+    except BadMessageError:
         return {}
     match document:
         case list(items):
-            pairs: Iterable[tuple[object, object]] = (
-                (item.get("path"), item) for item in items if isinstance(item, dict)
-            )
+            pairs = [(item.get("path"), item) for item in items if isinstance(item, dict)]
         case {"info": dict(items)} | dict(items):
-            pairs = items.items()
+            pairs = list(items.items())
         case _:
             return {}
-    known: dict[StorePath, Known] = {}
+    infos: dict[StorePath, PathInfo | None] = {}
+    doubtful: set[StorePath] = set()
     for name, value in pairs:
         path = StorePath.maybe(str(name).removeprefix(f"{store_dir.path}/"))
-        said = _said(value)
-        if path is not None:
-            known[path] = said if known.get(path, said) is said else Known.UNKNOWN
-    return {path: said for path, said in known.items() if said is not Known.UNKNOWN}
+        if path is None:
+            continue
+        match value:
+            case {"valid": False, "narHash": _}:
+                doubtful.add(path)
+            case None | {"valid": False} if not infos.get(path):
+                infos[path] = None
+            case {"narHash": str() | dict()} if infos.get(path, value):
+                infos[path] = value
+            case _:
+                doubtful.add(path)
+    return {path: info for path, info in infos.items() if path not in doubtful}
 
 
-def _said(value: object) -> Known:
-    match value:
-        case {"valid": False, "narHash": _}:
-            return Known.UNKNOWN
-        case None | {"valid": False}:
-            return Known.NO
-        case {"narHash": str() | dict()}:
-            return Known.YES
-        case _:
-            return Known.UNKNOWN
-
-
-def _unknown(paths: Sequence[StorePath], reason: str) -> dict[StorePath, Fact]:
-    return {path: Fact(Known.UNKNOWN, reason) for path in paths}
-
-
-def run(nix: Nix, command: Sequence[str]) -> bytes | str:
-    """What the command printed, or why it has no answer; `HungError` after the timeout."""
+def run(nix: Nix, command: Sequence[str]) -> bytes:
+    """What the command printed; `SilentError` if it failed, `HungError` after the timeout."""
     name = os.path.basename(command[0])
+    with started(nix, command) as process:
+        try:
+            out, err = process.communicate(timeout=nix.timeout)
+        except subprocess.TimeoutExpired:
+            text = f"{name} did not answer within {nix.timeout:.0f} s: is nix-daemon hung?"
+            raise HungError(text) from None
+    if process.returncode != 0:
+        raise SilentError(f"{name}: {_last_words(err)}")
+    return out
+
+
+@contextmanager
+def started(
+    nix: Nix, command: Sequence[str], errors: int = subprocess.PIPE
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """That command, run as Nix is run here, and ended with all it started once it is left."""
     # Ctrl-C waits until there is somebody to end. Nix never gets it: it has a session of its own.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -167,44 +192,30 @@ def run(nix: Nix, command: Sequence[str]) -> bytes | str:
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=errors,
             env=nix.environment(),
             cwd="/",
             start_new_session=True,
         )
     except OSError as cause:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return f"cannot run {command[0]}: {reason_of(cause)}"
+        raise SilentError(f"cannot run {command[0]}: {reason_of(cause)}") from cause
     with process:
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            out, err = process.communicate(timeout=nix.timeout)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            raise HungError(
-                f"{name} did not answer within {nix.timeout:.0f} s: is nix-daemon hung?"
-            ) from None
+            yield process
         finally:
-            if process.poll() is None:
-                _kill(process)
-    if process.returncode != 0:
-        return f"{name}: {_told(err)}"
-    return out
+            # Only before it was waited for, else its number may be another's.
+            if process.returncode is None:
+                # The session, not the process alone: Nix may have started helpers of its own.
+                with suppress(ProcessLookupError, PermissionError):  # macOS: only a zombie is left
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """End the session, not the process alone: Nix may have started helpers of its own.
-
-    Only before the process was waited for, else its number may be another's.
-    """
-    with suppress(ProcessLookupError, PermissionError):  # macOS: only a zombie is left
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _told(err: bytes) -> str:
+def _last_words(err: bytes) -> str:
     """What it says of why it failed, for people: the last error, or else the last line."""
     plain = _COLOUR.sub(b"", err).decode("utf-8", "replace")
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
     # Below an error in nix.conf stands: Try 'nix --help' for more information (main/shared.cc).
-    told = [line for line in lines if "error: " in line] or lines or ["failed and said nothing"]
-    return told[-1].encode("ascii", "backslashreplace").decode()[:300]
+    errors = [line for line in lines if "error: " in line] or lines or ["failed and said nothing"]
+    return errors[-1].encode("ascii", "backslashreplace").decode()[:300]

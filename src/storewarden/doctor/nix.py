@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: MIT
+"""Nix: does its program run, does nix-daemon listen and answer, which versions are they."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from storewarden import host, nix_queries, processes
+from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
+from storewarden.doctor.patient import Patient, Unknown, attempt, exists, within
+from storewarden.nix_queries import Flavour, NixVersion
+from storewarden.store.fact import Fact, Known
+from storewarden.store.nix import Nix, ask
+from storewarden.store.paths import StorePath
+
+_NOBODYS = StorePath("00000000000000000000000000000000-storewarden-doctor")
+"""A path that no store has: what is wanted is not the answer, but that there is one."""
+_RESTART = "sudo systemctl restart nix-daemon"
+_RESTART_ON_MACOS = "sudo launchctl kickstart -k system/org.nixos.nix-daemon"
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """Who listens at nix-daemon's socket."""
+
+    uid: int
+    pid: int | None
+    """None if it runs in a pid namespace that cannot be seen."""
+    began: float | None
+    """Unix time at which the longest-running one began; None if none is seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The program that is asked, and the daemon that it asks."""
+
+    version: NixVersion | Unknown
+    daemon_version: NixVersion | Unknown
+    answers: Fact
+    """Whether the daemon says of a path if it is valid; unknown if there is no daemon."""
+    daemon: Daemon | Unknown | None
+    """None if nobody listens."""
+    state: Known
+    """Whether Nix's state directory is there."""
+    misconfigured: bool = False
+    """Whether the program cannot be run because of its configuration: without that it can."""
+
+    @property
+    def builder(self) -> NixVersion | Unknown:
+        """The version that builds: that of the daemon, or else that of the program."""
+        return self.version if isinstance(self.daemon_version, Unknown) else self.daemon_version
+
+    @property
+    def apart(self) -> bool:
+        """Whether Nix's state, or nix-daemon, is outside of this container or sandbox."""
+        outside = isinstance(self.daemon, Daemon) and self.daemon.pid is None
+        return outside or self.state is Known.NO
+
+
+def look(patient: Patient) -> Installation:
+    """All that the program and the daemon's socket tell, as an ordinary user may ask."""
+    nix, state_dir = patient.nix, patient.config.state_dir
+    version, answers = attempt(lambda: nix_queries.version_of(nix)), _answers(nix)
+    heard = answers.known is Known.YES
+    return Installation(
+        version,
+        _daemon_version(nix, version) if heard else Unknown("no daemon answers"),
+        answers,
+        within(lambda: listener(state_dir)),
+        exists(state_dir),
+        misconfigured=isinstance(version, Unknown) and nix_queries.runs_without_configuration(nix),
+    )
+
+
+def _answers(nix: Nix) -> Fact:
+    """Whether the daemon answers. Without one nothing is asked: root's Nix would make a store."""
+    if nix.environment().get("NIX_REMOTE") != "daemon":
+        return Fact(Known.UNKNOWN, "there is no nix-daemon")
+    found = ask(nix, [_NOBODYS])[_NOBODYS]
+    silent = found.known is Known.UNKNOWN
+    return Fact(Known.NO, found.detail) if silent else Fact(Known.YES)
+
+
+def _daemon_version(nix: Nix, version: NixVersion | Unknown) -> NixVersion | Unknown:
+    found = attempt(lambda: nix_queries.version_of_daemon(nix))
+    match version, found:
+        case NixVersion() as here, NixVersion() as there if here.number == there.number:
+            return here  # it gives its number alone: of the same number, it is of the same make
+    return found
+
+
+def listener(state_dir: str) -> Daemon | None:
+    """Who listens at its socket; None if nobody does. `OSError` if it may not be asked."""
+    found = host.listener(f"{state_dir}/daemon-socket/socket")
+    if found is None:
+        return None
+    uid, pid = found
+    return Daemon(uid, pid, None if pid is None else processes.oldest_daemon())
+
+
+def judge(patient: Patient) -> Iterator[Diagnosis]:
+    """The program, and the daemon."""
+    yield _program(patient)
+    yield _daemon(patient)
+
+
+def _program(patient: Patient) -> Diagnosis:
+    nix, program = patient[Installation], patient.nix.program
+    match nix.version, nix.daemon_version:
+        case Unknown(reason), _:
+            return _no_program(patient, reason)
+        case NixVersion() as here, NixVersion() as there if here.number != there.number:
+            return note(
+                "nix",
+                f"nix-daemon is {there.name}, and {program} is {here.name}",
+                "The daemon builds, so its bugs count. It may be a version that an update left"
+                " running.",
+                *restart(patient),
+            )
+        case NixVersion() as here, NixVersion():
+            return ok("nix", f"{here.name} ({program}, and nix-daemon)")
+        case NixVersion() as here, _:
+            untold = isinstance(nix.daemon, Daemon)
+            more = "; which version nix-daemon is, it does not tell" if untold else ""
+            return ok("nix", f"{here.name} ({program}){more}")
+    raise AssertionError(nix)
+
+
+def _no_program(patient: Patient, reason: str) -> Diagnosis:
+    if patient[Installation].misconfigured:
+        place = place_of_settings(patient)
+        return problem(
+            "nix",
+            f"Nix does not run with its configuration: {reason}",
+            "Whether a path is valid Nix has to say, so nothing can be removed. A nix-daemon"
+            " that runs goes on with what it has read; one that starts now ends at once.",
+            Step(f"Mend it in {place}, or what that includes. Then Nix runs:"),
+            Step("", f"{patient.nix.program} --version"),
+        )
+    return problem(
+        "nix",
+        f"Nix cannot be asked: {reason}",
+        "Whether a path is valid Nix has to say, so nothing can be removed.",
+        Step("Install Nix, or name its program in the configuration (nix = ...)."),
+        Step("The helper, which does not read that, takes --nix."),
+    )
+
+
+def _daemon(patient: Patient) -> Diagnosis:
+    """Who listens at its socket, and what came of asking."""
+    nix = patient[Installation]
+    silent = f"Nix says: {nix.answers.detail}" if nix.answers.known is Known.NO else ""
+    match nix.daemon:
+        case Unknown(reason):
+            return problem(
+                "daemon",
+                f"nix-daemon cannot be reached: {reason}",
+                f"This user may not ask Nix, or it hangs. {silent}".strip(),
+                Step("May this user ask? Its groups, and that of the socket's directory."),
+                Step("", f"id; ls -ld {patient.config.state_dir}/daemon-socket"),
+            )
+        case None:
+            return _no_daemon(patient, silent)
+        case Daemon() if silent:
+            return _silent(patient, silent)
+        case Daemon(pid=None):
+            return unknown(
+                "daemon",
+                "nix-daemon answers, but runs outside of this container or sandbox",
+                "Its settings, its builds and their locks cannot be seen from here, and"
+                " storewarden removes nothing here.",
+                Step("Look where nix-daemon runs.", "storewarden doctor"),
+            )
+        case Daemon():
+            return ok("daemon", "nix-daemon answers")
+
+
+def _silent(patient: Patient, silent: str) -> Diagnosis:
+    if isinstance(patient[Installation].version, Unknown):
+        return unknown(  # the program failed, whatever the daemon does: no reason to restart that
+            "daemon",
+            "nix-daemon listens; whether it answers cannot be asked without Nix",
+            "It may be at work as ever.",
+        )
+    return problem(
+        "daemon",
+        "nix-daemon listens and does not answer",
+        f"{silent}. Nothing builds, and nothing can be removed.",
+        *restart(patient),
+    )
+
+
+def _no_daemon(patient: Patient, silent: str) -> Diagnosis:
+    if patient[Installation].state is Known.NO:
+        return problem(
+            "daemon",
+            f"There is no {patient.config.state_dir} here: this is no machine with Nix, or a"
+            " sandbox that was not given it",
+            "Nothing of Nix can be asked or seen, so nothing is removed.",
+            Step("Look where Nix runs.", "storewarden doctor"),
+        )
+    if silent:
+        return problem(
+            "daemon",
+            "Nobody listens at nix-daemon's socket, and Nix does not answer",
+            f"{silent}. Nothing builds, and nothing can be removed.",
+            _start(patient),
+        )
+    return note(
+        "daemon",
+        "There is no nix-daemon: Nix opens the store by itself",
+        "Builds run as children of whoever asks for them.",
+    )
+
+
+def _start(patient: Patient) -> Step:
+    if patient.darwin:
+        return Step("Start it.", _RESTART_ON_MACOS)
+    if patient.systemd:
+        return Step("Start it.", "sudo systemctl start nix-daemon.socket nix-daemon.service")
+    return Step("Start it, as root.", "nix-daemon --daemon")
+
+
+def restart(patient: Patient) -> tuple[Step, ...]:
+    """How nix-daemon is made to read nix.conf again; nothing where there is none."""
+    if not isinstance(patient[Installation].daemon, Daemon):
+        return ()
+    if patient.darwin:
+        again = "Restart nix-daemon (with Determinate Nix it is systems.determinate.nix-daemon)."
+        return (Step(again, _RESTART_ON_MACOS),)
+    return (Step("Restart nix-daemon.", _RESTART if patient.systemd else ""),)
+
+
+def change(patient: Patient, text: str, when: str = "") -> tuple[Step, ...]:
+    """How nix-daemon is given a setting where this machine keeps its own; and made to read it."""
+    place = place_of_settings(patient)
+    if patient.declared:
+        return (Step(f"Set {text} in {place}{when}, and switch to it."),)
+    return (Step(f"Set {text} in {place}{when}."), *restart(patient))
+
+
+def place_of_settings(patient: Patient) -> str:
+    """Where settings of Nix belong: what a system or Determinate's daemon writes is theirs.
+
+    Determinate replaces nix.conf, which includes nix.custom.conf; on NixOS that is made from
+    nix.settings (DeterminateSystems/determinate#88, #89, #104).
+    """
+    version, declared = patient[Installation].builder, patient.declared
+    determinate = isinstance(version, NixVersion) and version.flavour is Flavour.DETERMINATE
+    if determinate and declared == "nix-darwin":
+        return "customSettings of Determinate's module for nix-darwin"
+    if declared:
+        return f"nix.settings of {declared}"
+    return f"/etc/nix/{'nix.custom.conf' if determinate else 'nix.conf'}"
