@@ -7,12 +7,11 @@ import pytest
 
 from storewarden import host
 from storewarden.doctor.diagnosis import Severity
-from storewarden.doctor.facts import Accounts, Kernel, Listening, Unknown
+from storewarden.doctor.facts import Accounts, Kernel, Unknown
 from well import SETTINGS, WELL, named, severities, with_settings
 
 OK, NOTE, UNKNOWN, PROBLEM = Severity.OK, Severity.NOTE, Severity.UNKNOWN, Severity.PROBLEM
 MAC = replace(WELL, kernel=Kernel(darwin=True))
-IDLE = replace(WELL.service, running=False, said=None, installed=False)
 
 
 @pytest.mark.parametrize(
@@ -28,16 +27,10 @@ def test_build_users_are_there_or_missed(accounts: Accounts | Unknown, severity:
     assert named(replace(WELL, accounts=accounts), "build-users").severity is severity
 
 
-def test_the_helper_is_told_of_another_group_where_there_is_one() -> None:
+def test_another_group_is_set_in_the_configuration_of_both() -> None:
     facts = with_settings(WELL, replace(SETTINGS, build_group="builders"))
-    told = str(named(facts, "build-group").steps)
-    assert 'build-group = "builders"' in told
-    assert "STOREWARDEN_HELPER_OPTIONS=--build-group builders" in told
-    mac = replace(facts, kernel=Kernel(darwin=True))
-    assert "with --build-group builders" in str(named(mac, "build-group").steps)
-    for service in (IDLE, replace(WELL.service, owns=True)):
-        alone = replace(facts, service=service, helper=Listening.NOTHING)
-        assert len(named(alone, "build-group").steps) == 1
+    [step] = named(facts, "build-group").steps
+    assert 'build-group = "builders"' in str(step)
 
 
 def test_a_uid_of_two_accounts_is_a_problem() -> None:

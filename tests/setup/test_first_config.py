@@ -1,35 +1,34 @@
 # SPDX-License-Identifier: MIT
 """The configuration that setup writes where there is none."""
 
-import os
 import re
 import tomllib
-from pathlib import Path
 
-from storewarden import setup
-from storewarden.config import Config, load_config, parse_config
-from storewarden.setup.darwin import Person, first_settings
+from storewarden.config import KEYS, Config, document_of, parse_config
+from storewarden.setup.darwin import Person, settings
+from storewarden.setup.run import first_config
 
-FIRST = Path(os.path.dirname(setup.__file__), "config.toml")
+FIRST = first_config(Config())
 
 
 def test_it_says_nothing_but_the_defaults() -> None:
-    assert load_config(str(FIRST)) == Config()
-    assert not [line for line in FIRST.read_text().splitlines() if not re.match("#|$", line)]
+    assert parse_config(tomllib.loads(FIRST)) == Config()
+    assert not [line for line in FIRST.splitlines() if not re.match("#|$", line)]
+    assert max(map(len, FIRST.splitlines())) <= 100
 
 
-def test_what_is_commented_out_is_the_default() -> None:
-    lines = re.findall(r"^#([a-z-]+ = .*)$", FIRST.read_text(), re.MULTILINE)
+def test_what_is_commented_out_is_the_default_or_an_example_that_is_read() -> None:
+    lines = re.findall(r"^#([a-z-]+ = .*)$", FIRST, re.MULTILINE)
     shown = {line.split(" = ")[0]: line for line in lines}
-    optional = {"min-age", "metrics-textfile", "metrics-listen"}
-    assert optional <= shown.keys()
-    said = parse_config(tomllib.loads("\n".join(shown[key] for key in shown.keys() - optional)))
-    assert said == Config()
-    parse_config(tomllib.loads("\n".join(shown.values())))
+    assert shown.keys() == KEYS.keys()
+    defaults = document_of(Config())
+    assert parse_config(tomllib.loads("\n".join(shown[key] for key in defaults))) == Config()
+    every = parse_config(tomllib.loads("\n".join(shown.values())))
+    assert document_of(every).keys() == KEYS.keys(), "a key without a default needs an example"
 
 
 def test_on_macos_it_names_places_that_are_there() -> None:
-    text = FIRST.read_text() + first_settings(Person("alice", 501, "/Users/alice"))
-    config = parse_config(tomllib.loads(text))
+    config = settings(Person("alice", 501, "/Users/alice"))
+    assert parse_config(tomllib.loads(first_config(config))) == config
     assert config.socket == "/var/run/storewarden/helper.sock"
     assert config.runtime_dir.startswith("/Users/alice/Library/")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from storewarden.setup.trust import SetupError, below, changeable, missing_directories
+from storewarden.setup.files import SetupError, below, changeable, missing_directories
 
 ROOT = sys.platform == "linux" and os.geteuid() == 0
 only_root = pytest.mark.skipif(not ROOT, reason="only root can make a place that is root's alone")

@@ -6,7 +6,7 @@ import json
 
 from storewarden.cli.console import show
 from storewarden.cli.options import JSON, OK, Commands, add_command
-from storewarden.config import DEFAULT_CONFIG, load_config, said
+from storewarden.config import DEFAULT_CONFIG, document_of, load_config
 from storewarden.report import VERSION
 
 _TEXT = "is the configuration right; shows all of it"
@@ -34,7 +34,7 @@ def add_check_config(commands: Commands) -> None:
 
 def _check_config(arguments: argparse.Namespace) -> int:
     """Show all of it, defaults too, as it may be written in the file."""
-    config = said(load_config(arguments.config))
+    config = document_of(load_config(arguments.config))
     if arguments.json:
         show(json.dumps({"version": VERSION, "config": config}, indent=2))
     else:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from storewarden import host
 from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
-from storewarden.doctor.facts import Accounts, Facts, Listening, Settings, Unknown
+from storewarden.doctor.facts import Accounts, Facts, Settings, Unknown
 from storewarden.doctor.of_daemon import place_of_settings
 
 _TAKEN_BY_MACOS = range(300, 305)
@@ -45,23 +45,12 @@ def of_users(facts: Facts, settings: Settings) -> Iterator[Diagnosis]:
 
 
 def _told_group(facts: Facts, group: str) -> tuple[Step, ...]:
-    """How watcher and helper are told; on a declared machine the module tells both."""
+    """Where it is set, for watcher and helper alike."""
     line = f'build-group = "{group}"'
     if system := facts.kernel.declared:
         words = f"services.storewarden.settings.{line};"
         return (Step(f"In the configuration of {system}: {words}"),)
-    return (Step(f"Set {line} in the configuration."), *_for_helper(facts, group))
-
-
-def _for_helper(facts: Facts, group: str) -> tuple[Step, ...]:
-    """The helper reads no configuration; nothing where there is none."""
-    if facts.service.owns or not (facts.service.installed or facts.helper is Listening.YES):
-        return ()
-    if facts.kernel.systemd:
-        line = f'Environment="STOREWARDEN_HELPER_OPTIONS=--build-group {group}"'
-        words = f"The helper, which does not read that, is told below [Service]: {line}"
-        return (Step(words, "sudo systemctl edit storewarden-helper.service"),)
-    return (Step(f"Start the helper, which does not read that, with --build-group {group}."),)
+    return (Step(f"Set {line} in the configuration."),)
 
 
 def _allocating(found: Accounts) -> Diagnosis:
