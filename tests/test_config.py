@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 import storewarden
 from command import PROGRAM, report, run
 from storewarden.claims import PROOF, REMOVED_BY_DEFAULT
+from storewarden.cli.check_config import document_of
 from storewarden.config import (
     KEYS,
     Config,
     ConfigError,
     Mode,
-    document_of,
     load_config,
     parse_config,
     seconds,
@@ -189,7 +189,7 @@ def test_each_key_is_told_of_wherever_a_stranger_looks_for_it(key: str) -> None:
         assert re.search(rf"^ {{10}}{key} =", options, re.MULTILINE), f"nix/options.nix lacks {key}"
         table = (CHECKOUT / "docs/nix.md").read_text(encoding="utf-8")
         assert f"| `settings.{key}` |" in table, f"docs/nix.md has no row for {key}"
-    sentence = KEYS[key].metadata["says"]
+    sentence = KEYS[key].metadata["sentence"]
     assert re.fullmatch(r"\S.*\.", sentence), f"{key} needs a sentence"
     assert key in WHOLE, f"WHOLE in this file lacks {key}"
 

@@ -62,7 +62,7 @@ def test_the_helper_takes_requests_of_the_one_who_set_it_up() -> None:
     words = lists()[PLACES[DAEMON]]["ProgramArguments"]
     assert words[words.index("--allow-user") + 1] == "alice"
     assert words[words.index("--config") + 1] == DEFAULT_CONFIG
-    assert settings(ALICE).socket == "/var/run/storewarden/helper.sock"
+    assert settings(ALICE)["socket"] == "/var/run/storewarden/helper.sock"
 
 
 def test_the_watcher_is_of_use_to_that_one_alone() -> None:

@@ -13,7 +13,8 @@ from jsonschema import Draft202012Validator
 from grammar import commands
 from json_documents import LOG, SCHEMAS, checked, schema, schema_name
 from storewarden.claims import PROOF, Verdict
-from storewarden.config import KEYS, Config, Mode, document_of
+from storewarden.cli.check_config import document_of
+from storewarden.config import KEYS, Config, Mode
 from storewarden.daemon.families import PLACES
 from storewarden.doctor.diagnosis import Severity
 from storewarden.explain.buildlog import MOST_PATHS

@@ -106,78 +106,61 @@ def _address(untrusted: object) -> str:
     return text
 
 
-def _key(read: Callable[[object], T], default: T, sentence: str, example: object = None) -> T:
-    """A key: what reads its value strictly, what holds without it, what it does in a sentence."""
-    return field(default=default, metadata={"read": read, "says": sentence, "example": example})
+def _key(read: Callable[[object], T], default: object, sentence: str) -> T:
+    """A key: what reads its value strictly, its default as it would be written, and what it is."""
+    metadata = {"read": read, "shown": default, "sentence": sentence}
+    return field(default=read(default), metadata=metadata)
+
+
+def _optional_key(read: Callable[[object], T], example: object, sentence: str) -> T | None:
+    """A key that may be left out, which the sentence speaks of; `example` shows a value."""
+    return field(default=None, metadata={"read": read, "shown": example, "sentence": sentence})
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """What may stand in the file; `_` in a name is `-` there. Lengths of time in seconds."""
 
-    mode: Mode = _key(
-        _mode, Mode.REPAIR, '"repair" removes what is proved dead, "report" only tells of it.'
-    )
+    mode: Mode = _key(_mode, "repair", '"repair" removes what is proved dead, "report" says so.')
     kinds: frozenset[EntryKind] = _key(
-        _kinds, REMOVED_BY_DEFAULT, "What is removed; everything is reported."
+        _kinds, sorted(REMOVED_BY_DEFAULT), "What is removed; everything is reported."
     )
-    min_age: float | None = _key(
+    min_age: float | None = _optional_key(
         seconds,
-        None,
-        "How long an entry must have been left alone (by its ctime): 30s, 5m, 2h, 1d. Without this,"
-        " no time for outputs whose locks are known, and 2s for all else.",
         "30s",
+        "How long an entry must have been left alone. If not set: 2s, or 0 where locks are known.",
     )
-    sweep_interval: float = _key(
-        _interval,
-        900.0,
-        "A look at the whole store at least this often, whatever has been noticed.",
-    )
+    sweep_interval: float = _key(_interval, "15m", "How often to look at the whole store at least.")
     poll_interval: float = _key(
-        _interval, 2.0, "How often to look for changes where the system does not tell of them."
+        _interval, "2s", "How often to look for changes where the system does not tell of them."
     )
     max_removals: int = _key(
-        _count,
-        1000,
-        "A sweep that would remove more than this removes nothing: so much debris is something"
-        " else.",
+        _count, 1000, "A sweep that would remove more removes nothing: that is something else."
     )
-    store_dir: StoreDir = _key(_store_dir, StoreDir("/nix/store"), "Nix's store directory.")
+    store_dir: StoreDir = _key(_store_dir, "/nix/store", "Nix's store directory.")
     state_dir: str = _key(_path, "/nix/var/nix", "Nix's state directory.")
     build_group: str = _key(_text, "nixbld", "Nix's build-users-group.")
-    nix: str | None = _key(
+    nix: str | None = _optional_key(
         _path,
-        None,
-        "The program that is asked what is valid. Without this, the first of Nix's usual places.",
         "/nix/var/nix/profiles/default/bin/nix",
+        "The program that is asked what is valid. If not set: the first of Nix's usual places.",
     )
     socket: str = _key(
         _path,
         "/run/storewarden/helper.sock",
-        "Where the helper is asked. It listens there too, unless systemd does it for it.",
+        "Where the helper is asked (and, without systemd, listens).",
     )
-    audit_log: str = _key(
-        _path,
-        "/var/log/storewarden/audit.jsonl",
-        "Where removals are recorded. After setting it, run `sudo storewarden setup` again: it lets"
-        " the helper write there.",
-    )
+    audit_log: str = _key(_path, "/var/log/storewarden/audit.jsonl", "Where removals are recorded.")
     runtime_dir: str = _key(
         _path, "/run/storewarden/watch", "Where the service keeps its lock and its status."
     )
-    metrics_textfile: str | None = _key(
+    metrics_textfile: str | None = _optional_key(
         _path,
-        None,
-        "For Prometheus: a file for node_exporter's textfile collector. After setting it, run `sudo"
-        " storewarden setup` again: it lets the service write there.",
         "/var/lib/prometheus/node-exporter/storewarden.prom",
+        "For Prometheus: a file for node_exporter's textfile collector.",
     )
-    metrics_listen: str | None = _key(
-        _address,
-        None,
-        "For Prometheus: an address to be asked at. After setting it, run `sudo storewarden setup`"
-        " again: it opens the service's network.",
-        "127.0.0.1:9913",
+    metrics_listen: str | None = _optional_key(
+        _address, "127.0.0.1:9913", "For Prometheus: an address to be asked at."
     )
 
 
@@ -237,23 +220,6 @@ def overridden(config: Config, options: Mapping[str, object]) -> Config:
     given = {one.name: options.get(one.name) for one in KEYS.values()}
     values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return replace(config, **values)
-
-
-def document_of(config: Config) -> dict[str, object]:
-    """The document that says exactly this configuration; what is None is left out."""
-    values = {key: getattr(config, one.name) for key, one in KEYS.items()}
-    return {key: _written(value) for key, value in values.items() if value is not None}
-
-
-def _written(value: object) -> object:
-    match value:
-        case float(length):
-            return f"{length:.0f}s"
-        case frozenset(kinds):
-            return sorted(map(str, kinds))
-        case StoreDir(path):
-            return path
-    return value
 
 
 def _unknown(key: str) -> str:

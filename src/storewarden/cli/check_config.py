@@ -6,8 +6,9 @@ import json
 
 from storewarden.cli.console import show
 from storewarden.cli.options import JSON, OK, Commands, add_command
-from storewarden.config import DEFAULT_CONFIG, document_of, load_config
+from storewarden.config import DEFAULT_CONFIG, KEYS, Config, load_config
 from storewarden.report import VERSION
+from storewarden.store.paths import StoreDir
 
 _TEXT = "is the configuration right; shows all of it"
 _DESCRIPTION = """\
@@ -41,3 +42,20 @@ def _check_config(arguments: argparse.Namespace) -> int:
         for key, value in config.items():
             show(f"{key} = {json.dumps(value)}")
     return OK
+
+
+def document_of(config: Config) -> dict[str, object]:
+    """The document that says exactly this configuration; what is None is left out."""
+    values = {key: getattr(config, one.name) for key, one in KEYS.items()}
+    return {key: _written(value) for key, value in values.items() if value is not None}
+
+
+def _written(value: object) -> object:
+    match value:
+        case float(length):
+            return f"{length:.0f}s"
+        case frozenset(kinds):
+            return sorted(map(str, kinds))
+        case StoreDir(path):
+            return path
+    return value

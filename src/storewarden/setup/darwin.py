@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from storewarden.config import Config
 from storewarden.setup.code import shipped
 from storewarden.setup.files import File, SetupError
 from storewarden.setup.plan import output_of
@@ -64,9 +63,9 @@ def jobs(python: str, owner: Person) -> tuple[File, ...]:
     return tuple(files)
 
 
-def settings(owner: Person) -> Config:
-    """The first configuration here: where things are on macOS."""
-    return Config(socket=SOCKET, runtime_dir=f"{owner.home}/Library/Caches/storewarden")
+def settings(owner: Person) -> dict[str, str]:
+    """What the first configuration says: where things are on macOS."""
+    return {"socket": SOCKET, "runtime-dir": f"{owner.home}/Library/Caches/storewarden"}
 
 
 def start_words(owner: Person, *, changed: bool) -> list[list[str]]:

@@ -126,7 +126,7 @@ def removals(paths: Sequence[str], before: Manifest, top: str) -> list[Remove | 
     return steps
 
 
-def intended(before: Manifest, steps: Sequence[Step], top: str, user: str) -> Manifest:
+def manifest_before(before: Manifest, steps: Sequence[Step], top: str, user: str) -> Manifest:
     """The manifest to write before the steps: all that may be there once they have begun."""
     files = {path: list(digests) for path, digests in before.files.items()}
     directories = list(before.directories)
@@ -145,7 +145,9 @@ def intended(before: Manifest, steps: Sequence[Step], top: str, user: str) -> Ma
     )
 
 
-def reached(begun: Manifest, items: Sequence[Item], steps: Sequence[Step], top: str) -> Manifest:
+def manifest_after(
+    begun: Manifest, items: Sequence[Item], steps: Sequence[Step], top: str
+) -> Manifest:
     """The manifest to write after the steps: what is really there, and ours."""
     # What was never ours can be kept, too.
     kept = {step.path for step in steps if isinstance(step, Keep)} & begun.files.keys()

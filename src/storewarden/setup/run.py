@@ -7,13 +7,12 @@ import os
 import pwd
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 from storewarden import host
-from storewarden.config import DEFAULT_CONFIG, KEYS, Config, configured, document_of
+from storewarden.config import DEFAULT_CONFIG, KEYS, Config, configured
 from storewarden.copyable import DECLARE
 from storewarden.readable import count_text
 from storewarden.repair import HelperUnavailableError
@@ -39,9 +38,9 @@ from storewarden.setup.plan import (
     Run,
     Step,
     as_json,
-    intended,
     lines,
-    reached,
+    manifest_after,
+    manifest_before,
     removals,
     stale,
     take,
@@ -53,9 +52,11 @@ LAUNCHER = "/usr/local/bin/storewarden"
 LOCK = "/var/run/storewarden-setup.lock"
 SYSTEMD = "/run/systemd/system"
 _HEAD = """\
-# What storewarden does: storewarden-config(5). A line that is commented out shows the default, or
-# an example where there is none.
-# After a change: storewarden check-config && sudo systemctl reload storewarden
+# The settings of storewarden: storewarden-config(5). A line that is commented out shows the
+# default, or an example where there is none. After a change:
+#   storewarden check-config && sudo systemctl reload storewarden
+# After one of audit-log, metrics-textfile or metrics-listen, what the units allow must follow:
+#   sudo storewarden setup
 """
 _RESERVE = f"{Config().audit_log}.reserve"
 """What the helper keeps for a full disk; of use to nobody without it."""
@@ -129,10 +130,10 @@ def install(order: Order) -> None:
             return
         if not before.ended or any(not isinstance(step, Keep) for step in steps):
             user = linux.USER if Run(("systemd-sysusers", linux.SYSUSERS)) in steps else ""
-            begun = intended(before, steps, order.top, user)
+            begun = manifest_before(before, steps, order.top, user)
             write_manifest(begun, order.top)
             _do(order, steps)
-            write_manifest(reached(begun, target.items, steps, order.top), order.top)
+            write_manifest(manifest_after(begun, target.items, steps, order.top), order.top)
         else:
             _do(order, steps)
             _say(order, "nothing to change: everything is as it should be")
@@ -157,7 +158,7 @@ def uninstall(order: Order) -> None:
         _tell(order, steps, "")
         if order.dry_run:
             return
-        write_manifest(intended(before, [], order.top, ""), order.top)
+        write_manifest(manifest_before(before, [], order.top, ""), order.top)
         _do(order, steps)
         take_away(MANIFEST, order.top)
         for place in sorted(filter(_above_manifest, before.directories), reverse=True):
@@ -245,15 +246,15 @@ def target_for(before: Manifest, top: str) -> Target:
     launcher, keeps = _launcher(code, before, top)
     if sys.platform == "darwin":
         owner = darwin.person(os.environ)
-        config = darwin.settings(owner)
+        settings = darwin.settings(owner)
         files = darwin.jobs(code.python, owner)
         start: Callable[[bool], Words] = lambda changed: darwin.start_words(owner, changed=changed)  # noqa: E731
     else:
-        config = Config()
+        settings = dict[str, str]()
         machine = linux.Machine() if top else linux.this_machine(DEFAULT_CONFIG)
         files = linux.units(code.python, machine)
         start = lambda changed: linux.start_words(changed=changed)  # noqa: E731
-    first = File(DEFAULT_CONFIG, first_config(config).encode(), once=True)
+    first = File(DEFAULT_CONFIG, first_config(settings).encode(), once=True)
     return Target(code, (*launcher, first, *files), keeps, start)
 
 
@@ -288,17 +289,12 @@ def _launcher(
     return (), (Keep(LAUNCHER, f"{why}; what is set up: {code.python} -I -m storewarden"),)
 
 
-def first_config(config: Config) -> str:
-    """The file to begin with: each key with a sentence, in force where it is not the default."""
-    ours, defaults = document_of(config), document_of(Config())
+def first_config(settings: Mapping[str, str]) -> str:
+    """The file to begin with: those settings, and every other key commented out."""
     text = _HEAD
     for key, row in KEYS.items():
-        comment = textwrap.fill(
-            row.metadata["says"], 98, initial_indent="# ", subsequent_indent="# "
-        )
-        value = ours.get(key, row.metadata["example"])
-        mark = "#" if ours.get(key) == defaults.get(key) else ""
-        text += f"\n{comment}\n{mark}{key} = {json.dumps(value)}\n"
+        mark, value = ("", settings[key]) if key in settings else ("#", row.metadata["shown"])
+        text += f"\n# {row.metadata['sentence']}\n{mark}{key} = {json.dumps(value)}\n"
     return text
 
 
