@@ -123,6 +123,20 @@ def test_the_helper_of_an_older_version_reads_the_configuration_from_now_on(
     assert set_up(python, top) == "nothing to change: everything is as it should be\n"
 
 
+def test_the_first_configuration_of_an_older_version_stays_and_goes_with_it(
+    python: str, top: str
+) -> None:
+    set_up(python, top)
+    Path(top, CONFIG).write_text("# older\n")
+    manifest = json.loads(Path(top, MANIFEST).read_text())
+    manifest["files"][f"/{CONFIG}"] = [hashlib.sha256(b"# older\n").hexdigest()]
+    Path(top, MANIFEST).write_text(json.dumps(manifest))
+    assert set_up(python, top) == "nothing to change: everything is as it should be\n"
+    assert Path(top, CONFIG).read_text() == "# older\n"
+    set_up(python, top, "--uninstall")
+    assert tree(top) == {}
+
+
 def test_what_an_older_version_wrote_goes(python: str, top: str) -> None:
     set_up(python, top)
     manifest = json.loads(Path(top, MANIFEST).read_text())

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StorewardenError as cause:
         _say(3, f"storewarden-helper: error: {cause}")
         if os.environ.get("LISTEN_PID") == str(os.getpid()):
-            with listening("", ()) as listener:
+            with suppress(OSError), listening("", ()) as listener:
                 _refuse_all(listener, cause)
         return 2
     try:
