@@ -34,6 +34,7 @@ let
     lib.pipe one.ProgramArguments [
       (replaceFirst "/usr/bin/python3" python)
       (replaceFirst "storewarden" user)
+      (replaceFirst "/etc/storewarden/config.toml" "${cfg.configFile}")
     ];
 
   helper = job "org.storewarden.helper";
@@ -65,14 +66,14 @@ in
       runtime-dir = "${home}/Library/Caches/storewarden";
     };
 
+    # With the file named by its own name, a change of it starts the jobs anew.
     launchd.daemons.storewarden-helper.serviceConfig = asDefaults (
-      helper // { ProgramArguments = words helper ++ cfg.helperArguments; }
+      helper // { ProgramArguments = words helper; }
     );
 
     launchd.user.agents.storewarden.serviceConfig = asDefaults (
       watcher
       // {
-        # With the file named, a change of it starts the watcher anew.
         ProgramArguments = words watcher ++ [
           "--config"
           "${cfg.configFile}"

@@ -143,11 +143,10 @@ in
       reloadTriggers = [ cfg.configFile ];
     };
 
-    systemd.services.storewarden-helper = {
-      # mount and setpriv, for where the store is remounted.
-      path = lib.optional (cfg.storeAccess == "remount") pkgs.util-linux;
-      environment.STOREWARDEN_HELPER_OPTIONS = toString cfg.helperArguments;
-    };
+    # mount and setpriv, for where the store is remounted.
+    systemd.services.storewarden-helper.path = lib.optional (
+      cfg.storeAccess == "remount"
+    ) pkgs.util-linux;
   };
 
   meta.maintainers = [ ];

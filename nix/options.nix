@@ -132,36 +132,17 @@ in
       internal = true;
       description = "The settings as the program reads them, checked by it.";
     };
-
-    helperArguments = lib.mkOption {
-      type = types.listOf types.str;
-      readOnly = true;
-      internal = true;
-      description = "The settings that the helper, which reads no file, is told of as arguments.";
-    };
   };
 
-  config.services.storewarden = {
-    configFile =
-      pkgs.runCommandLocal "storewarden.toml"
-        {
-          unchecked = format.generate "storewarden-unchecked.toml" (
-            lib.filterAttrs (_: value: value != null) cfg.settings
-          );
-        }
-        ''
-          ${lib.optionalString canRun ''${lib.getExe cfg.package} check-config "$unchecked"''}
-          cp "$unchecked" "$out"
-        '';
-
-    helperArguments =
-      lib.optionals (cfg.settings.nix != null) [
-        "--nix"
-        "${cfg.settings.nix}"
-      ]
-      ++ lib.optionals (cfg.settings.build-group != null) [
-        "--build-group"
-        cfg.settings.build-group
-      ];
-  };
+  config.services.storewarden.configFile =
+    pkgs.runCommandLocal "storewarden.toml"
+      {
+        unchecked = format.generate "storewarden-unchecked.toml" (
+          lib.filterAttrs (_: value: value != null) cfg.settings
+        );
+      }
+      ''
+        ${lib.optionalString canRun ''${lib.getExe cfg.package} check-config "$unchecked"''}
+        cp "$unchecked" "$out"
+      '';
 }

@@ -7,8 +7,7 @@ import shutil
 import subprocess
 import sys
 
-from storewarden.setup.code import NEEDED
-from storewarden.setup.shipped import PACKAGE, all_shipped
+from storewarden.setup.code import NEEDED, PACKAGE, all_shipped
 
 
 def deliver(directory: str, python: str, version: str, owner: int | None = None) -> str:

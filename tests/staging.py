@@ -8,6 +8,7 @@ from pathlib import Path
 
 UNITS = "etc/systemd/system"
 WATCHER = f"{UNITS}/storewarden.service"
+HELPER = f"{UNITS}/storewarden-helper.service"
 CONFIG = "etc/storewarden/config.toml"
 MANIFEST = "etc/storewarden/manifest.json"
 USER = 65534 if os.geteuid() == 0 else os.geteuid()

@@ -2,19 +2,31 @@
 """The configuration: what it takes, what it refuses and how it says so."""
 
 import json
-from dataclasses import fields
+import os
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import storewarden
 from command import PROGRAM, report, run
 from storewarden.claims import PROOF, REMOVED_BY_DEFAULT
-from storewarden.config import Config, ConfigError, Mode, load_config, parse_config, said, seconds
+from storewarden.cli.check_config import document_of
+from storewarden.config import (
+    KEYS,
+    Config,
+    ConfigError,
+    Mode,
+    load_config,
+    parse_config,
+    seconds,
+)
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StoreDir
 
+CHECKOUT = Path(os.path.dirname(storewarden.__file__), "../..")
 WHOLE = """\
 mode = "report"
 kinds = ["chroot", "lock"]
@@ -64,7 +76,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         metrics_textfile="/var/lib/t/storewarden.prom",
         metrics_listen="[::1]:9913",
     )
-    assert WHOLE.count(" = ") == len(fields(Config))
+    assert WHOLE.count(" = ") == len(KEYS)
 
 
 @pytest.mark.parametrize(
@@ -135,24 +147,24 @@ CONFIGS = st.builds(
 
 @given(CONFIGS)
 def test_what_is_said_of_a_configuration_is_read_as_the_same(config: Config) -> None:
-    assert parse_config(said(config)) == config
+    assert parse_config(document_of(config)) == config
 
 
 TOML = st.recursive(
     st.booleans() | st.integers() | st.floats() | st.text() | st.datetimes(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
-KEYS = st.sampled_from(sorted(said(Config()))) | st.text()
+NAMES = st.sampled_from(sorted(KEYS)) | st.text()
 
 
-@given(st.dictionaries(KEYS, TOML, max_size=3))
+@given(st.dictionaries(NAMES, TOML, max_size=3))
 def test_any_document_is_a_configuration_or_one_clear_error(document: dict[str, object]) -> None:
     try:
         config = parse_config(document)
     except ConfigError as refused:
         assert any(repr(key) in str(refused) or key in str(refused) for key in document)  # noqa: PT017
     else:
-        assert set(document) <= {*said(config)}
+        assert set(document) <= {*document_of(config)}
 
 
 @given(st.text(alphabet="0123456789smhd. -e\n\u0665", max_size=12))
@@ -166,13 +178,29 @@ def test_a_length_of_time_is_a_whole_number_with_at_most_one_unit(text: str) -> 
             seconds(text)
 
 
+@pytest.mark.skipif(not (CHECKOUT / "nix").exists(), reason="the checkout is not here")
+@pytest.mark.parametrize("key", [*KEYS])
+def test_each_key_is_told_of_wherever_a_stranger_looks_for_it(key: str) -> None:
+    """A page of the manual and the schema have tests of their own: test_man, test_schemas."""
+    options = (CHECKOUT / "nix/options.nix").read_text(encoding="utf-8")
+    fixed = re.search(r"fixed = \[(.*?)\];", (CHECKOUT / "nix/module.nix").read_text(), re.DOTALL)
+    assert fixed
+    if f'"{key}"' not in fixed[1]:
+        assert re.search(rf"^ {{10}}{key} =", options, re.MULTILINE), f"nix/options.nix lacks {key}"
+        table = (CHECKOUT / "docs/nix.md").read_text(encoding="utf-8")
+        assert f"| `settings.{key}` |" in table, f"docs/nix.md has no row for {key}"
+    sentence = KEYS[key].metadata["sentence"]
+    assert re.fullmatch(r"\S.*\.", sentence), f"{key} needs a sentence"
+    assert key in WHOLE, f"WHOLE in this file lacks {key}"
+
+
 def test_check_config_shows_all_of_it_as_it_may_be_written(tmp_path: Path) -> None:
     place = written(tmp_path, 'mode = "report"\n')
     shown = run([*PROGRAM, "check-config", place])
     assert (shown.returncode, shown.stderr) == (0, "")
     assert load_config(written(tmp_path, shown.stdout)) == Config(mode=Mode.REPORT)
     as_json = report(run([*PROGRAM, "check-config", "--json", place]))
-    assert as_json["config"] == json.loads(json.dumps(said(Config(mode=Mode.REPORT))))
+    assert as_json["config"] == json.loads(json.dumps(document_of(Config(mode=Mode.REPORT))))
 
 
 def test_check_config_tells_a_wrong_one_in_one_line_and_exits_with_2(tmp_path: Path) -> None:

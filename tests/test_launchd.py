@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from storewarden.setup.darwin import AGENT, DAEMON, PLACES, Person, jobs, person
-from storewarden.setup.shipped import shipped
-from storewarden.setup.trust import SetupError
+from storewarden.config import DEFAULT_CONFIG
+from storewarden.setup.code import shipped
+from storewarden.setup.darwin import AGENT, DAEMON, PLACES, Person, jobs, person, settings
+from storewarden.setup.files import SetupError
 
 TYPES = {
     "EnvironmentVariables": dict,
@@ -60,7 +61,8 @@ def test_it_waits_for_the_program_and_runs_it_isolated(label: str) -> None:
 def test_the_helper_takes_requests_of_the_one_who_set_it_up() -> None:
     words = lists()[PLACES[DAEMON]]["ProgramArguments"]
     assert words[words.index("--allow-user") + 1] == "alice"
-    assert words[words.index("--socket") + 1] == "/var/run/storewarden/helper.sock"
+    assert words[words.index("--config") + 1] == DEFAULT_CONFIG
+    assert settings(ALICE)["socket"] == "/var/run/storewarden/helper.sock"
 
 
 def test_the_watcher_is_of_use_to_that_one_alone() -> None:

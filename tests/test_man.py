@@ -14,8 +14,9 @@ import pytest
 
 from grammar import Command, commands
 from programs import program
+from storewarden.cli.check_config import document_of
 from storewarden.cli.options import EXIT_CODES
-from storewarden.config import DEFAULT_CONFIG, Config, said
+from storewarden.config import DEFAULT_CONFIG, KEYS, Config
 from storewarden.helper.__main__ import _parser
 from storewarden.store.entries import EntryKind
 from storewarden.store.nix import NIX_PLACES
@@ -142,7 +143,7 @@ def test_nothing_is_described_that_is_no_command_in_the_order_of_the_help() -> N
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda one: one.name)
 def test_the_defaults_of_options_are_those_of_the_program(command: Command) -> None:
-    described, defaults = _described(command), said(Config()) | {"config": DEFAULT_CONFIG}
+    described, defaults = _described(command), document_of(Config()) | {"config": DEFAULT_CONFIG}
     for way, action in _taken(command.parser._actions).items():
         default = action.default or defaults.get(way.removeprefix("--"))
         if default:
@@ -171,10 +172,10 @@ def test_the_exit_codes_are_those_of_the_help() -> None:
 
 def test_each_key_of_the_configuration_is_described_with_its_default_and_no_other() -> None:
     items = _items(_section(_page("storewarden-config.5"), "KEYS"))
-    keys = [one.replace("_", "-") for one in Config.__dataclass_fields__]
     described = {head.removeprefix("Ic "): _default(text) for head, text in items.items()}
-    assert sorted(described) == sorted(keys)
-    assert {key: json.loads(text) for key, text in described.items() if text} == said(Config())
+    assert sorted(described) == sorted(KEYS), "give man/storewarden-config.5 an .It Ic for each key"
+    defaults = document_of(Config())
+    assert {key: json.loads(text) for key, text in described.items() if text} == defaults
 
 
 def test_each_argument_of_the_helper_is_described_with_its_default_and_no_other() -> None:

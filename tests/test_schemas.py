@@ -13,7 +13,8 @@ from jsonschema import Draft202012Validator
 from grammar import commands
 from json_documents import LOG, SCHEMAS, checked, schema, schema_name
 from storewarden.claims import PROOF, Verdict
-from storewarden.config import Config, Mode, said
+from storewarden.cli.check_config import document_of
+from storewarden.config import KEYS, Config, Mode
 from storewarden.daemon.status import PLACES
 from storewarden.doctor.diagnosis import Severity
 from storewarden.explain.buildlog import MOST_PATHS
@@ -112,9 +113,8 @@ def test_what_a_member_may_be_is_what_the_program_knows() -> None:
 
 def test_each_key_of_the_configuration_is_in_the_schema_of_it() -> None:
     told = schema("check-config")["properties"]["config"]
-    keys = {one.replace("_", "-") for one in Config.__dataclass_fields__}
-    assert told["properties"].keys() == keys
-    assert set(told["required"]) == said(Config()).keys()
+    assert told["properties"].keys() == KEYS.keys(), "in docs/schemas/check-config.json"
+    assert set(told["required"]) == document_of(Config()).keys()
 
 
 @pytest.mark.parametrize(

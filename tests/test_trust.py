@@ -16,7 +16,7 @@ import storewarden
 
 PACKAGE = Path(storewarden.__file__).parent
 CHECKOUT = PACKAGE.parent.parent
-SHARED = ("claims", "errors", "protocol", "records", "store", "strict_json")
+SHARED = ("claims", "config", "errors", "protocol", "records", "store", "strict_json")
 """What both halves use, `host` besides."""
 TRUSTED = (*SHARED, "helper", "host")
 LOADED = frozenset(
@@ -37,12 +37,13 @@ IMPORTED = frozenset(
     re.findall(
         r"\w+",
         """
-        argparse collections contextlib ctypes dataclasses enum errno fcntl grp hashlib itertools
-        json os pwd re select signal socket sqlite3 stat struct subprocess sys time typing urllib
+        argparse collections contextlib ctypes dataclasses difflib enum errno fcntl grp hashlib
+        itertools json os pwd re select signal socket sqlite3 stat struct subprocess sys time
+        tomllib typing urllib
         """,
     )
 )
-"""What its own files ask for."""
+"""What its own files ask for; difflib and tomllib only where there is a configuration to read."""
 
 UNWANTED = frozenset(
     re.findall(
@@ -113,6 +114,7 @@ def imports(source: Path) -> Iterator[str]:
         ("host", {"storewarden.host"}),
         ("store", {"storewarden.store", "storewarden.errors", "storewarden.strict_json"}),
         ("claims", {"storewarden.store"}),
+        ("config", {f"storewarden.{part}" for part in ("claims", "errors", "store")}),
         ("protocol", {f"storewarden.{part}" for part in ("errors", "store", "strict_json")}),
         ("records", {"storewarden.errors", "storewarden.strict_json"}),
         ("helper", {f"storewarden.{part}" for part in (*TRUSTED, "__version__")}),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.setup.shipped import all_shipped, shipped
+from storewarden.setup.code import all_shipped, shipped
 
 WATCHER, SOCKET, HELPER = (
     "storewarden.service",

@@ -87,8 +87,8 @@
         machine.succeed("storewarden check-config")
         machine.succeed("storewarden status")
         assert_read_only()
-        options = machine.succeed("systemctl show --property=Environment storewarden-helper.service")
-        assert "--nix /nix/store/" in options, options
+        settings = machine.succeed("cat /etc/storewarden/config.toml")
+        assert 'nix = "/nix/store/' in settings, settings
 
     with subtest("without it, an interrupted build leaves its half"):
         machine.succeed("systemctl stop storewarden.service")

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: MIT
 """The configuration: TOML in, a frozen `Config` out. Nothing unknown, nothing of a wrong type.
 
-What is not said has a default that removes debris and nothing else. The helper reads none of it.
+Commands, service and helper read it alike. A key is one row of `Config`; tests name whatever else
+must tell of it. What is left out has a default that removes debris and nothing else.
 """
 
-import difflib
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from storewarden.claims import PROOF, REMOVED_BY_DEFAULT
-from storewarden.errors import StorewardenError
+from storewarden.errors import StorewardenError, reason_of
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StoreDir
 
@@ -22,6 +21,7 @@ DEFAULT_CONFIG = "/etc/storewarden/config.toml"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LARGEST = 1024 * 1024
 """Bytes of a configuration file; a longer one is not one."""
+T = TypeVar("T")
 
 
 class ConfigError(StorewardenError):
@@ -37,103 +37,6 @@ class Mode(StrEnum):
 
     REPORT = "report"
     REPAIR = "repair"
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """What may be said in the file; `_` in a name is `-` there. Lengths of time in seconds."""
-
-    mode: Mode = Mode.REPAIR
-    kinds: frozenset[EntryKind] = REMOVED_BY_DEFAULT
-    """What is removed; everything is reported."""
-    min_age: float | None = None
-    """Since its last change (ctime). None is 2 s, and no time for what known locks cover."""
-    sweep_interval: float = 900.0
-    """Between two looks at the whole store, whatever has been noticed."""
-    poll_interval: float = 2.0
-    """Between two looks at whether the store has changed, where that is not told by itself."""
-    max_removals: int = 1000
-    """A sweep that would remove more only reports: so much debris is something else."""
-    store_dir: StoreDir = field(default_factory=lambda: StoreDir("/nix/store"))
-    state_dir: str = "/nix/var/nix"
-    build_group: str = "nixbld"
-    nix: str | None = None
-    """The program to ask; None is the first of Nix's usual places."""
-    socket: str = "/run/storewarden/helper.sock"
-    audit_log: str = "/var/log/storewarden/audit.jsonl"
-    runtime_dir: str = "/run/storewarden/watch"
-    """Where the service keeps its lock and its status."""
-    metrics_textfile: str | None = None
-    """A file for node_exporter's textfile collector, such as .../storewarden.prom."""
-    metrics_listen: str | None = None
-    """Where Prometheus may ask for the same, such as 127.0.0.1:9913."""
-
-
-def load_config(path: str) -> Config:
-    """The configuration in that file; `ConfigError` if it is not there or says anything wrong."""
-    try:
-        with open(path, "rb") as file:
-            text = file.read(_LARGEST + 1)
-    except OSError as cause:
-        reason = (cause.strerror or str(cause)).lower()
-        wrong = ConfigClosedError if isinstance(cause, PermissionError) else ConfigError
-        raise wrong(f"cannot read the configuration {path}: {reason}") from cause
-    if len(text) > _LARGEST:
-        raise ConfigError(f"{path}: longer than a configuration can be ({_LARGEST} bytes)")
-    try:
-        document = tomllib.loads(text.decode("utf-8"))
-        return parse_config(document)
-    except (ConfigError, ValueError, RecursionError) as cause:
-        raise ConfigError(f"{path}: {cause}") from cause
-
-
-def configured(path: str | None) -> Config:
-    """The configuration in that file; None is the default place, where there need not be one."""
-    return Config() if path is None and not _is_there() else load_config(path or DEFAULT_CONFIG)
-
-
-def _is_there() -> bool:
-    """Whether there is one in the default place; also where that cannot be told."""
-    try:
-        os.lstat(DEFAULT_CONFIG)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True  # reading it says why
-    return True
-
-
-def parse_config(document: Mapping[str, object]) -> Config:
-    """The configuration that a TOML document says; `ConfigError` names the first wrong key."""
-    known = {one.name.replace("_", "-"): one.name for one in fields(Config)}
-    values: dict[str, Any] = {}
-    for key, value in document.items():
-        if key not in known:
-            raise ConfigError(_unknown(key, known))
-        try:
-            values[known[key]] = _READERS[known[key]](value)
-        except ConfigError as cause:
-            raise ConfigError(f"{key}: {cause}") from cause
-    return Config(**values)
-
-
-def said(config: Config) -> dict[str, object]:
-    """The document that says exactly this configuration; what is None is left out."""
-    document: dict[str, object] = {}
-    for one in fields(Config):
-        match getattr(config, one.name):
-            case None:
-                continue
-            case float(length):
-                value: object = f"{length:.0f}s"
-            case frozenset(kinds):
-                value = sorted(map(str, kinds))
-            case StoreDir(path):
-                value = path
-            case other:
-                value = other
-        document[one.name.replace("_", "-")] = value
-    return document
 
 
 def seconds(untrusted: object) -> float:
@@ -191,6 +94,10 @@ def _path(untrusted: object) -> str:
     return path.rstrip("/") or "/"
 
 
+def _store_dir(untrusted: object) -> StoreDir:
+    return StoreDir(_text(untrusted))
+
+
 def _address(untrusted: object) -> str:
     text = _text(untrusted)
     host, _, port = text.rpartition(":")
@@ -199,35 +106,125 @@ def _address(untrusted: object) -> str:
     return text
 
 
-def _store_dir(untrusted: object) -> StoreDir:
+def _key(read: Callable[[object], T], default: object, sentence: str) -> T:
+    """A key: what reads its value strictly, its default as it would be written, and what it is."""
+    metadata = {"read": read, "shown": default, "sentence": sentence}
+    return field(default=read(default), metadata=metadata)
+
+
+def _optional_key(read: Callable[[object], T], example: object, sentence: str) -> T | None:
+    """A key that may be left out, which the sentence speaks of; `example` shows a value."""
+    return field(default=None, metadata={"read": read, "shown": example, "sentence": sentence})
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What may stand in the file; `_` in a name is `-` there. Lengths of time in seconds."""
+
+    mode: Mode = _key(_mode, "repair", '"repair" removes what is proved dead, "report" says so.')
+    kinds: frozenset[EntryKind] = _key(
+        _kinds, sorted(REMOVED_BY_DEFAULT), "What is removed; everything is reported."
+    )
+    min_age: float | None = _optional_key(
+        seconds,
+        "30s",
+        "How long an entry must have been left alone. If not set: 2s, or 0 where locks are known.",
+    )
+    sweep_interval: float = _key(_interval, "15m", "How often to look at the whole store at least.")
+    poll_interval: float = _key(
+        _interval, "2s", "How often to look for changes where the system does not tell of them."
+    )
+    max_removals: int = _key(
+        _count, 1000, "A sweep that would remove more removes nothing: that is something else."
+    )
+    store_dir: StoreDir = _key(_store_dir, "/nix/store", "Nix's store directory.")
+    state_dir: str = _key(_path, "/nix/var/nix", "Nix's state directory.")
+    build_group: str = _key(_text, "nixbld", "Nix's build-users-group.")
+    nix: str | None = _optional_key(
+        _path,
+        "/nix/var/nix/profiles/default/bin/nix",
+        "The program that is asked what is valid. If not set: the first of Nix's usual places.",
+    )
+    socket: str = _key(
+        _path,
+        "/run/storewarden/helper.sock",
+        "Where the helper is asked (and, without systemd, listens).",
+    )
+    audit_log: str = _key(_path, "/var/log/storewarden/audit.jsonl", "Where removals are recorded.")
+    runtime_dir: str = _key(
+        _path, "/run/storewarden/watch", "Where the service keeps its lock and its status."
+    )
+    metrics_textfile: str | None = _optional_key(
+        _path,
+        "/var/lib/prometheus/node-exporter/storewarden.prom",
+        "For Prometheus: a file for node_exporter's textfile collector.",
+    )
+    metrics_listen: str | None = _optional_key(
+        _address, "127.0.0.1:9913", "For Prometheus: an address to be asked at."
+    )
+
+
+KEYS: Mapping[str, Field[Any]] = {one.name.replace("_", "-"): one for one in fields(Config)}
+"""The rows, by how they are called in the file."""
+
+
+def load_config(path: str) -> Config:
+    """The configuration in that file; `ConfigError` if it is not there or says anything wrong."""
+    import tomllib  # noqa: PLC0415 - most machines have no such file
+
     try:
-        return StoreDir(_text(untrusted))
-    except ConfigError:
-        raise
-    except StorewardenError as cause:
-        raise ConfigError(str(cause)) from None
+        with open(path, "rb") as file:
+            text = file.read(_LARGEST + 1)
+    except OSError as cause:
+        wrong = ConfigClosedError if isinstance(cause, PermissionError) else ConfigError
+        raise wrong(f"cannot read the configuration {path}: {reason_of(cause)}") from cause
+    if len(text) > _LARGEST:
+        raise ConfigError(f"{path}: longer than a configuration can be ({_LARGEST} bytes)")
+    try:
+        return parse_config(tomllib.loads(text.decode("utf-8")))
+    except (ConfigError, ValueError, RecursionError) as cause:
+        raise ConfigError(f"{path}: {cause}") from cause
 
 
-def _unknown(key: str, known: Mapping[str, str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+def configured(path: str | None) -> Config:
+    """The configuration in that file; None is the default place, where there need not be one."""
+    return load_config_if_there(DEFAULT_CONFIG) if path is None else load_config(path)
+
+
+def load_config_if_there(path: str) -> Config:
+    """The configuration in that file; the defaults if there is no such file."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return Config()
+    except OSError:
+        pass  # reading it says why
+    return load_config(path)
+
+
+def parse_config(document: Mapping[str, object]) -> Config:
+    """The configuration that a TOML document says; `ConfigError` names the first wrong key."""
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        if key not in KEYS:
+            raise ConfigError(_unknown(key))
+        try:
+            values[KEYS[key].name] = KEYS[key].metadata["read"](value)
+        except StorewardenError as cause:
+            raise ConfigError(f"{key}: {cause}") from cause
+    return Config(**values)
+
+
+def overridden(config: Config, options: Mapping[str, object]) -> Config:
+    """That configuration, but for what options of a key's name say that are not None."""
+    given = {one.name: options.get(one.name) for one in KEYS.values()}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return replace(config, **values)
+
+
+def _unknown(key: str) -> str:
+    import difflib  # noqa: PLC0415 - for who has mistyped something
+
+    close = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(KEYS)}"
     return f"unknown key {key!r}; {hint}"
-
-
-_READERS: Mapping[str, Callable[[object], object]] = {
-    "mode": _mode,
-    "kinds": _kinds,
-    "min_age": seconds,
-    "sweep_interval": _interval,
-    "poll_interval": _interval,
-    "max_removals": _count,
-    "store_dir": _store_dir,
-    "state_dir": _path,
-    "build_group": _text,
-    "nix": _path,
-    "socket": _path,
-    "audit_log": _path,
-    "runtime_dir": _path,
-    "metrics_textfile": _path,
-    "metrics_listen": _address,
-}

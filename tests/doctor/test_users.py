@@ -10,12 +10,10 @@ import pytest
 from storewarden import host
 from storewarden.doctor.diagnosis import Severity
 from storewarden.doctor.patient import Unknown
-from storewarden.doctor.service import Listening, Service
 from storewarden.doctor.users import Accounts, Users, logs_in, look_at_accounts, sharers
 from storewarden.nix_queries import Settings
 from storewarden.store.fact import Known
 from well import (
-    IDLE,
     MAC,
     NOTE,
     OK,
@@ -87,16 +85,10 @@ def test_build_users_are_there_or_missed(accounts: Accounts | Unknown, severity:
     assert named(but(WELL, Users, accounts=accounts), "build-users").severity is severity
 
 
-def test_the_helper_is_told_of_another_group_where_there_is_one() -> None:
+def test_another_group_is_set_in_the_configuration_of_both() -> None:
     patient = with_settings(WELL, replace(SETTINGS, build_group="builders"))
-    told = str(named(patient, "build-group").steps)
-    assert 'build-group = "builders"' in told
-    assert "STOREWARDEN_HELPER_OPTIONS=--build-group builders" in told
-    mac = replace(patient, darwin=True, systemd=False)
-    assert "with --build-group builders" in str(named(mac, "build-group").steps)
-    for service in (IDLE, {"owns": True}):
-        alone = but(patient, Service, **service, helper=Listening.NOTHING)
-        assert len(named(alone, "build-group").steps) == 1
+    [step] = named(patient, "build-group").steps
+    assert 'build-group = "builders"' in str(step)
 
 
 def test_a_uid_of_two_accounts_is_a_problem() -> None:

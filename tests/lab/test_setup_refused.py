@@ -19,7 +19,7 @@ from lab.service import (
 )
 from real import namespace as ns
 from real.rig import Rig
-from storewarden.setup.reach import ASK
+from storewarden.setup.run import ASK
 
 ONLY_TWO = f"{(1 << 1) | (1 << 3):016x}"
 """CAP_DAC_OVERRIDE and CAP_FOWNER, as /proc shows them."""

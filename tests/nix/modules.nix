@@ -94,7 +94,7 @@ in
   # All that NixOS takes from the module, without building anything.
   nixos = {
     inherit (onNixos.config) users systemd;
-    inherit (onNixos.config.services.storewarden) helperArguments settings storeAccess;
+    inherit (onNixos.config.services.storewarden) settings storeAccess;
     etc = lib.attrNames onNixos.config.environment.etc;
   };
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nix.evaluating import Nix, words
-from storewarden.setup.shipped import shipped
+from storewarden.setup.code import shipped
 
 UNITS = ("storewarden.service", "storewarden-helper.socket", "storewarden-helper.service")
 ENABLED = "services.storewarden.enable = true;"

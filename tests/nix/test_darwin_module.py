@@ -2,21 +2,23 @@
 """On nix-darwin: the property lists that are shipped, with what differs between machines."""
 
 import plistlib
+import re
 from typing import Any
 
 import pytest
 
 from nix.evaluating import CHECKOUT, NIX_DARWIN, Nix, words
-from storewarden.setup.darwin import AGENT, DAEMON, Person, jobs
-from storewarden.setup.shipped import shipped
+from storewarden.config import DEFAULT_CONFIG
+from storewarden.setup.code import shipped
+from storewarden.setup.darwin import AGENT, DAEMON, Person, jobs, settings
 
 ALICE = 'system.primaryUser = "alice"; services.storewarden.enable = true;'
 JOBS = {DAEMON: "storewarden-helper", AGENT: "storewarden"}
 
 
-def plists(nix: Nix, settings: str = "") -> dict[str, dict[str, Any]]:
+def plists(nix: Nix, more: str = "") -> dict[str, dict[str, Any]]:
     """The jobs by their labels, as launchd would read them."""
-    told = words(nix, f"{{ {ALICE} {settings} }}", nix_darwin=NIX_DARWIN)
+    told = words(nix, f"{{ {ALICE} {more} }}", nix_darwin=NIX_DARWIN)
     texts = nix.value(*told, "-A", "darwin.plists")
     return {label: plistlib.loads(texts[name].encode()) for label, name in JOBS.items()}
 
@@ -36,39 +38,38 @@ def test_a_property_list_is_read_as_python_reads_it(nix: Nix, label: str) -> Non
 
 
 @pytest.mark.parametrize("label", JOBS)
-def test_a_job_is_the_one_that_setup_writes_but_for_arguments_at_its_end(
+def test_a_job_is_the_one_that_setup_writes_but_for_the_name_of_the_configuration(
     nix: Nix, label: str
 ) -> None:
     found = plists(nix)[label]
     arguments = found["ProgramArguments"]
     [python] = [word for word in arguments if word.endswith("/libexec/storewarden/bin/python3")]
     expected = by_setup(python)[label]
-    own = len(expected["ProgramArguments"])
-    more = {DAEMON: "--nix", AGENT: "--config"}[label]
-    assert arguments[own] == more
-    assert len(arguments) == own + 2
-    assert {**found, "ProgramArguments": arguments[:own]} == expected
+    words = expected["ProgramArguments"] + {DAEMON: [], AGENT: ["--config", DEFAULT_CONFIG]}[label]
+    config = arguments[arguments.index("--config") + 1]
+    assert re.fullmatch(r"/\S+-storewarden\.toml", config)
+    assert [DEFAULT_CONFIG if word == config else word for word in arguments] == words
+    assert {**found, "ProgramArguments": expected["ProgramArguments"]} == expected
 
 
 def test_the_watcher_finds_the_helper_and_a_place_of_its_own(nix: Nix) -> None:
     told = words(nix, f"{{ {ALICE} }}")
-    settings = nix.value(*told, "-A", "darwin.settings")
-    daemon = plists(nix)[DAEMON]["ProgramArguments"]
-    assert settings["socket"] == daemon[daemon.index("--socket") + 1]
-    assert settings["runtime-dir"] == "/Users/alice/Library/Caches/storewarden"
+    found = nix.value(*told, "-A", "darwin.settings")
+    assert found.items() >= settings(Person("alice", 501, "/Users/alice")).items()
 
 
 def test_the_watchers_places_are_in_the_home_that_the_user_has(nix: Nix) -> None:
     elsewhere = 'users.users.alice.home = "/Volumes/home/alice";'
     told = words(nix, f"{{ {ALICE} {elsewhere} }}")
-    settings = nix.value(*told, "-A", "darwin.settings")
-    assert settings["runtime-dir"] == "/Volumes/home/alice/Library/Caches/storewarden"
+    found = nix.value(*told, "-A", "darwin.settings")
+    assert found["runtime-dir"] == "/Volumes/home/alice/Library/Caches/storewarden"
     log = plists(nix, elsewhere)[AGENT]["StandardErrorPath"]
     assert log == "/Volumes/home/alice/Library/Logs/storewarden.log"
 
 
 def test_where_determinate_has_nix_the_usual_places_are_asked(nix: Nix) -> None:
-    assert "--nix" not in plists(nix, "nix.enable = false;")[DAEMON]["ProgramArguments"]
+    told = words(nix, f"{{ {ALICE} nix.enable = false; }}")
+    assert nix.value(*told, "-A", "darwin.settings")["nix"] is None
 
 
 def test_without_a_user_it_is_refused_with_the_cure(nix: Nix) -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from nix.evaluating import Nix, words
 from nix.rendered import ENABLED, UNITS, Rendered, render, shipped_with
+from storewarden.config import DEFAULT_CONFIG
+from storewarden.setup.code import all_shipped
 from storewarden.setup.linux import let_in
-from storewarden.setup.shipped import all_shipped
 
 OWN_STORE = 'fileSystems."/nix/store" = { device = "tank/store"; fsType = "zfs"; };'
 
@@ -34,11 +35,11 @@ def test_a_unit_is_the_one_that_is_shipped(plain: Rendered, unit: str) -> None:
     assert plain.interpreter().endswith("/libexec/storewarden/bin/python3")
 
 
-def test_nixos_adds_nothing_but_triggers_and_arguments(plain: Rendered) -> None:
+def test_nixos_adds_nothing_but_triggers(plain: Rendered) -> None:
     [trigger] = plain.lines("storewarden.service.d/overrides.conf")
     assert re.fullmatch(r"X-Reload-Triggers=\S+-storewarden\.toml", trigger)
-    [options] = plain.lines("storewarden-helper.service.d/overrides.conf")
-    assert re.fullmatch(r'Environment="STOREWARDEN_HELPER_OPTIONS=--nix /\S+-nix/bin/nix"', options)
+    assert plain.lines("storewarden-helper.service.d/overrides.conf") == []
+    assert re.fullmatch(r'nix = "/\S+-nix/bin/nix"\n', plain.text("storewarden/config.toml"))
 
 
 def test_without_settings_only_reloads_differ(plain: Rendered) -> None:
@@ -55,8 +56,10 @@ def test_every_drop_in_is_in_force_somewhere_as_it_is_shipped(nix: Nix) -> None:
         for name, text in one.drop_ins().items():
             assert text == shipped_with(one.interpreter(), f"drop-ins/{name}")
             seen[name] = text
-    # Where a group guards Nix's socket, extraGroups of the user says so on NixOS.
-    assert seen.keys() == shipped_drop_ins() - {"storewarden-nix-group.conf"}
+    # Where a group guards Nix's socket, extraGroups of the user says so on NixOS; the audit log
+    # stays where it is there.
+    others = {"storewarden-nix-group.conf", "storewarden-helper-audit-log.conf"}
+    assert seen.keys() == shipped_drop_ins() - others
 
 
 @pytest.mark.parametrize(
@@ -113,21 +116,16 @@ def test_a_store_that_root_does_not_own_is_refused(nix: Nix) -> None:
 
 def test_without_the_systems_nix_the_usual_places_are_asked(nix: Nix) -> None:
     without = 'nix.enable = false; nix.settings.allowed-users = [ "root" ];'
-    assert value(nix, without, "helperArguments") == []
-    one = render(nix, without)
-    assert one.text("storewarden/config.toml") == ""
-    assert one.lines("storewarden-helper.service.d/overrides.conf") == [
-        'Environment="STOREWARDEN_HELPER_OPTIONS="'
-    ]
+    assert render(nix, without).text("storewarden/config.toml") == ""
 
 
-def test_watcher_and_helper_hear_of_the_same_nix_and_group(nix: Nix) -> None:
+def test_watcher_and_helper_read_the_same_file(nix: Nix) -> None:
     told = (
         'services.storewarden.settings = { nix = "/opt/nix/bin/nix"; build-group = "builders"; };'
     )
-    arguments = ["--nix", "/opt/nix/bin/nix", "--build-group", "builders"]
-    assert value(nix, told, "helperArguments") == arguments
     one = render(nix, told)
+    [started] = [line for line in one.lines(UNITS[2]) if line.startswith("ExecStart=")]
+    assert f" --config {DEFAULT_CONFIG} " in started
     assert 'nix = "/opt/nix/bin/nix"\n' in one.text("storewarden/config.toml")
     assert 'build-group = "builders"\n' in one.text("storewarden/config.toml")
 

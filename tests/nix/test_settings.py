@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What may be set: typed where Nix reads it, checked by the program itself where it is built."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 
 from nix.evaluating import CHECKOUT, Nix, words
 from nix.rendered import ENABLED, render
-from storewarden.config import Config
+from storewarden.config import KEYS
 
 FIXED = {"audit-log", "runtime-dir", "socket", "state-dir", "store-dir"}
 """The units depend on their defaults."""
@@ -78,11 +77,10 @@ def test_what_the_program_refuses_cannot_be_built(nix: Nix, wrong: str, told: st
 
 
 def test_every_setting_is_an_option_of_the_modules(documented: dict[str, Any]) -> None:
-    known = {one.name.replace("_", "-") for one in fields(Config)}
     options = {
         name.removeprefix("settings.") for name in documented if name.startswith("settings.")
     }
-    assert options == known - FIXED
+    assert options == KEYS.keys() - FIXED, "give nix/options.nix a setting for each key"
 
 
 def test_every_option_is_described(documented: dict[str, Any]) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.setup.code import GC_ROOTS, LOOK, NEEDED, _gc_roots, look
-from storewarden.setup.shipped import PACKAGE
+from storewarden.setup.code import GC_ROOTS, LOOK, NEEDED, PACKAGE, _gc_roots, look
 
 PROJECT = Path(PACKAGE, "../../pyproject.toml")
 
@@ -33,7 +32,7 @@ def test_an_interpreter_tells_its_version_and_all_that_it_loads() -> None:
     assert not isinstance(looked, str), looked
     version, places = looked
     assert tuple(version) == sys.version_info[:3]
-    assert {f"{PACKAGE}/cli.py", f"{PACKAGE}/helper/engine.py"} <= set(places)
+    assert {f"{PACKAGE}/cli/__init__.py", f"{PACKAGE}/helper/engine.py"} <= set(places)
 
 
 @pytest.mark.parametrize(

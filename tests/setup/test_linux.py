@@ -1,10 +1,22 @@
 # SPDX-License-Identifier: MIT
 """Which units and drop-ins a machine gets."""
 
+from pathlib import Path
+
 import pytest
 
-from storewarden.setup.linux import HELPER, UNITS, WATCHER, Machine, Mounted, let_in, mounted, units
-from storewarden.setup.trust import SetupError
+from storewarden.setup.files import SetupError
+from storewarden.setup.linux import (
+    HELPER,
+    UNITS,
+    WATCHER,
+    Machine,
+    Mounted,
+    _places,
+    let_in,
+    mounted,
+    units,
+)
 
 PYTHON = "/opt/storewarden/0.1.0-abc/bin/python"
 ROOT = "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw"
@@ -75,6 +87,10 @@ def drop_ins(machine: Machine) -> set[str]:
         (Machine(nix_group="nix-users"), {f"{WATCHER}.d/storewarden-nix-group.conf"}),
         (Machine(metrics="any"), {f"{WATCHER}.d/storewarden-metrics.conf"}),
         (Machine(textfile="/srv/text"), {f"{WATCHER}.d/storewarden-textfile.conf"}),
+        (
+            Machine(audit_logs="/srv/audit"),
+            {f"{HELPER}.d/storewarden-helper-audit-log.conf"},
+        ),
         (Machine(store=Mounted.OWN), {f"{HELPER}.d/storewarden-helper-store-mount.conf"}),
         (
             Machine(store=Mounted.OWN_READ_ONLY),
@@ -114,6 +130,40 @@ def test_the_directory_of_the_metrics_stands_in_the_drop_in() -> None:
     assert "ReadWritePaths=-/srv/text\n" in told[f"{UNITS}/{WATCHER}.d/storewarden-textfile.conf"]
     with pytest.raises(SetupError, match="is not a path that can stand"):
         units(PYTHON, Machine(textfile="/srv/my text"))
+
+
+def test_the_directory_of_the_audit_log_stands_in_the_drop_in() -> None:
+    told = texts(Machine(audit_logs="/srv/audit"))
+    drop_in = told[f"{UNITS}/{HELPER}.d/storewarden-helper-audit-log.conf"]
+    assert "ReadWritePaths=-/srv/audit\n" in drop_in
+    with pytest.raises(SetupError, match="is not a path that can stand"):
+        units(PYTHON, Machine(audit_logs="/srv/my audit"))
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        (None, ("", "", "/var/log/storewarden")),
+        ("", ("", "", "/var/log/storewarden")),
+        (
+            'metrics-listen = "0.0.0.0:1"\nmetrics-textfile = "/a/b"\naudit-log = "/c/d"\n',
+            ("any", "/a", "/c"),
+        ),
+    ],
+)
+def test_what_the_units_must_allow_is_read_from_the_configuration(
+    text: str | None, places: tuple[str, str, str], tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    if text is not None:
+        config.write_text(text)
+    assert _places(str(config)) == places
+
+
+def test_a_wrong_configuration_is_to_be_corrected_first(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('mood = "report"\n')
+    with pytest.raises(SetupError, match=r"unknown key 'mood'.*; correct it first"):
+        _places(f"{tmp_path}/config.toml")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from json_documents import checked
 from staging import (
     CONFIG,
+    HELPER,
     MANIFEST,
     UNITS,
     WATCHER,
@@ -101,6 +102,39 @@ def test_a_mode_that_was_changed_is_put_right(python: str, top: str) -> None:
     os.chmod(f"{top}/{WATCHER}", 0o666)  # noqa: S103 - the point of the test
     assert f"write   /{WATCHER} (changed)\n" in set_up(python, top)
     assert os.stat(f"{top}/{WATCHER}").st_mode & 0o777 == 0o644
+
+
+def test_the_helper_of_an_older_version_reads_the_configuration_from_now_on(
+    python: str, top: str
+) -> None:
+    set_up(python, top)
+    unit = Path(top, HELPER)
+    new = unit.read_text()
+    old = new.replace(" --config /etc/storewarden/config.toml", "")
+    assert old != new
+    unit.write_text(old)
+    Path(top, CONFIG).write_text('build-group = "builders"\n')
+    manifest = json.loads(Path(top, MANIFEST).read_text())
+    manifest["files"][f"/{HELPER}"] = [hashlib.sha256(old.encode()).hexdigest()]
+    Path(top, MANIFEST).write_text(json.dumps(manifest))
+    assert set_up(python, top) == f"write   /{HELPER} (changed)\n"
+    assert unit.read_text() == new
+    assert Path(top, CONFIG).read_text() == 'build-group = "builders"\n'
+    assert set_up(python, top) == "nothing to change: everything is as it should be\n"
+
+
+def test_the_first_configuration_of_an_older_version_stays_and_goes_with_it(
+    python: str, top: str
+) -> None:
+    set_up(python, top)
+    Path(top, CONFIG).write_text("# older\n")
+    manifest = json.loads(Path(top, MANIFEST).read_text())
+    manifest["files"][f"/{CONFIG}"] = [hashlib.sha256(b"# older\n").hexdigest()]
+    Path(top, MANIFEST).write_text(json.dumps(manifest))
+    assert set_up(python, top) == "nothing to change: everything is as it should be\n"
+    assert Path(top, CONFIG).read_text() == "# older\n"
+    set_up(python, top, "--uninstall")
+    assert tree(top) == {}
 
 
 def test_what_an_older_version_wrote_goes(python: str, top: str) -> None:

@@ -4,7 +4,6 @@
 import argparse
 import os
 from collections.abc import Callable
-from dataclasses import fields, replace
 from typing import NoReturn, TypeAlias
 
 from storewarden.cli.console import error, note
@@ -14,6 +13,7 @@ from storewarden.config import (
     ConfigClosedError,
     ConfigError,
     configured,
+    overridden,
     seconds,
 )
 from storewarden.errors import StorewardenError
@@ -146,7 +146,7 @@ def config_of(arguments: argparse.Namespace) -> Config:
     Where this user may not read the latter, and has not named it, the defaults hold, with a note.
     """
     try:
-        return _overridden(_settings(arguments.config), arguments)
+        return overridden(_settings(arguments.config), vars(arguments))
     except ConfigClosedError as cause:
         if arguments.config is not None:
             raise
@@ -156,7 +156,7 @@ def config_of(arguments: argparse.Namespace) -> Config:
 
 def without_file(arguments: argparse.Namespace) -> Config:
     """What the command line says of the store, and for the rest the defaults."""
-    return _overridden(DEFAULT, arguments)
+    return overridden(DEFAULT, vars(arguments))
 
 
 def _settings(path: str | None) -> Config:
@@ -165,7 +165,7 @@ def _settings(path: str | None) -> Config:
     It names a program that root runs, and a file that root writes to.
     """
     if path is None and os.geteuid() == 0 and os.path.lexists(DEFAULT_CONFIG):
-        from storewarden.setup.trust import changeable  # noqa: PLC0415 - for root alone
+        from storewarden.setup.files import changeable  # noqa: PLC0415 - for root alone
 
         if loose := changeable([DEFAULT_CONFIG]):
             raise ConfigError(
@@ -173,11 +173,6 @@ def _settings(path: str | None) -> Config:
                 f" that, or name it: --config {DEFAULT_CONFIG}"
             )
     return configured(path)
-
-
-def _overridden(config: Config, arguments: argparse.Namespace) -> Config:
-    given = {one.name: getattr(arguments, one.name, None) for one in fields(Config)}
-    return replace(config, **{name: value for name, value in given.items() if value is not None})
 
 
 def _seconds(text: str) -> float:

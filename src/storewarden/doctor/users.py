@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.nix import Installation, place_of_settings
 from storewarden.doctor.patient import Patient, Unknown, exists, within
-from storewarden.doctor.service import Listening, Service
 from storewarden.doctor.settings import NixConf
 from storewarden.nix_queries import Settings
 from storewarden.store.fact import Known
@@ -146,24 +145,12 @@ def _build_users(patient: Patient, settings: Settings) -> Iterator[Diagnosis]:
 
 
 def _name_group(patient: Patient, group: str) -> tuple[Step, ...]:
-    """How watcher and helper are told; on a declared machine the module tells both."""
+    """Where it is set, for watcher and helper alike."""
     line = f'build-group = "{group}"'
     if system := patient.declared:
         words = f"services.storewarden.settings.{line};"
         return (Step(f"In the configuration of {system}: {words}"),)
-    return (Step(f"Set {line} in the configuration."), *_name_group_to_helper(patient, group))
-
-
-def _name_group_to_helper(patient: Patient, group: str) -> tuple[Step, ...]:
-    """The helper reads no configuration; nothing where there is none."""
-    service = patient[Service]
-    if service.owns or not (service.installed or service.helper is Listening.YES):
-        return ()
-    if patient.systemd:
-        line = f'Environment="STOREWARDEN_HELPER_OPTIONS=--build-group {group}"'
-        words = f"The helper, which does not read that, is told below [Service]: {line}"
-        return (Step(words, "sudo systemctl edit storewarden-helper.service"),)
-    return (Step(f"Start the helper, which does not read that, with --build-group {group}."),)
+    return (Step(f"Set {line} in the configuration."),)
 
 
 def _allocating(found: Accounts) -> Diagnosis:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """`python -I -m storewarden.helper`: the engine behind a Unix socket, one request at a time.
 
-It reads no configuration file and no variable but systemd's LISTEN_* and NOTIFY_SOCKET. The allowed
-uids only limit who may ask; it is meant to be safe if every local user could.
+It reads the configuration that --config names, if only root can change that, at the start and for
+each request; arguments win. It reads no variable but systemd's LISTEN_* and NOTIFY_SOCKET. The
+allowed uids only limit who may ask; it is meant to be safe if every local user could.
 
 systemd is told READY and STOPPING, but not that it is alive: a purge lasts as long as the tree is
 large, and the only wait that could hang, for Nix, has an end of its own.
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from storewarden import host
+from storewarden.config import Config, load_config_if_there, overridden
 from storewarden.errors import BadMessageError, StorewardenError
 from storewarden.helper.engine import Requester, remove
 from storewarden.helper.surroundings import check_place, check_surroundings, check_view
@@ -29,21 +31,30 @@ from storewarden.store.nix import Nix, ask, find_nix
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store, build_users
 
-DEFAULT_SOCKET = "/run/storewarden/helper.sock"
-DEFAULT_AUDIT_LOG = "/var/log/storewarden/audit.jsonl"
 _REQUEST_SECONDS = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until idle for too long or told to end; 0 then, 2 for bad use, 3 for a broken world."""
+    """Serve until idle for too long or told to end; 0 then.
+
+    2 for wrong use or a wrong configuration, 3 for a broken world.
+    """
     parser = _parser()
     arguments = parser.parse_args(argv)
     if not arguments.allow_uid:
         parser.error("say who may ask, with --allow-uid UID or --allow-user NAME")
     os.umask(0o077)
     try:
-        with listening(arguments.socket, arguments.allow_uid) as listener:
-            _prepare(listener, arguments)
+        config = _config(arguments)
+    except StorewardenError as cause:
+        _say(3, f"storewarden-helper: error: {cause}")
+        if os.environ.get("LISTEN_PID") == str(os.getpid()):
+            with suppress(OSError), listening("", ()) as listener:
+                _refuse_all(listener, cause)
+        return 2
+    try:
+        with listening(config.socket, arguments.allow_uid) as listener:
+            _prepare(listener, arguments, config)
             _serve(listener, arguments)
     except (StorewardenError, OSError) as cause:
         _say(3, f"storewarden-helper: error: {cause}")
@@ -56,13 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--allow-uid", type=int, action="append", metavar="UID")
     add("--allow-user", type=_uid_of, action="append", dest="allow_uid", metavar="NAME")
-    add("--socket", default=DEFAULT_SOCKET)
-    add("--store-dir", default="/nix/store")
-    add("--state-dir", default="/nix/var/nix")
+    add("--config", help="the settings, if it is there; others must not be able to change it")
+    for key in ("socket", "store-dir", "state-dir", "nix", "build-group", "audit-log"):
+        add(f"--{key}", help="instead of what the configuration says")
     add("--view", help="where the store directory is writable, if elsewhere")
-    add("--nix", help="absolute path of nix")
-    add("--build-group", default="nixbld")
-    add("--audit-log", default=DEFAULT_AUDIT_LOG)
     add("--min-age", type=float, default=2.0, metavar="SECONDS")
     add("--idle-exit", type=float, default=0.0, metavar="SECONDS", help="0: never")
     return parser
@@ -75,7 +83,17 @@ def _uid_of(name: str) -> int:
         raise argparse.ArgumentTypeError(f"there is no user {name!r}") from None
 
 
-def _prepare(listener: socket.socket, arguments: argparse.Namespace) -> None:
+def _config(arguments: argparse.Namespace) -> Config:
+    """What the arguments say and, for the rest, the file that they name as it is now."""
+    config = Config()
+    if arguments.config is not None:
+        check_place(arguments.config, "which says what is done as root")
+        config = load_config_if_there(arguments.config)
+    store_dir = arguments.store_dir and StoreDir(arguments.store_dir)
+    return overridden(config, {**vars(arguments), "store_dir": store_dir})
+
+
+def _prepare(listener: socket.socket, arguments: argparse.Namespace, config: Config) -> None:
     """Check that the work can be done; where it cannot, those who wait are told why.
 
     For one who still waited, systemd would start it again at once, and soon give up the socket.
@@ -83,17 +101,22 @@ def _prepare(listener: socket.socket, arguments: argparse.Namespace) -> None:
     try:
         check_surroundings()
         os.chdir("/")
-        arguments.view = arguments.view or arguments.store_dir
-        if arguments.view == arguments.store_dir:
-            host.make_writable(arguments.store_dir)
-        check_view(arguments.view, arguments.store_dir)
+        store_dir = config.store_dir.path
+        if arguments.view in {None, store_dir}:
+            host.make_writable(store_dir)
+        check_view(arguments.view or store_dir, store_dir)
     except (StorewardenError, OSError) as cause:
-        listener.settimeout(0)
-        with suppress(BlockingIOError):
-            while True:
-                with listener.accept()[0] as connection:
-                    _send(connection, encode_end(f"the helper cannot work: {cause}"))
+        _refuse_all(listener, cause)
         raise
+
+
+def _refuse_all(listener: socket.socket, cause: Exception) -> None:
+    """Tell those who wait by now that nothing is done for them."""
+    listener.settimeout(0)
+    with suppress(BlockingIOError):
+        while True:
+            with listener.accept()[0] as connection:
+                _send(connection, encode_end(f"the helper cannot work: {cause}"))
 
 
 def _serve(listener: socket.socket, arguments: argparse.Namespace) -> None:
@@ -103,7 +126,8 @@ def _serve(listener: socket.socket, arguments: argparse.Namespace) -> None:
     signal.set_wakeup_fd(woken)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    _say(6, f"serving {arguments.socket} for uid {sorted(set(arguments.allow_uid))}")
+    where = listener.getsockname()
+    _say(6, f"serving {where} for uid {sorted(set(arguments.allow_uid))}")
     notify("READY=1")
     patience = arguments.idle_exit or None
     while True:
@@ -125,7 +149,8 @@ def _answer(connection: socket.socket, arguments: argparse.Namespace) -> None:
             return
         requests = decode_request(_read_line(connection))
         requester = Requester(uid, pid, "socket")
-        store, log = _store(arguments), arguments.audit_log
+        config = _config(arguments)
+        store, log = _store(config, arguments.view), config.audit_log
         for outcome in remove(store, requests, audit_log=log, requester=requester):
             level = 3 if outcome.status is Status.FAILED else 6
             _say(level, f"{outcome.base_name}: {outcome.status} {'; '.join(outcome.reasons)}")
@@ -166,21 +191,22 @@ def _send(connection: socket.socket, data: bytes) -> None:
         return
 
 
-def _store(arguments: argparse.Namespace) -> Store:
+def _store(config: Config, view: str | None) -> Store:
     """The store, with its build users resolved anew: they may have changed since the start."""
-    store_dir = StoreDir(arguments.store_dir)
-    nix = Nix(find_nix(arguments.nix), store_dir, arguments.state_dir)
+    nix = Nix(find_nix(config.nix), config.store_dir, config.state_dir)
     for program in (nix.program, nix.nix_store):
         check_place(program, "which would be run as root (another: --nix)")
+    # The configuration may name another store than at the start.
+    check_view(view or config.store_dir.path, config.store_dir.path)
     allocated = (host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT)
     return Store(
-        store_dir=store_dir,
-        state_dir=arguments.state_dir,
-        build_users=build_users(arguments.build_group, allocated),
+        store_dir=config.store_dir,
+        state_dir=config.state_dir,
+        build_users=build_users(config.build_group, allocated),
         ask_nix=lambda paths: ask(nix, paths),
         processes_of=host.processes_of,
-        min_age=arguments.min_age,
-        view=arguments.view,
+        min_age=config.min_age,
+        view=view or config.store_dir.path,
         hidden_uid=host.hidden_uid(),
     )
 

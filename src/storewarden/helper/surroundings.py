@@ -6,7 +6,7 @@ import stat
 import sys
 from collections.abc import Iterator
 
-from storewarden.errors import StorewardenError
+from storewarden.errors import StoreUnreadableError, StorewardenError
 
 
 def check_surroundings() -> None:
@@ -47,7 +47,10 @@ def _open_to_others(found: os.stat_result) -> bool:
 
 def check_view(view: str, store_dir: str) -> None:
     """Refuse a view of anything but this user's store: by device and inode."""
-    seen, store = os.stat(view), os.stat(store_dir)
+    try:
+        seen, store = os.stat(view), os.stat(store_dir)
+    except OSError as cause:
+        raise StoreUnreadableError(f"cannot look at the store: {cause}") from cause
     if (seen.st_dev, seen.st_ino) != (store.st_dev, store.st_ino):
         raise StorewardenError(f"{view} is not the directory {store_dir}")
     if store.st_uid != os.geteuid():

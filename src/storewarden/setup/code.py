@@ -3,7 +3,9 @@
 
 A service never runs what a user can change, so a program in somebody's virtual environment is
 copied: the package, what it needs, and links to an interpreter of the system's, laid out as a
-virtual environment, so that `python -I` finds all of it and nothing else.
+virtual environment, so that `python -I` finds all of it and nothing else. Units and property lists
+come with the program: in a checkout they lie at its top, where people look for them; in a wheel,
+inside the package.
 """
 
 import hashlib
@@ -15,11 +17,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import storewarden
 from storewarden import __version__
-from storewarden.setup.files import File, Item, Link
-from storewarden.setup.shipped import KINDS, PACKAGE, all_shipped
-from storewarden.setup.trust import SetupError, below, changeable
+from storewarden.setup.files import File, Item, Link, SetupError, below, changeable
 
+PACKAGE = os.path.dirname(os.path.realpath(storewarden.__file__))
+_CHECKOUT = os.path.dirname(os.path.dirname(PACKAGE))
+KINDS = ("systemd", "launchd")
 CODE = "/opt/storewarden"
 GC_ROOTS = "/nix/var/nix/gcroots/storewarden"
 NEEDED = ("prometheus_client", "psutil", "sdnotify", "structlog", "watchdog")
@@ -65,7 +69,7 @@ def program() -> Program:
     if isinstance(looked, str):
         return _copy(f"an isolated {sys.executable} cannot run it: {looked}")
     _, places = looked
-    if f"{PACKAGE}/cli.py" not in map(os.path.realpath, places):
+    if f"{PACKAGE}/cli/__init__.py" not in map(os.path.realpath, places):
         return _copy(f"an isolated {sys.executable} runs another storewarden than this")
     if unfit := _unfit([*places, *below(PACKAGE)]):
         return _copy(unfit)
@@ -162,3 +166,26 @@ def _gc_roots(places: Sequence[str]) -> tuple[Link, ...]:
     real = (os.path.realpath(place) for place in places)
     paths = {"/".join(place.split("/")[:4]) for place in real if place.startswith("/nix/store/")}
     return tuple(Link(f"{GC_ROOTS}/{os.path.basename(path)}", path) for path in sorted(paths))
+
+
+def shipped(name: str) -> bytes:
+    """The content of `systemd/...` or `launchd/...`."""
+    with open(_place(name), "rb") as file:
+        return file.read()
+
+
+def all_shipped() -> dict[str, bytes]:
+    """Every such file by its name."""
+    names = []
+    for kind in KINDS:
+        top = _place(kind)
+        for place, _, files in os.walk(top):
+            names += [f"{kind}{place.removeprefix(top)}/{name}" for name in files]
+    return {name: shipped(name) for name in sorted(names)}
+
+
+def _place(name: str) -> str:
+    for top in (PACKAGE, _CHECKOUT):
+        if os.path.exists(f"{top}/{name}"):
+            return f"{top}/{name}"
+    raise SetupError(f"{name} did not come with this program; install it anew")

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from storewarden.setup.commands import said
-from storewarden.setup.files import File
-from storewarden.setup.shipped import shipped
-from storewarden.setup.trust import SetupError
+from storewarden.setup.code import shipped
+from storewarden.setup.files import File, SetupError
+from storewarden.setup.plan import output_of
 
 DAEMON, AGENT = "org.storewarden.helper", "org.storewarden.watch"
 PLACES = {
@@ -64,17 +63,16 @@ def jobs(python: str, owner: Person) -> tuple[File, ...]:
     return tuple(files)
 
 
-def first_settings(owner: Person) -> str:
-    """The lines by which the first configuration differs from the defaults here."""
-    own = f"{owner.home}/Library/Caches/storewarden"
-    return f'\n# Where things are on macOS.\nsocket = "{SOCKET}"\nruntime-dir = "{own}"\n'
+def settings(owner: Person) -> dict[str, str]:
+    """What the first configuration says: where things are on macOS."""
+    return {"socket": SOCKET, "runtime-dir": f"{owner.home}/Library/Caches/storewarden"}
 
 
 def start_words(owner: Person, *, changed: bool) -> list[list[str]]:
     """The commands still wanted once the files are right."""
     words = []
     for label, domain in _domains(owner).items():
-        loaded = bool(said(["launchctl", "print", f"{domain}/{label}"]))
+        loaded = bool(output_of(["launchctl", "print", f"{domain}/{label}"]))
         if loaded and changed:
             words.append(["launchctl", "bootout", f"{domain}/{label}"])
         if changed or not loaded:
@@ -87,7 +85,7 @@ def stop_words(owner: Person) -> list[list[str]]:
     return [
         ["launchctl", "bootout", f"{domain}/{label}"]
         for label, domain in _domains(owner).items()
-        if said(["launchctl", "print", f"{domain}/{label}"])
+        if output_of(["launchctl", "print", f"{domain}/{label}"])
     ]
 
 

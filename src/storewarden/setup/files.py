@@ -1,15 +1,108 @@
 # SPDX-License-Identifier: MIT
-"""Files as they should be, what is there instead, and how one becomes the other."""
+"""Files as they should be, where root may write them, and what setup has written on this machine.
+
+What root writes or runs must lie where no other user can change any directory on the way: then no
+name on it can be exchanged between check and use: it is checked once, then used by name.
+"""
 
 import hashlib
+import json
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from itertools import accumulate
 
-from storewarden.setup.trust import missing_directories
+from storewarden.errors import StorewardenError
+
+MANIFEST = "/etc/storewarden/manifest.json"
+_VERSION = 1
+_LARGEST = 16 * 1024 * 1024
+"""Bytes of a manifest."""
+_MOST_LINKS = 40
+_OTHERS_WRITE = 0o022
+
+
+class SetupError(StorewardenError):
+    """It cannot be set up as it is; nothing more was changed."""
+
+
+def missing_directories(directory: str, top: str = "/") -> tuple[str, ...]:
+    """The directories that must still be made for `directory`, outermost first.
+
+    Both as seen from `top`, where no link is followed unless it is `/`. `SetupError` where
+    somebody else than root, or than this user, could change one on the way.
+    """
+    at, links = top.rstrip("/"), 0
+    names = [name for name in directory.split("/") if name]
+    _check_writable_by_us_alone(at or "/")
+    while names:
+        name = names.pop(0)
+        here = f"{at}/{name}"
+        try:
+            found = os.lstat(here)
+        except FileNotFoundError:
+            return tuple(accumulate([here, *names], lambda path, more: f"{path}/{more}"))
+        if name == "..":
+            at = os.path.dirname(at)
+        elif stat.S_ISLNK(found.st_mode):
+            links += 1
+            if top != "/" or links > _MOST_LINKS:
+                raise SetupError(f"{here} is a symbolic link; not followed here")
+            target = os.readlink(here)
+            at = "" if target.startswith("/") else at
+            names = [name for name in target.split("/") if name not in {"", "."}] + names
+        else:
+            _check_writable_by_us_alone(here)
+            at = here
+    return ()
+
+
+def _check_writable_by_us_alone(directory: str) -> None:
+    found = os.lstat(directory)
+    if not stat.S_ISDIR(found.st_mode):
+        raise SetupError(f"{directory} is in the way: it is not a directory")
+    if found.st_uid not in {0, os.geteuid()} or found.st_mode & _OTHERS_WRITE:
+        raise SetupError(
+            f"nothing is written below {directory}: others than root can change it"
+            f" (owner uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o})"
+        )
+
+
+def changeable(places: Iterable[str]) -> str | None:
+    """The first of these paths, and of all they lead through, that others than root can change.
+
+    /nix/store is taken although build users may write to it: its sticky bit keeps what is root's.
+    """
+    whole: set[str] = set()
+    for place in places:
+        # The way of the name itself, and that of what it points to.
+        for path in (os.path.abspath(place), os.path.realpath(place)):
+            parts = [part for part in path.split("/") if part]
+            whole.update(accumulate(parts, lambda above, name: f"{above}/{name}", initial=""))
+    return next((path or "/" for path in sorted(whole) if _open_to_others(path or "/")), None)
+
+
+def _open_to_others(path: str) -> bool:
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return False  # sys.path names what is not there; what is above it decides
+    if stat.S_ISLNK(found.st_mode):
+        return found.st_uid != 0
+    sticky = found.st_mode & stat.S_ISVTX and path == "/nix/store"
+    return found.st_uid != 0 or bool(found.st_mode & _OTHERS_WRITE and not sticky)
+
+
+def below(directory: str) -> list[str]:
+    """The directory and every file in it, at any depth, but for what Python caches."""
+    found = [directory]
+    for place, directories, files in os.walk(directory):
+        directories[:] = sorted(name for name in directories if name != "__pycache__")
+        found += [f"{place}/{name}" for name in (*directories, *sorted(files))]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +246,50 @@ def sync_directory(directory: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What setup has written here, so that it replaces and removes that and nothing else.
+
+    It is written before what it lists, and again at the end: whenever a run is cut off, what lies
+    there is known to be ours, and that the run was not ended is known too.
+    """
+
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By path the digests of all that setup may have put there and not removed again."""
+    directories: tuple[str, ...] = ()
+    """Made by setup."""
+    user: str = ""
+    """Made by setup; empty if it was there before."""
+    ended: bool = True
+    """Whether the run that wrote this came to its end."""
+
+
+def read_manifest(top: str) -> Manifest | None:
+    """What was written below `top`; None if nothing was. `SetupError` if it is not understood."""
+    place = f"{top}{MANIFEST}"
+    if missing_directories(os.path.dirname(MANIFEST), top or "/"):
+        return None
+    try:
+        with open(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            document = json.loads(file.read(_LARGEST))
+        if document["version"] != _VERSION:
+            raise SetupError(f"{place} is of another version of storewarden; use that one")
+        return Manifest(
+            {str(path): tuple(map(str, digests)) for path, digests in document["files"].items()},
+            tuple(map(str, document["directories"])),
+            str(document["user"]),
+            ended=document["ended"] is True,
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+        raise SetupError(f"cannot read {place}, nothing is changed: {cause}") from cause
+
+
+def write_manifest(manifest: Manifest, top: str) -> None:
+    """Replace the manifest as a whole."""
+    document = {"version": _VERSION, **asdict(manifest)}
+    text = json.dumps(document, indent=1, sort_keys=True)
+    put(File(MANIFEST, f"{text}\n".encode()), top)

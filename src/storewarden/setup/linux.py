@@ -9,16 +9,14 @@ import stat
 from dataclasses import dataclass
 from enum import StrEnum
 
-from storewarden.config import ConfigError, load_config
-from storewarden.setup.commands import said
-from storewarden.setup.files import File
-from storewarden.setup.shipped import shipped
-from storewarden.setup.trust import SetupError
+from storewarden.config import ConfigError, load_config_if_there
+from storewarden.setup.code import shipped
+from storewarden.setup.files import File, SetupError
+from storewarden.setup.plan import output_of
 
 USER = "storewarden"
 UNITS = "/etc/systemd/system"
 SYSUSERS = "/etc/sysusers.d/storewarden.conf"
-SOCKET_PATH = "/run/storewarden/helper.sock"
 WATCHER, SOCKET, HELPER = (
     "storewarden.service",
     "storewarden-helper.socket",
@@ -27,6 +25,7 @@ WATCHER, SOCKET, HELPER = (
 _ANY_PYTHON = b"/usr/bin/python3"
 _ANY_GROUP = b"nix-users"
 _ANY_TEXTFILES = b"/var/lib/prometheus/node-exporter"
+_ANY_AUDIT_LOGS = b"/var/log/storewarden"
 _FROM_LOOPBACK = b"IPAddressAllow=localhost"
 _NOTIFIES_RELOADS = 253
 
@@ -54,11 +53,13 @@ class Machine:
     """From where Prometheus is let in: `localhost`, `any`, or empty for nowhere."""
     textfile: str = ""
     """The directory that the metrics are written to; empty for none."""
+    audit_logs: str = os.fsdecode(_ANY_AUDIT_LOGS)
+    """The directory that the helper records removals in."""
 
 
 def this_machine(config: str) -> Machine:
     """Look at the one this runs on; `config` is the configuration file, if it is there yet."""
-    text = said(["systemctl", "--version"])
+    text = output_of(["systemctl", "--version"])
     version = re.match(r"systemd (\d+)", text)
     with open("/proc/self/mountinfo", "rb") as file:
         table = os.fsdecode(file.read())
@@ -67,13 +68,13 @@ def this_machine(config: str) -> Machine:
         int(version[1]) if version else 0,
         _nix_group("/nix/var/nix/daemon-socket"),
         mounted(table, read_only=bool(read_only)),
-        *_metrics(config),
+        *_places(config),
     )
 
 
 def units(python: str, machine: Machine) -> tuple[File, ...]:
     """All that systemd reads of us, with that interpreter."""
-    for path in filter(None, (python, machine.textfile)):
+    for path in filter(None, (python, machine.textfile, machine.audit_logs)):
         if not re.fullmatch(r"[A-Za-z0-9/._+-]+", path):
             raise SetupError(f"{path!r} is not a path that can stand in a unit")
     files = [File(SYSUSERS, shipped("systemd/storewarden.sysusers"))]
@@ -85,15 +86,17 @@ def units(python: str, machine: Machine) -> tuple[File, ...]:
         "storewarden-nix-group": bool(machine.nix_group),
         "storewarden-metrics": bool(machine.metrics),
         "storewarden-textfile": bool(machine.textfile),
+        "storewarden-helper-audit-log": machine.audit_logs != Machine().audit_logs,
         "storewarden-helper-store-mount": machine.store is Mounted.OWN,
         "storewarden-helper-store-remount": machine.store is Mounted.OWN_READ_ONLY,
     }
-    for name, wanted in chosen.items():
-        if wanted:
+    for name, needed in chosen.items():
+        if needed:
             text = shipped(f"systemd/drop-ins/{name}.conf").replace(
                 _ANY_PYTHON, os.fsencode(python)
             )
             text = text.replace(_ANY_GROUP, os.fsencode(machine.nix_group))
+            text = text.replace(_ANY_AUDIT_LOGS, os.fsencode(machine.audit_logs))
             text = text.replace(_ANY_TEXTFILES, os.fsencode(machine.textfile))
             text = text.replace(_FROM_LOOPBACK, f"IPAddressAllow={machine.metrics}".encode())
             unit = HELPER if name.startswith("storewarden-helper-") else WATCHER
@@ -156,7 +159,7 @@ def mounted(table: str, *, read_only: bool) -> Mounted:
 
 
 def _asked(question: str, unit: str) -> str:
-    return said(["systemctl", question, unit]).strip()
+    return output_of(["systemctl", question, unit]).strip()
 
 
 def _nix_group(directory: str) -> str:
@@ -174,14 +177,14 @@ def _nix_group(directory: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name) else str(found.st_gid)
 
 
-def _metrics(config: str) -> tuple[str, str]:
-    if not os.path.exists(config):
-        return "", ""
+def _places(config: str) -> tuple[str, str, str]:
+    """From where metrics may be asked for, and where metrics and audit records are written."""
     try:
-        told = load_config(config)
+        found = load_config_if_there(config)
     except ConfigError as cause:
         raise SetupError(f"{cause}; correct it first") from cause
-    return let_in(told.metrics_listen or ""), os.path.dirname(told.metrics_textfile or "")
+    textfile, audit_log = found.metrics_textfile or "", found.audit_log
+    return let_in(found.metrics_listen or ""), os.path.dirname(textfile), os.path.dirname(audit_log)
 
 
 def let_in(address: str) -> str:

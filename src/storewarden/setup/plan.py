@@ -1,15 +1,36 @@
 # SPDX-License-Identifier: MIT
-"""From what should be and what is to the steps between, and the steps taken one by one."""
+"""From what should be and what is to the steps between; each taken, told in a line, and as JSON."""
 
+import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+import shutil
+import subprocess
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from storewarden.setup.commands import run
-from storewarden.setup.files import Item, State, digest_at, put, state_of, take_away
-from storewarden.setup.manifest import MANIFEST, Manifest
-from storewarden.setup.trust import SetupError, missing_directories
+from storewarden.setup.code import CODE
+from storewarden.setup.files import (
+    MANIFEST,
+    Item,
+    Link,
+    Manifest,
+    SetupError,
+    State,
+    digest_at,
+    missing_directories,
+    put,
+    state_of,
+    take_away,
+)
+from storewarden.style import PLAIN, Mark, Style
+
+_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
+"""Where the system's own programs are looked for: where only root's are."""
+_SECONDS = 900
+"""A service is ready only after its first sweep."""
+_VERSION = 1
+"""Of the steps as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +78,7 @@ def writes(items: Sequence[Item], before: Manifest, top: str) -> list[Write]:
 
     Every directory is looked at here, so that nothing is begun that cannot be ended.
     """
-    wanted, foreign = [], []
+    missing, foreign = [], []
     for item in items:
         missing_directories(os.path.dirname(item.path), top or "/")
         match state_of(item, top, before.files.get(item.path, ())):
@@ -66,24 +87,24 @@ def writes(items: Sequence[Item], before: Manifest, top: str) -> list[Write]:
             case State.OTHERS:
                 foreign.append(item.path)
             case state:
-                wanted.append(Write(item, state))
+                missing.append(Write(item, state))
     if foreign:
         raise SetupError(
             f"not written by setup, or changed since: {', '.join(foreign[:5])}; move what is there"
             " away and run it again (changes to a unit belong into: systemctl edit)"
         )
-    return wanted
+    return missing
 
 
 def stale(
-    wanted: Collection[str], before: Manifest, top: str
+    keep: Collection[str], before: Manifest, top: str
 ) -> list[Remove | RemoveDirectory | Keep]:
-    """What setup wrote and made earlier and does not want any more, beside those paths."""
-    files = removals([path for path in before.files if path not in wanted], before, top)
+    """What setup wrote and made earlier and does not need any more, beside those paths."""
+    files = removals([path for path in before.files if path not in keep], before, top)
     unused = [
         place
         for place in before.directories
-        if not any(path.startswith(f"{place}/") for path in (*wanted, MANIFEST))
+        if not any(path.startswith(f"{place}/") for path in (*keep, MANIFEST))
     ]
     return [*files, *(RemoveDirectory(place) for place in sorted(unused, reverse=True))]
 
@@ -105,7 +126,7 @@ def removals(paths: Sequence[str], before: Manifest, top: str) -> list[Remove | 
     return steps
 
 
-def intended(before: Manifest, steps: Sequence[Step], top: str, user: str) -> Manifest:
+def manifest_before(before: Manifest, steps: Sequence[Step], top: str, user: str) -> Manifest:
     """The manifest to write before the steps: all that may be there once they have begun."""
     files = {path: list(digests) for path, digests in before.files.items()}
     directories = list(before.directories)
@@ -124,7 +145,9 @@ def intended(before: Manifest, steps: Sequence[Step], top: str, user: str) -> Ma
     )
 
 
-def reached(begun: Manifest, items: Sequence[Item], steps: Sequence[Step], top: str) -> Manifest:
+def manifest_after(
+    begun: Manifest, items: Sequence[Item], steps: Sequence[Step], top: str
+) -> Manifest:
     """The manifest to write after the steps: what is really there, and ours."""
     # What was never ours can be kept, too.
     kept = {step.path for step in steps if isinstance(step, Keep)} & begun.files.keys()
@@ -155,6 +178,95 @@ def take(steps: Sequence[Step], top: str) -> Iterator[Step]:
                 with suppress(OSError):
                     os.rmdir(f"{top}{path}")
             case Run(words):
-                run(words)
+                run_command(words)
             case Keep():
                 pass
+
+
+def output_of(words: Sequence[str]) -> str:
+    """What the command prints, whatever its status; empty where there is no such program."""
+    done = _run(words)
+    return done.stdout if done else ""
+
+
+def run_command(words: Sequence[str]) -> None:
+    """Run it; `SetupError` with its last words if it fails."""
+    done = _run(words)
+    if done is None:
+        raise SetupError(f"there is no program {words[0]} in {_PATH}")
+    if done.returncode != 0:
+        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        raise SetupError(f"`{' '.join(words)}` failed: {last}")
+
+
+def _run(words: Sequence[str]) -> "subprocess.CompletedProcess[str] | None":
+    program = shutil.which(words[0], path=_PATH)
+    if program is None:
+        return None
+    try:
+        return subprocess.run(
+            [program, *words[1:]],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="backslashreplace",
+            timeout=_SECONDS,
+            check=False,
+            cwd="/",
+            env={"PATH": _PATH, "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.SubprocessError) as cause:
+        raise SetupError(f"`{' '.join(words)}` failed: {cause}") from cause
+
+
+def lines(steps: Iterable[Step], style: Style = PLAIN) -> Iterator[str]:
+    """A line for each step as it comes; the many files of one copy of the code have one line."""
+    last = ""
+    for step in steps:
+        line = _line(step, style)
+        if line != last:
+            yield line
+        last = line
+
+
+def _line(step: Step, style: Style) -> str:
+    match step:
+        case Write(Link() as link, state):
+            return f"link    {style.mark(Mark.NAME, link.path)} -> {link.target} ({state})"
+        case Write(item, state):
+            return f"write   {style.mark(Mark.NAME, _whole(item.path))} ({state})"
+        case Remove(path) | RemoveDirectory(path):
+            return f"remove  {style.mark(Mark.NAME, _whole(path))}"
+        case Run(words):
+            return f"run     {style.mark(Mark.NAME, ' '.join(words))}"
+        case Keep(path, why):
+            return f"{style.mark(Mark.KEPT, 'keep')}    {style.mark(Mark.NAME, path)}: {why}"
+
+
+def _whole(path: str) -> str:
+    if not path.startswith(f"{CODE}/"):
+        return path
+    return f"{CODE}/{path.removeprefix(f'{CODE}/').split('/')[0]}/"
+
+
+def as_json(steps: Iterable[Step], why: str, *, dry_run: bool) -> str:
+    """All of it as one JSON object; `why` tells what the services run."""
+    objects = [_object(step) for step in steps]
+    whole = {"version": _VERSION, "dry-run": dry_run, "program": why, "steps": objects}
+    return json.dumps(whole, indent=2)
+
+
+def _object(step: Step) -> dict[str, object]:
+    match step:
+        case Write(Link() as link, state):
+            return {"do": "link", "path": link.path, "target": link.target, "was": str(state)}
+        case Write(item, state):
+            return {"do": "write", "path": item.path, "sha256": item.digest(), "was": str(state)}
+        case Remove(path):
+            return {"do": "remove", "path": path}
+        case RemoveDirectory(path):
+            return {"do": "remove-directory", "path": path}
+        case Run(words):
+            return {"do": "run", "words": list(words)}
+        case Keep(path, why):
+            return {"do": "keep", "path": path, "why": why}

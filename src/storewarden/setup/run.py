@@ -1,38 +1,83 @@
 # SPDX-License-Identifier: MIT
 """`storewarden setup`: plan, tell, do, verify; and the way back."""
 
+import fcntl
+import json
 import os
+import pwd
+import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
+from storewarden import host
+from storewarden.config import DEFAULT_CONFIG, KEYS, Config, configured
+from storewarden.copyable import DECLARE
 from storewarden.readable import count_text
-from storewarden.setup import darwin, linux, told
-from storewarden.setup.code import CODE
-from storewarden.setup.files import take_away
-from storewarden.setup.guard import LOCK, SYSTEMD, at_work
-from storewarden.setup.manifest import MANIFEST, Manifest, read_manifest, write_manifest
+from storewarden.repair import HelperUnavailableError
+from storewarden.setup import darwin, linux
+from storewarden.setup.code import CODE, NEEDED, Program, program
+from storewarden.setup.files import (
+    MANIFEST,
+    File,
+    Item,
+    Manifest,
+    SetupError,
+    State,
+    missing_directories,
+    read_manifest,
+    state_of,
+    take_away,
+    write_manifest,
+)
 from storewarden.setup.plan import (
     Keep,
     Remove,
     RemoveDirectory,
     Run,
     Step,
-    intended,
-    reached,
+    as_json,
+    lines,
+    manifest_after,
+    manifest_before,
     removals,
     stale,
     take,
     writes,
 )
-from storewarden.setup.reach import check_reach
-from storewarden.setup.wanted import Wanted, checks, wanted
 from storewarden.style import PLAIN, Mark, Style
 
-_RESERVE = "/var/log/storewarden/audit.jsonl.reserve"
+LAUNCHER = "/usr/local/bin/storewarden"
+LOCK = "/var/run/storewarden-setup.lock"
+SYSTEMD = "/run/systemd/system"
+_HEAD = """\
+# The settings of storewarden: storewarden-config(5). A line that is commented out shows the
+# default, or an example where there is none. After a change:
+#   storewarden check-config && sudo systemctl reload storewarden
+# After one of audit-log, metrics-textfile or metrics-listen, what the units allow must follow:
+#   sudo storewarden setup
+"""
+_RESERVE = f"{Config().audit_log}.reserve"
 """What the helper keeps for a full disk; of use to nobody without it."""
 _AT_RUN_TIME = ("/run/storewarden/watch", "/run/storewarden/nix", "/run/storewarden")
+_SECONDS = 60
+"""A helper that does not answer in this time does not work."""
+ASK = """
+import sys
+from storewarden.repair import remove_through
+from storewarden.store.entries import EntryKind
+from storewarden.errors import StorewardenError
+from storewarden.protocol import RemoveRequest
+name = "0" * 32 + "-storewarden-setup.lock"
+try:
+    outcomes = remove_through(sys.argv[1])([RemoveRequest(name, EntryKind.LOCK, 1, 1)])
+    print(*[outcome.status for outcome in outcomes])
+except StorewardenError as cause:
+    print(cause)
+"""
+"""Asks for the removal of what is not there. Whoever answers that has read all it needs."""
+Words = list[list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +94,28 @@ class Order:
     """Told of each step before it is taken, in a few words."""
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What should be there."""
+
+    program: Program
+    others: tuple[Item, ...]
+    """All but the program's own files, which come first."""
+    keeps: tuple[Keep, ...]
+    start: Callable[[bool], Words]
+    """The commands for the end, told whether anything has changed."""
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All of it."""
+        return (*self.program.items, *self.others)
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Where it is, and what is kept in the place of some of it."""
+        return frozenset(one.path for one in (*self.items, *self.keeps))
+
+
 def install(order: Order) -> None:
     """Set the service up; `SetupError` where that cannot be done.
 
@@ -56,22 +123,22 @@ def install(order: Order) -> None:
     """
     with at_work(order.top, dry_run=order.dry_run):
         before = read_manifest(order.top) or Manifest()
-        want = wanted(before, order.top)
-        steps = _steps(want, before, order.top)
-        _tell(order, steps, want.program.why)
+        target = target_for(before, order.top)
+        steps = _steps(target, before, order.top)
+        _tell(order, steps, target.program.why)
         if order.dry_run:
             return
         if not before.ended or any(not isinstance(step, Keep) for step in steps):
             user = linux.USER if Run(("systemd-sysusers", linux.SYSUSERS)) in steps else ""
-            begun = intended(before, steps, order.top, user)
+            begun = manifest_before(before, steps, order.top, user)
             write_manifest(begun, order.top)
             _do(order, steps)
-            write_manifest(reached(begun, want.items, steps, order.top), order.top)
+            write_manifest(manifest_after(begun, target.items, steps, order.top), order.top)
         else:
             _do(order, steps)
             _say(order, "nothing to change: everything is as it should be")
         if not order.top:
-            check_reach(want.program.python)
+            check_helper(target.program.python)
             _say(
                 order,
                 order.style.mark(Mark.WELL, "the watcher runs, and its user reaches the helper"),
@@ -91,7 +158,7 @@ def uninstall(order: Order) -> None:
         _tell(order, steps, "")
         if order.dry_run:
             return
-        write_manifest(intended(before, [], order.top, ""), order.top)
+        write_manifest(manifest_before(before, [], order.top, ""), order.top)
         _do(order, steps)
         take_away(MANIFEST, order.top)
         for place in sorted(filter(_above_manifest, before.directories), reverse=True):
@@ -102,22 +169,22 @@ def uninstall(order: Order) -> None:
         _say(order, "removed; the audit log stays in /var/log/storewarden")
 
 
-def _steps(want: Wanted, before: Manifest, top: str) -> list[Step]:
+def _steps(target: Target, before: Manifest, top: str) -> list[Step]:
     """In this order a run that is cut off leaves nothing that runs half of it."""
-    code = writes(want.program.items, before, top)
-    others = writes(want.others, before, top)
-    old = stale(want.paths, before, top)
+    code = writes(target.program.items, before, top)
+    others = writes(target.others, before, top)
+    old = stale(target.paths, before, top)
     if top:
-        return [*code, *others, *old, *want.keeps]
+        return [*code, *others, *old, *target.keeps]
     # What runs until now keeps its code to its end.
     old_code = [step for step in old if step.path.startswith(CODE)]
     old = [step for step in old if step not in old_code]
     gone = any(isinstance(step, Remove) for step in old)
     changed = bool(code or others or gone) or not before.ended
-    prove = checks(want.program) if code or not before.ended else []
-    start = want.start(changed)
+    prove = checks(target.program) if code or not before.ended else []
+    start = target.start(changed)
     files = [*code, *map(_run, prove), *others, *old]
-    return [*files, *map(_run, start), *old_code, *want.keeps]
+    return [*files, *map(_run, start), *old_code, *target.keeps]
 
 
 def _steps_back(before: Manifest, top: str) -> list[Step]:
@@ -150,15 +217,15 @@ def _run(words: Sequence[str]) -> Step:
 
 def _tell(order: Order, steps: Sequence[Step], why: str) -> None:
     if order.as_json:
-        order.say(told.document(steps, why, dry_run=order.dry_run))
+        order.say(as_json(steps, why, dry_run=order.dry_run))
     elif order.dry_run:
-        for line in told.lines(steps, order.style):
+        for line in lines(steps, order.style):
             order.say(line)
         order.say(f"{count_text(len(steps), 'step')}; with --dry-run none of them is taken")
 
 
 def _do(order: Order, steps: Sequence[Step]) -> None:
-    for line in told.lines(_counted(order, steps), order.style):
+    for line in lines(_counted(order, steps), order.style):
         _say(order, line)
 
 
@@ -171,3 +238,142 @@ def _counted(order: Order, steps: Sequence[Step]) -> Iterator[Step]:
 def _say(order: Order, line: str) -> None:
     if not order.as_json:
         order.say(line)
+
+
+def target_for(before: Manifest, top: str) -> Target:
+    """For the machine this runs on, or, below `top`, for any machine of this system."""
+    code = program()
+    launcher, keeps = _launcher(code, before, top)
+    if sys.platform == "darwin":
+        owner = darwin.person(os.environ)
+        settings = darwin.settings(owner)
+        files = darwin.jobs(code.python, owner)
+        start: Callable[[bool], Words] = lambda changed: darwin.start_words(owner, changed=changed)  # noqa: E731
+    else:
+        settings = dict[str, str]()
+        machine = linux.Machine() if top else linux.this_machine(DEFAULT_CONFIG)
+        files = linux.units(code.python, machine)
+        start = lambda changed: linux.start_words(changed=changed)  # noqa: E731
+    first = File(DEFAULT_CONFIG, first_config(settings).encode(), once=True)
+    return Target(code, (*launcher, first, *files), keeps, start)
+
+
+def checks(code: Program) -> Words:
+    """Commands that compile a new copy of the code once, and prove it to be whole."""
+    if code.copied is None:
+        return []
+    imports = f"import storewarden.cli, storewarden.helper.__main__, {', '.join(NEEDED)}"
+    return [
+        [code.python, "-I", "-m", "compileall", "-q", f"{code.copied}/lib"],
+        [code.python, "-I", "-B", "-c", imports],
+    ]
+
+
+def _launcher(
+    code: Program, before: Manifest, top: str
+) -> tuple[tuple[File, ...], tuple[Keep, ...]]:
+    """The command for people, where the copy has none in their PATH, and it can be put there."""
+    if code.copied is None:
+        return (), ()
+    text = (
+        f"#!{code.python} -I\nimport sys\n\nfrom storewarden.cli import main\n\nsys.exit(main())\n"
+    )
+    file = File(LAUNCHER, text.encode(), 0o755)
+    try:
+        missing_directories(os.path.dirname(LAUNCHER), top or "/")
+        if state_of(file, top, before.files.get(LAUNCHER, ())) is not State.OTHERS:
+            return (file,), ()
+        why = "not written by setup, or changed since"
+    except SetupError as cause:
+        why = str(cause)
+    return (), (Keep(LAUNCHER, f"{why}; what is set up: {code.python} -I -m storewarden"),)
+
+
+def first_config(settings: Mapping[str, str]) -> str:
+    """The file to begin with: those settings, and every other key commented out."""
+    text = _HEAD
+    for key, row in KEYS.items():
+        mark, value = ("", settings[key]) if key in settings else ("#", row.metadata["shown"])
+        text += f"\n# {row.metadata['sentence']}\n{mark}{key} = {json.dumps(value)}\n"
+    return text
+
+
+def check_helper(python: str) -> None:
+    """Return if the watcher's user reaches a helper that works, asked as the watcher asks.
+
+    Else `HelperUnavailableError`, or `SetupError` if the units are down.
+    """
+    if sys.platform == "darwin":
+        owner = darwin.person(os.environ).name
+    else:
+        owner = linux.USER
+        if down := linux.inactive():
+            raise SetupError(
+                f"set up, but not at work: {', '.join(down)}; see: journalctl -u {down[0]}"
+            )
+    user = pwd.getpwnam(owner)
+    try:
+        done = subprocess.run(
+            [python, "-I", "-B", "-c", ASK, configured(None).socket],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin"},
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=[],
+        )
+    except (OSError, subprocess.SubprocessError) as cause:
+        raise HelperUnavailableError(f"set up, but the helper does not answer: {cause}") from cause
+    answer = (done.stdout.strip() or done.stderr.strip() or "it said nothing").splitlines()[-1]
+    if answer != "vanished":
+        raise HelperUnavailableError(f"set up, but the helper does not work yet: {answer}")
+
+
+@contextmanager
+def at_work(top: str, *, dry_run: bool) -> Iterator[None]:
+    """While no other setup changes this machine; `SetupError` where none is to be done here."""
+    _refuse(top, dry_run=dry_run)
+    try:
+        with nullcontext() if top or dry_run else _alone():
+            yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the next setup completes it") from None
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    missing_directories(os.path.dirname(LOCK))
+    fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise SetupError(f"another setup is at work (it holds {LOCK})") from None
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def _refuse(top: str, *, dry_run: bool) -> None:
+    if top:
+        if top == "/":
+            raise SetupError("--root is a staging directory; for this machine, leave it out")
+        if not os.path.isdir(top):
+            raise SetupError(f"{top} is not a directory; make it first")
+        return
+    if system := host.declared_by():
+        raise SetupError(
+            f"{system} owns the configuration of this machine; there the module does this:"
+            f" {DECLARE}"
+        )
+    if sys.platform == "linux" and not os.path.isdir(SYSTEMD):
+        raise SetupError(
+            "no systemd runs here, so there is nothing to set up; in a container, start it"
+            " yourself, as root: storewarden watch"
+        )
+    if os.geteuid() != 0 and not dry_run:
+        raise SetupError("only root can set it up: sudo storewarden setup (or look: --dry-run)")
