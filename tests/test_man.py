@@ -14,7 +14,7 @@ import pytest
 
 from grammar import Command, commands
 from programs import program
-from storewarden.cli.options import EXIT_CODES
+from storewarden.cli.usage import EXIT_CODES
 from storewarden.config import DEFAULT_CONFIG, Config, said
 from storewarden.helper.__main__ import _parser
 from storewarden.store.entries import EntryKind

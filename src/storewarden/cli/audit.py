@@ -7,24 +7,13 @@ from dataclasses import asdict
 
 from storewarden import auditlog
 from storewarden.cli.console import error, show, style
-from storewarden.cli.options import (
-    FOUND,
-    JSON,
-    OK,
-    Commands,
-    Help,
-    Parser,
-    add_audit_log,
-    add_command,
-    add_config,
-    config_of,
-)
+from storewarden.cli.options import add_audit_log, add_config, config_of
 from storewarden.cli.progress import progress
+from storewarden.cli.usage import FOUND, JSON, OK, Parser, add_command
 from storewarden.readable import count_text
 from storewarden.report import VERSION
 from storewarden.report.audit import record_line, verification_lines
 
-_TEXT = "what was removed, by whom, on what proof"
 _AUDIT = """\
 The audit log has an intent before each removal and its result after it, in a
 chain of hashes. Where root removes, root alone can read it.
@@ -50,29 +39,20 @@ examples:
 """
 
 
-def add_audit(commands: Commands) -> None:
-    """The subcommand and its two actions."""
-    audit = commands.add_parser(
-        "audit",
-        help=_TEXT,
-        description=_AUDIT,
-        epilog=_EXAMPLES,
-        formatter_class=Help,
-        allow_abbrev=False,
-    )
-    audit.ask("audit what? say show, or verify")
-    actions = audit.add_subparsers(title="actions", metavar="ACTION")
-    for action in (
-        add_command(actions, "show", "print the audit log", _SHOW, _show),
-        add_command(actions, "verify", "is the record whole", _VERIFY, _verify),
+def define_audit(command: Parser) -> None:
+    """Its two actions, and what they take and do."""
+    command.description, command.epilog = _AUDIT, _EXAMPLES
+    command.ask("audit what? say show, or verify")
+    actions = command.add_subparsers(title="actions", metavar="ACTION")
+    for name, line, run, description in (
+        ("show", "print the audit log", _show, _SHOW),
+        ("verify", "is the record whole", _verify, _VERIFY),
     ):
-        _add_options(action)
-
-
-def _add_options(action: Parser) -> None:
-    action.add_argument("--json", action="store_true", help=JSON)
-    add_config(action)
-    add_audit_log(action)
+        action = add_command(actions, name, line)
+        action.does(run, description)
+        action.add_argument("--json", action="store_true", help=JSON)
+        add_config(action)
+        add_audit_log(action)
 
 
 def _show(arguments: argparse.Namespace) -> int:

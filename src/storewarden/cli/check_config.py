@@ -5,11 +5,10 @@ import argparse
 import json
 
 from storewarden.cli.console import show
-from storewarden.cli.options import JSON, OK, Commands, add_command
+from storewarden.cli.usage import JSON, OK, Parser
 from storewarden.config import DEFAULT_CONFIG, load_config, said
 from storewarden.report import VERSION
 
-_TEXT = "is the configuration right; shows all of it"
 _DESCRIPTION = """\
 Reads a configuration of the service, strictly, and shows all of it, defaults
 too, as it may be written in the file: storewarden-config(5).
@@ -19,9 +18,9 @@ examples:
 """
 
 
-def add_check_config(commands: Commands) -> None:
-    """The subcommand and its options."""
-    command = add_command(commands, "check-config", _TEXT, _DESCRIPTION, _check_config)
+def define_check_config(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(_check_config, _DESCRIPTION)
     command.add_argument(
         "config",
         nargs="?",

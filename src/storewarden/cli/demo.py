@@ -4,9 +4,8 @@
 import argparse
 
 from storewarden.cli.console import show, style
-from storewarden.cli.options import Commands, add_command
+from storewarden.cli.usage import Parser
 
-_TEXT = "show all of it on a throwaway store; needs no Nix"
 _DESCRIPTION = """\
 Makes a store of its own with debris in it, looks, removes what is proved dead,
 and shows the record. It touches no other store, and needs neither Nix nor root.
@@ -15,9 +14,9 @@ examples:
 """
 
 
-def add_demo(commands: Commands) -> None:
-    """The subcommand."""
-    add_command(commands, "demo", _TEXT, _DESCRIPTION, _demo)
+def define_demo(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(_demo, _DESCRIPTION)
 
 
 def _demo(_arguments: argparse.Namespace) -> int:

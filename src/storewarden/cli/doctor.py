@@ -4,21 +4,12 @@
 import argparse
 
 from storewarden.cli.console import show, style
-from storewarden.cli.options import (
-    JSON,
-    NOT_ALL,
-    OK,
-    UNREADABLE,
-    Commands,
-    add_command,
-    add_config,
-    config_of,
-)
+from storewarden.cli.options import add_config, config_of
 from storewarden.cli.progress import progress
+from storewarden.cli.usage import JSON, NOT_ALL, OK, UNREADABLE, Parser
 from storewarden.config import Config, ConfigError
 from storewarden.opening import open_nix
 
-_TEXT = "what of this machine breeds debris or hides it"
 _DESCRIPTION = """\
 Looks at Nix (its version, settings, daemon), at the store, at the build users,
 and at storewarden itself, and says of each what to do. It needs no privilege,
@@ -31,9 +22,9 @@ examples:
 """
 
 
-def add_doctor(commands: Commands) -> None:
-    """The subcommand and its options."""
-    command = add_command(commands, "doctor", _TEXT, _DESCRIPTION, _doctor)
+def define_doctor(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(_doctor, _DESCRIPTION)
     command.add_argument("--json", action="store_true", help=JSON)
     add_config(command)
 

@@ -6,21 +6,12 @@ import time
 
 from storewarden import host
 from storewarden.cli.console import show, style
-from storewarden.cli.options import (
-    JSON,
-    NOT_ALL,
-    OK,
-    UNAVAILABLE,
-    Commands,
-    add_command,
-    add_config,
-    config_of,
-)
+from storewarden.cli.options import add_config, config_of
+from storewarden.cli.usage import JSON, NOT_ALL, OK, UNAVAILABLE, Parser
 from storewarden.copyable import DECLARE, SET_UP
 from storewarden.daemon.status import is_held, read_status
 from storewarden.report.status import noticed, status_json, status_lines
 
-_TEXT = "does the service run, what did it do, does it need anybody"
 _DESCRIPTION = """\
 Reads what the service last said. It needs no privilege.
 examples:
@@ -29,9 +20,9 @@ examples:
 """
 
 
-def add_status(commands: Commands) -> None:
-    """The subcommand and its options."""
-    command = add_command(commands, "status", _TEXT, _DESCRIPTION, _status)
+def define_status(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(_status, _DESCRIPTION)
     command.add_argument("--json", action="store_true", help=JSON)
     add_config(command)
 
