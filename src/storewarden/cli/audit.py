@@ -6,9 +6,8 @@ import json
 from dataclasses import asdict
 
 from storewarden import auditlog
-from storewarden.cli.console import error, show, style
+from storewarden.cli.console import error, progress, show, style
 from storewarden.cli.options import add_audit_log, add_config, config_of
-from storewarden.cli.progress import progress
 from storewarden.cli.usage import FOUND, JSON, OK, Parser, add_command
 from storewarden.readable import count_text
 from storewarden.report import VERSION

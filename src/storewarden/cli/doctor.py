@@ -3,9 +3,8 @@
 
 import argparse
 
-from storewarden.cli.console import show, style
+from storewarden.cli.console import progress, show, style
 from storewarden.cli.options import add_config, config_of
-from storewarden.cli.progress import progress
 from storewarden.cli.usage import JSON, NOT_ALL, OK, UNREADABLE, Parser
 from storewarden.config import Config, ConfigError
 from storewarden.opening import open_nix

@@ -11,8 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from storewarden.cli.console import aside, aside_style, lost, show, style
-from storewarden.cli.progress import progress, tell
+from storewarden.cli.console import aside, aside_style, lost, progress, show, style, tell
 from storewarden.config import Config
 from storewarden.copyable import USUAL, ThisStore
 from storewarden.errors import StorewardenError

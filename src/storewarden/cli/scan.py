@@ -7,9 +7,8 @@ import sys
 from collections.abc import Iterator
 
 from storewarden.claims import PROOF
-from storewarden.cli.console import error, note, show, style
+from storewarden.cli.console import error, note, progress, show, style, tell
 from storewarden.cli.options import add_audit_log, add_socket, add_store, config_of
-from storewarden.cli.progress import progress, tell
 from storewarden.cli.usage import FOUND, JSON, NOT_ALL, OK, UNREADABLE, Parser
 from storewarden.config import Config
 from storewarden.copyable import REMOVE

@@ -4,8 +4,7 @@
 import argparse
 import os
 
-from storewarden.cli.console import show, style
-from storewarden.cli.progress import progress, tell
+from storewarden.cli.console import progress, show, style, tell
 from storewarden.cli.usage import OK, Parser
 
 _DESCRIPTION = """\
