@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from storewarden import auditlog
 from storewarden.helper import engine
 from storewarden.protocol import Status
+from storewarden.readable import PLAIN, Mark, Style
 from storewarden.repair import repair, requests_for
 from storewarden.report.audit import record_line, verification_lines
 from storewarden.report.sweep import outcome_line, sweep_lines
 from storewarden.scan import sweep
 from storewarden.store.paths import StorePath, output_lock
-from storewarden.style import PLAIN, Mark, Style
 from storewarden.throwaway import ThrowawayStore
 
 _INTRODUCTION = (

@@ -2,15 +2,13 @@
 """`storewarden audit show` and `audit verify`."""
 
 import argparse
-import json
 from dataclasses import asdict
 
 from storewarden import auditlog
 from storewarden.cli.console import error, progress, show, style
 from storewarden.cli.options import add_audit_log, add_config, config_of
 from storewarden.cli.usage import FOUND, JSON, OK, Parser, add_command
-from storewarden.readable import count_text
-from storewarden.report import VERSION
+from storewarden.readable import count_text, json_text
 from storewarden.report.audit import record_line, verification_lines
 
 _AUDIT = """\
@@ -59,7 +57,7 @@ def _show(arguments: argparse.Namespace) -> int:
     with progress("reading the audit log"):
         records = list(auditlog.read_records(log))
     if arguments.json:
-        show(json.dumps({"version": VERSION, "records": records}, indent=2))
+        show(json_text({"records": records}))
     else:
         look = style()
         for record in records:
@@ -76,8 +74,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     with progress("reading the audit log"):
         found = auditlog.verify(log)
     if arguments.json:
-        document = {"version": VERSION, "sound": not found.problem, **asdict(found)}
-        show(json.dumps(document, indent=2))
+        show(json_text({"sound": not found.problem, **asdict(found)}))
     else:
         for line in verification_lines(found, style()):
             show(line)

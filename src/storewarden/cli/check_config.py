@@ -7,7 +7,7 @@ import json
 from storewarden.cli.console import show
 from storewarden.cli.usage import JSON, OK, Parser
 from storewarden.config import DEFAULT_CONFIG, load_config, said
-from storewarden.report import VERSION
+from storewarden.readable import json_text
 
 _DESCRIPTION = """\
 Reads a configuration of the service, strictly, and shows all of it, defaults
@@ -35,7 +35,7 @@ def _check_config(arguments: argparse.Namespace) -> int:
     """Show all of it, defaults too, as it may be written in the file."""
     config = said(load_config(arguments.config))
     if arguments.json:
-        show(json.dumps({"version": VERSION, "config": config}, indent=2))
+        show(json_text({"config": config}))
     else:
         for key, value in config.items():
             show(f"{key} = {json.dumps(value)}")

@@ -14,8 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from storewarden.readable import age_text, shown
-from storewarden.style import WIDTH, Mark, Style, is_dumb, style_of
+from storewarden.readable import WIDTH, Mark, Style, age_text, is_dumb, shown, style_of
 
 _INDENT = "    "
 _AFTER = 1.0

@@ -4,9 +4,8 @@
 from collections.abc import Iterator
 
 from storewarden.auditlog import Record, Verification, flaw
-from storewarden.readable import count_text, shown, size_text
+from storewarden.readable import PLAIN, Mark, Style, count_text, shown, size_text
 from storewarden.report.sweep import MARKS
-from storewarden.style import PLAIN, Mark, Style
 
 _MARKS = {str(status): mark for status, mark in MARKS.items()}
 

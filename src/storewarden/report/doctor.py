@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: MIT
 """What the doctor has found, for people and as JSON (docs/json.md)."""
 
-import json
 from collections.abc import Iterator, Sequence
 
 from storewarden.doctor.diagnosis import Diagnosis, Severity
 from storewarden.doctor.facts import Facts, Unknown
 from storewarden.doctor.versions import NixVersion
 from storewarden.explain.failures import issue_url
-from storewarden.readable import shown
-from storewarden.report import VERSION
+from storewarden.readable import PLAIN, Mark, Style, json_text, shown
 from storewarden.report.columns import row
-from storewarden.style import PLAIN, Mark, Style
 
 _WORDS = {
     Severity.PROBLEM: "PROBLEM",
@@ -55,9 +52,8 @@ def doctor_lines(found: Sequence[Diagnosis], style: Style = PLAIN) -> Iterator[s
 
 def doctor_json(facts: Facts, found: Sequence[Diagnosis]) -> str:
     """The document of `storewarden doctor --json`."""
-    return json.dumps(
+    return json_text(
         {
-            "version": VERSION,
             "storeDir": facts.config.store_dir.path,
             "stateDir": facts.config.state_dir,
             "nix": {
@@ -66,8 +62,7 @@ def doctor_json(facts: Facts, found: Sequence[Diagnosis]) -> str:
                 "daemonVersion": _version(facts.nix.daemon_version),
             },
             "diagnoses": [_diagnosis(one) for one in found],
-        },
-        indent=2,
+        }
     )
 
 

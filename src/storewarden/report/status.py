@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: MIT
 """What the service last said of itself, for a tired person and as JSON (docs/json.md)."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 
 from storewarden.copyable import SET_UP
 from storewarden.daemon.status import SILENCE, Status, Stuck
-from storewarden.readable import age_text, count_text, moment, shown, size_text
-from storewarden.report import VERSION
-from storewarden.style import PLAIN, Mark, Style
+from storewarden.readable import (
+    PLAIN,
+    Mark,
+    Style,
+    age_text,
+    count_text,
+    json_text,
+    moment,
+    shown,
+    size_text,
+)
 
 _MODES = {
     "report": "report: debris is only reported",
@@ -95,7 +102,7 @@ def status_json(status: Status | None, *, running: bool) -> str:
         **{_camel(name): value for name, value in asdict(status).items()},
         "stuck": [_stuck_json(one, status) for one in status.stuck],
     }
-    return json.dumps({"version": VERSION, "running": running, "status": said}, indent=2)
+    return json_text({"running": running, "status": said})
 
 
 def _rows(status: Status, now: float) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from storewarden.readable import count_text
+from storewarden.readable import PLAIN, Mark, Style, count_text
 from storewarden.setup import darwin, linux, told
 from storewarden.setup.code import CODE
 from storewarden.setup.files import take_away
@@ -28,7 +28,6 @@ from storewarden.setup.plan import (
 )
 from storewarden.setup.reach import check_reach
 from storewarden.setup.wanted import Wanted, checks, wanted
-from storewarden.style import PLAIN, Mark, Style
 
 _RESERVE = "/var/log/storewarden/audit.jsonl.reserve"
 """What the helper keeps for a full disk; of use to nobody without it."""

@@ -4,10 +4,10 @@
 import json
 from collections.abc import Iterable, Iterator
 
+from storewarden.readable import PLAIN, Mark, Style
 from storewarden.setup.code import CODE
 from storewarden.setup.files import Link
 from storewarden.setup.plan import Keep, Remove, RemoveDirectory, Run, Step, Write
-from storewarden.style import PLAIN, Mark, Style
 
 _VERSION = 1
 
