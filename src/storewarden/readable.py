@@ -170,8 +170,8 @@ def is_dumb(environment: Mapping[str, str]) -> bool:
 def _columns(terminal: TextIO | None, environment: Mapping[str, str]) -> int:
     """As `shutil.get_terminal_size`, which however looks at stdout alone."""
     with suppress(ValueError):
-        if (told := int(environment.get("COLUMNS", ""))) > 0:
-            return told
+        if (columns := int(environment.get("COLUMNS", ""))) > 0:
+            return columns
     if terminal is not None:
         with suppress(OSError):
             return os.get_terminal_size(terminal.fileno()).columns or WIDTH
