@@ -6,7 +6,10 @@ Every start loads this, so it loads argparse and little else.
 
 import argparse
 from collections.abc import Callable
-from typing import NoReturn, TypeAlias
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as type checkers take it; typing itself would be a tenth of --version
+    from typing import NoReturn
 
 OK, FOUND, WRONG_USE, UNREADABLE, UNAVAILABLE, NOT_ALL = 0, 1, 2, 3, 4, 5
 BUG, INTERRUPTED = 70, 130
@@ -56,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         """Answer with that question, and exit code 2, where no command is given."""
         self.set_defaults(run=lambda _: self.error(question))
 
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: str) -> "NoReturn":
         """Exit with 2."""
         from storewarden.cli.console import error  # noqa: PLC0415 - a start without error needs none
 
@@ -64,9 +67,6 @@ class Parser(argparse.ArgumentParser):
         self.exit(WRONG_USE)
 
 
-Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - it has no other name
-
-
-def add_command(commands: Commands, name: str, line: str) -> Parser:
+def add_command(commands: "argparse._SubParsersAction[Parser]", name: str, line: str) -> Parser:
     """A command that takes and does nothing yet; `line` stands beside it in the list of all."""
     return commands.add_parser(name, help=line, formatter_class=Help, allow_abbrev=False)
