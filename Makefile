@@ -40,6 +40,7 @@ lab: .venv/.ready
 	STOREWARDEN_REQUIRE_LAB=1 PYTHONPATH=tests $(PY) -m lab.everything --table docs/lab-results.md
 
 bench: .venv/.ready
+	$(PY) benchmarks/start.py
 	$(PY) benchmarks/sweep.py
 	$(PY) benchmarks/purge.py
 	$(PY) benchmarks/idle.py 60

@@ -10,7 +10,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from grammar import commands
-from storewarden.report import VERSION
+from storewarden.readable import json_text
 
 SCHEMAS = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/docs/schemas"
 LOG = "explain-log"
@@ -29,7 +29,7 @@ def checked(text: str | bytes, *words: str) -> Any:  # noqa: ANN401 - JSON
 
 def checked_records(records: Sequence[Mapping[str, object]]) -> None:
     """Hold records of an audit log against the schema of them."""
-    checked(json.dumps({"version": VERSION, "records": records}), "audit", "show")
+    checked(json_text({"records": records}), "audit", "show")
 
 
 def schema_name(words: Sequence[str]) -> str:

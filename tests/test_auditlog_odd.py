@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from command import PROGRAM, run
 from storewarden.auditlog import flaw, read_records, verify
+from storewarden.cli.audit import record_line
 from storewarden.helper.auditfile import open_log
 from storewarden.records import seal
-from storewarden.report.audit import record_line
 
 INTENT = {"action": "intent", "name": "third", "kind": "output", "uid": 30001}
 RESULT = {"action": "result", "op": 1, "name": "first", "status": "removed"}

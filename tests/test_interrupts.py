@@ -35,6 +35,21 @@ def test_one_that_reads_a_log_ends_once() -> None:
     assert code == 130
 
 
+def test_one_that_still_loads_its_command_ends_once(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    slow = f"import time\nopen({str(begun)!r}, 'x').close()\ntime.sleep(60)\n"
+    (tmp_path / "sqlite3.py").write_text(slow)  # no command but those that read a store loads it
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*PROGRAM, "scan"], stdout=pipe, stderr=pipe, env=variables) as one:
+        while not begun.exists():
+            assert one.poll() is None
+            time.sleep(0.01)
+        code, told = pressed_until_it_ends(one)
+    assert told == "storewarden: error: interrupted; nothing was removed\n"
+    assert code == 130
+
+
 def test_one_that_waits_for_nix_ends_once_and_ends_nix(
     place: ThrowawayStore, tmp_path: Path
 ) -> None:

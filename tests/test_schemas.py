@@ -21,7 +21,7 @@ from storewarden.explain.buildlog import MOST_PATHS
 from storewarden.explain.locks import Role
 from storewarden.explain.story import What
 from storewarden.protocol import Status
-from storewarden.report import VERSION
+from storewarden.readable import JSON_VERSION
 from storewarden.setup.files import State
 from storewarden.store.entries import EntryKind
 from storewarden.store.fact import Known
@@ -50,8 +50,8 @@ def test_each_command_that_prints_json_has_a_schema_and_there_is_no_other() -> N
 def test_a_schema_is_one_and_of_the_version_that_is_printed(name: str) -> None:
     Draft202012Validator.check_schema(schema(name))
     assert schema(name)["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
-    assert schema(name)["$id"] == f"urn:storewarden:{name}:{VERSION}"
-    assert schema(name)["properties"]["version"]["const"] == VERSION
+    assert schema(name)["$id"] == f"urn:storewarden:{name}:{JSON_VERSION}"
+    assert schema(name)["properties"]["version"]["const"] == JSON_VERSION
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,10 +8,13 @@ point of the way out, the interpreter's own included.
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as in cli/usage.py: every start loads this
+    from typing import NoReturn
 
 
-def interrupt(reason: str = "") -> NoReturn:
+def interrupt(reason: str = "") -> "NoReturn":
     """Raise `KeyboardInterrupt`; from now on Ctrl-C is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt(reason)

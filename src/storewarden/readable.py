@@ -1,8 +1,35 @@
 # SPDX-License-Identifier: MIT
-"""Names, numbers, sizes and times as people can read them safely, everywhere in the same words."""
+"""What people read: names, numbers, sizes and times in safe words, colours by meaning, widths.
 
+Each stream is asked for itself what it can show.
+"""
+
+import json
+import os
+import re
+import textwrap
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TextIO
 
+JSON_VERSION = 1
+"""Of the JSON object of every command."""
+WIDTH = 80
+"""Columns, where there is no terminal."""
+_NARROW = 40
+"""Columns: on a narrower terminal lines are as for this one, and the terminal breaks them."""
+_PROSE = 110
+"""Columns beside the indent: what is read word by word is not made wider than this."""
+_WHOLE = re.compile(
+    r"(?:sudo )?(?:env (?:NIX_\w+=\S+ )+)?(?:storewarden|systemctl|nix-store|nix) [\w-]+"
+    r"(?: (?:show|verify)\b| experimental-features ''| [-/']\S+)*"
+    r"|process \d+|uid \d+|\d[\d.]* (?:B|KiB|MiB|GiB|files?|(?:s|min|h|days)(?: ago)?)\b"
+)
+"""What stays on one line, so that it can be copied or read at a glance: commands, numbers."""
+_JOINED = "\0"
 _KIB = 1024
 _AGES = ((86400 * 2, 86400, "days"), (7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
 
@@ -10,6 +37,11 @@ _AGES = ((86400 * 2, 86400, "days"), (7200, 3600, "h"), (120, 60, "min"), (0, 1,
 def shown(text: str) -> str:
     """Text that a builder may have chosen, safe for a terminal: only printable ASCII is left."""
     return "".join(c if c.isprintable() and c.isascii() else ascii(c)[1:-1] for c in text)
+
+
+def json_text(document: Mapping[str, object]) -> str:
+    """The JSON object that a command's `--json` shows (docs/json.md): its version, and that."""
+    return json.dumps({"version": JSON_VERSION, **document}, indent=2)
 
 
 def size_text(count: int) -> str:
@@ -45,3 +77,106 @@ def moment(seconds: float, now: float) -> str:
     """A Unix time, as the audit log has it, and how long ago that is."""
     day = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return f"{day} ({since(seconds, now)} ago)"
+
+
+class Mark(StrEnum):
+    """What a colour means, as SGR parameters (ECMA-48). It is never all that says so.
+
+    Of the 16 basic colours these read on the light and the dark backgrounds of usual palettes.
+    Yellow does not on white, nor blue on black, and bright black is Solarized's background; so
+    what is secondary has no colour at all, and stands back behind what is bold.
+    """
+
+    NAME = "1"
+    """What a block is about, and what is to be copied: a path, a command."""
+    WELL = "32"
+    """What was removed, may go, or is well."""
+    KEPT = "95"
+    """What is kept, held or at work; magenta, as Nix's warnings are."""
+    WRONG = "1;91"
+    """What is wrong; red, as Nix's errors are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How lines look on one stream."""
+
+    width: int = WIDTH
+    """Columns that a line may have; a path or a command that is longer stays whole."""
+    colours: bool = False
+    terminal: bool = False
+    """Whether somebody looks at it. Elsewhere what programs may read by line stays one line."""
+
+    def mark(self, mark: Mark | None, text: str) -> str:
+        """That text in the colour of its meaning. It must be safe for a terminal already."""
+        return f"\x1b[{mark}m{text}\x1b[0m" if mark and text and self.colours else text
+
+    def wrapped(
+        self, first: str, text: str, then: str, lead: str = "", mark: Mark | None = None
+    ) -> list[str]:
+        """`lead`, as `mark`, and `text` behind it, on as many lines as it takes.
+
+        The first line begins with `first`, the others with `then`; `lead` is not broken.
+        """
+        begin = f"{first}{lead}"
+        lines = textwrap.wrap(
+            _whole(lead) + _WHOLE.sub(lambda found: _whole(found[0]), text),
+            max(_NARROW, min(self.width, len(then) + _PROSE)),
+            initial_indent=first,
+            subsequent_indent=then,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        plain = [line.replace(_JOINED, " ") for line in lines] or [first]
+        return [f"{first}{self.mark(mark, lead)}{plain[0].removeprefix(begin)}", *plain[1:]]
+
+    def folded(
+        self, first: str, text: str, then: str, lead: str = "", mark: Mark | None = None
+    ) -> str:
+        """One line; only where somebody looks at it and it is too long, as many as it takes."""
+        if self.terminal and len(f"{first}{lead}{text}") > self.width:
+            return "\n".join(self.wrapped(first, text, then, lead, mark))
+        return f"{first}{self.mark(mark, lead)}{text}"
+
+
+PLAIN = Style()
+"""For a file or a pipe."""
+
+
+def style_of(stream: TextIO | None, environment: Mapping[str, str] = os.environ) -> Style:
+    """How lines look on that stream; None is one that was closed."""
+    terminal = stream is not None and stream.isatty()
+    return Style(
+        width=_columns(stream if terminal else None, environment),
+        colours=has_colours(terminal=terminal, environment=environment),
+        terminal=terminal,
+    )
+
+
+def has_colours(*, terminal: bool, environment: Mapping[str, str]) -> bool:
+    """Whether colours are wanted: no-color.org, then bixense.com/clicolors, then TERM."""
+    if environment.get("NO_COLOR"):
+        return False
+    if environment.get("CLICOLOR_FORCE", "0") not in {"", "0"}:
+        return True
+    return terminal and not is_dumb(environment)
+
+
+def is_dumb(environment: Mapping[str, str]) -> bool:
+    """Whether the terminal understands no sequences, as far as it is told."""
+    return environment.get("TERM", "") in {"", "dumb"}
+
+
+def _columns(terminal: TextIO | None, environment: Mapping[str, str]) -> int:
+    """As `shutil.get_terminal_size`, which however looks at stdout alone."""
+    with suppress(ValueError):
+        if (columns := int(environment.get("COLUMNS", ""))) > 0:
+            return columns
+    if terminal is not None:
+        with suppress(OSError):
+            return os.get_terminal_size(terminal.fileno()).columns or WIDTH
+    return WIDTH
+
+
+def _whole(text: str) -> str:
+    return text.replace(" ", _JOINED)

@@ -11,7 +11,7 @@ import pytest
 from command import PROGRAM, run
 from grammar import Command, commands
 from storewarden.cli import COMMANDS, parser
-from storewarden.cli.options import EXIT_CODES
+from storewarden.cli.usage import EXIT_CODES
 
 _WIDTH = 80
 _COMMANDS = pytest.mark.parametrize("command", commands(), ids=lambda one: one.name or "itself")
@@ -63,12 +63,37 @@ def test_the_list_of_commands_has_a_line_for_each() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_is_loaded_by_its_name(name: str) -> None:
     (below,) = [one for one in parser([name])._actions if one.nargs == argparse.PARSER]
-    assert list(below.choices or ()) == [name]
+    runs = {one: command.get_default("run") for one, command in dict(below.choices or {}).items()}
+    assert [one for one, run in runs.items() if run] == [name]
+    assert list(runs) == list(COMMANDS)
+
+
+def _loaded(*words: str) -> set[str]:
+    """What Python imports when it is started so, and the interpreter did not by itself."""
+    modules = []
+    for some in (("-c", "pass"), words):
+        told = run([sys.executable, "-X", "importtime", *some]).stderr
+        modules.append({line.rpartition("|")[2].strip() for line in told.splitlines()})
+    return modules[1] - modules[0]
 
 
 def test_a_command_loads_nothing_of_the_others() -> None:
-    code = "import sys; from storewarden.cli import parser; parser(['scan']); print(*sys.modules)"
-    loaded = run([sys.executable, "-c", code]).stdout.split()
-    packages = ("doctor", "explain", "helper", "run", "service", "setup")
-    assert [one for one in packages if f"storewarden.{one}" in loaded] == []
+    loaded = _loaded("-m", "storewarden", "scan", "--help")
+    packages = {"daemon", "doctor", "explain", "helper", "run", "setup"}
+    assert not loaded & {f"storewarden.{one}" for one in packages}
     assert "storewarden.scan" in loaded
+
+
+@pytest.mark.parametrize("word", ["--version", "--help"])
+def test_the_version_and_the_list_of_commands_load_argparse_and_the_table(word: str) -> None:
+    loaded = _loaded("-m", "storewarden", word)
+    assert "argparse" in loaded
+    assert {one for one in loaded if one.startswith("storewarden")} == {
+        "storewarden",
+        "storewarden.cli",
+        "storewarden.cli.usage",
+        "storewarden.errors",
+        "storewarden.interrupts",
+    }
+    heavy = {"dataclasses", "difflib", "inspect", "json", "psutil", "sqlite3", "subprocess"}
+    assert not loaded & (heavy | {"threading", "tomllib", "traceback", "typing"})

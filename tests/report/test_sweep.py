@@ -1,67 +1,20 @@
 # SPDX-License-Identifier: MIT
 """What people and programs are shown: names escaped, sizes and ages readable, JSON as promised."""
 
-import os
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from json_documents import checked
 from storewarden.claims import Verdict
 from storewarden.protocol import Outcome, Status
-from storewarden.readable import age_text, count_text, shown, size_text
 from storewarden.report.sweep import done_line, outcome_line, sweep_json, sweep_lines
 from storewarden.scan import sweep
 from storewarden.store.paths import StoreDir, output_lock
 from storewarden.throwaway import ThrowawayStore
 
 STORE = StoreDir("/nix/store")
-
-
-@given(st.text() | st.binary().map(os.fsdecode))
-def test_whatever_is_shown_is_one_line_of_printable_ascii(text: str) -> None:
-    assert shown(text).isascii()
-    assert shown(text).isprintable()
-
-
-def test_what_is_plain_is_shown_as_it_is_and_the_rest_escaped() -> None:
-    assert shown("/nix/store/a-b_c.d?=+") == "/nix/store/a-b_c.d?=+"
-    assert shown("a\x1b[31m\n\t\udcff\u202e") == r"a\x1b[31m\n\t\udcff\u202e"
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (1536, "1.5 KiB"),
-        (1024**2, "1.0 MiB"),
-        (5 * 1024**3, "5.0 GiB"),
-        (3 * 1024**4, "3072.0 GiB"),
-    ],
-)
-def test_sizes_are_readable(count: int, text: str) -> None:
-    assert size_text(count) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.0, "0 s"), (119.0, "119 s"), (120.0, "2 min"), (7200.0, "2 h"), (86400.0 * 2, "2 days")],
-)
-def test_ages_are_readable(seconds: float, text: str) -> None:
-    assert age_text(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("count", "noun", "text"),
-    [(0, "file", "0 files"), (1, "file", "1 file"), (2, "process", "2 processes")],
-)
-def test_one_is_one_and_all_else_are_many(count: int, noun: str, text: str) -> None:
-    assert count_text(count, noun) == text
 
 
 def document(place: ThrowawayStore, outcomes: list[Outcome] | None = None) -> Any:  # noqa: ANN401

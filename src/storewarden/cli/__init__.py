@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The command line: its subcommands, and errors told once, with an exit code."""
+"""The command line: a row for each command, and errors shown once, with an exit code."""
 
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from importlib import import_module
 
 from storewarden import __version__
-from storewarden.cli.console import error, unshown
-from storewarden.cli.options import (
+from storewarden.cli.usage import (
     BUG,
     EXIT_CODES,
     INTERRUPTED,
@@ -16,28 +15,30 @@ from storewarden.cli.options import (
     UNAVAILABLE,
     UNREADABLE,
     WRONG_USE,
-    Commands,
     Help,
     Parser,
+    add_command,
 )
-from storewarden.config import ConfigError
 from storewarden.errors import StorewardenError, UnavailableError
 from storewarden.interrupts import end_once_interrupted
 
-COMMANDS = (
-    "scan",
-    "run",
-    "explain",
-    "locks",
-    "doctor",
-    "audit",
-    "watch",
-    "status",
-    "check-config",
-    "setup",
-    "demo",
-)
-"""In the order of the help."""
+COMMANDS = {
+    "scan": ("scan", "find debris, and remove it on request"),
+    "run": ("run", "run a build, and once more if debris was in its way"),
+    "explain": ("explain", "why a path is as it is, or why a build failed; what to do"),
+    "locks": ("explain", "who holds which of Nix's locks, and who waits"),
+    "doctor": ("doctor", "what of this machine breeds debris or hides it"),
+    "audit": ("audit", "what was removed, by whom, on what proof"),
+    "watch": ("watch", "the service: remove debris as it is stranded"),
+    "status": ("status", "does the service run, what did it do, does it need anybody"),
+    "check-config": ("check_config", "is the configuration right; shows all of it"),
+    "setup": ("setup", "set the service up on this machine, or take it back"),
+    "demo": ("demo", "show all of it on a throwaway store; needs no Nix"),
+}
+"""In the order of the help: each with its module here, and its line there.
+
+The module has a `define_scan` for `scan`, which gets the empty parser.
+"""
 _DESCRIPTION = """\
 Finds what interrupted builds stranded in a Nix store, proves it dead with Nix's
 own locks, and removes it.
@@ -52,8 +53,11 @@ storewarden COMMAND --help tells more of each; so does: man storewarden
 """
 
 
-def parser(names: Sequence[str] = COMMANDS) -> Parser:
-    """The tree of those commands; what is parsed has `run`: what the subcommand does."""
+def parser(loaded: Collection[str] = COMMANDS) -> Parser:
+    """The tree of all commands; what is parsed has `run`: what the command does.
+
+    Of those that are not `loaded` it has the name and the line of help only.
+    """
     tree = Parser(
         prog="storewarden",
         description=_DESCRIPTION,
@@ -65,57 +69,54 @@ def parser(names: Sequence[str] = COMMANDS) -> Parser:
     tree.add_argument("--version", action="version", version=version, help="show it and exit")
     tree.ask("do what? say a command, such as: storewarden scan --dry-run")
     commands = tree.add_subparsers(title="commands", metavar="COMMAND")
-    for name in names:
-        _add(name, commands)
+    for name, (module, line) in COMMANDS.items():
+        command = add_command(commands, name, line)
+        if name in loaded:
+            there = import_module(f"storewarden.cli.{module}")
+            getattr(there, f"define_{name.replace('-', '_')}")(command)
     return tree
-
-
-def _add(name: str, commands: Commands) -> None:  # noqa: C901 - a table of imports
-    """Add that command, and load what it needs: a third of the time of a short one is imports."""
-    match name:
-        case "scan":
-            from storewarden.cli.scan import add_scan as add
-        case "run":
-            from storewarden.cli.run import add_run as add
-        case "explain":
-            from storewarden.cli.explain import add_explain as add
-        case "locks":
-            from storewarden.cli.explain import add_locks as add
-        case "doctor":
-            from storewarden.cli.doctor import add_doctor as add
-        case "audit":
-            from storewarden.cli.audit import add_audit as add
-        case "watch":
-            from storewarden.cli.watch import add_watch as add
-        case "status":
-            from storewarden.cli.status import add_status as add
-        case "check-config":
-            from storewarden.cli.check_config import add_check_config as add
-        case "setup":
-            from storewarden.cli.setup import add_setup as add
-        case _:
-            from storewarden.cli.demo import add_demo as add
-    add(commands)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
     end_once_interrupted()
     words = sys.argv[1:] if argv is None else argv
-    asked = [name for name in COMMANDS if words and words[0] == name]
-    arguments = parser(asked or COMMANDS).parse_args(words)
+    # No option before a command takes a value, so the first that can be the command is it.
+    asked = [word for word in words if word in COMMANDS][:1]
     try:
-        return arguments.run(arguments) or (NOT_ALL if unshown else OK)
-    except ConfigError as cause:
-        error(str(cause))
-        return WRONG_USE
+        arguments = parser(asked).parse_args(words)
+        return arguments.run(arguments) or _shown()
     except StorewardenError as cause:
-        error(str(cause))
-        return UNAVAILABLE if isinstance(cause, UnavailableError) else UNREADABLE
+        return _failed(str(cause), _code_of(cause))
     except KeyboardInterrupt as cause:
-        error(str(cause) or "interrupted; nothing was removed")
-        return INTERRUPTED
+        return _failed(str(cause) or "interrupted; nothing was removed", INTERRUPTED)
     except Exception:  # noqa: BLE001 - the one place where a bug becomes an exit code
+        import traceback
+
         traceback.print_exc()
-        error("this is a bug in storewarden; nothing more was done; please report it")
-        return BUG
+        return _failed("this is a bug in storewarden; nothing more was done; please report it", BUG)
+
+
+def _shown() -> int:
+    from storewarden.cli.console import unshown
+
+    return NOT_ALL if unshown else OK
+
+
+def _failed(text: str, code: int) -> int:
+    from storewarden.cli.console import error
+
+    error(text)
+    return code
+
+
+def _code_of(cause: StorewardenError) -> int:
+    from storewarden.config import ConfigError
+
+    match cause:
+        case ConfigError():
+            return WRONG_USE
+        case UnavailableError():
+            return UNAVAILABLE
+        case _:
+            return UNREADABLE

@@ -2,29 +2,16 @@
 """`storewarden audit show` and `audit verify`."""
 
 import argparse
-import json
+from collections.abc import Iterator
 from dataclasses import asdict
 
-from storewarden import auditlog
-from storewarden.cli.console import error, show, style
-from storewarden.cli.options import (
-    FOUND,
-    JSON,
-    OK,
-    Commands,
-    Help,
-    Parser,
-    add_audit_log,
-    add_command,
-    add_config,
-    config_of,
-)
-from storewarden.cli.progress import progress
-from storewarden.readable import count_text
-from storewarden.report import VERSION
-from storewarden.report.audit import record_line, verification_lines
+from storewarden.auditlog import Record, Verification, flaw, read_records, verify
+from storewarden.cli.console import error, progress, show, style
+from storewarden.cli.options import add_audit_log, add_config, config_of
+from storewarden.cli.usage import FOUND, JSON, OK, Parser, add_command
+from storewarden.readable import PLAIN, Mark, Style, count_text, json_text, shown, size_text
+from storewarden.report.sweep import MARKS
 
-_TEXT = "what was removed, by whom, on what proof"
 _AUDIT = """\
 The audit log has an intent before each removal and its result after it, in a
 chain of hashes. Where root removes, root alone can read it.
@@ -48,44 +35,36 @@ examples:
   sudo storewarden audit verify
   sudo storewarden audit verify --json | jq -r .head
 """
+_MARKS = {str(status): mark for status, mark in MARKS.items()}
 
 
-def add_audit(commands: Commands) -> None:
-    """The subcommand and its two actions."""
-    audit = commands.add_parser(
-        "audit",
-        help=_TEXT,
-        description=_AUDIT,
-        epilog=_EXAMPLES,
-        formatter_class=Help,
-        allow_abbrev=False,
-    )
-    audit.ask("audit what? say show, or verify")
-    actions = audit.add_subparsers(title="actions", metavar="ACTION")
-    for action in (
-        add_command(actions, "show", "print the audit log", _SHOW, _show),
-        add_command(actions, "verify", "is the record whole", _VERIFY, _verify),
+def define_audit(command: Parser) -> None:
+    """Its two actions, and what they take and do."""
+    command.description, command.epilog = _AUDIT, _EXAMPLES
+    command.ask("audit what? say show, or verify")
+    actions = command.add_subparsers(title="actions", metavar="ACTION")
+    for name, line, run, description in (
+        ("show", "print the audit log", _show, _SHOW),
+        ("verify", "is the record whole", _verify, _VERIFY),
     ):
-        _add_options(action)
-
-
-def _add_options(action: Parser) -> None:
-    action.add_argument("--json", action="store_true", help=JSON)
-    add_config(action)
-    add_audit_log(action)
+        action = add_command(actions, name, line)
+        action.does(run, description)
+        action.add_argument("--json", action="store_true", help=JSON)
+        add_config(action)
+        add_audit_log(action)
 
 
 def _show(arguments: argparse.Namespace) -> int:
     log = config_of(arguments).audit_log
     with progress("reading the audit log"):
-        records = list(auditlog.read_records(log))
+        records = list(read_records(log))
     if arguments.json:
-        show(json.dumps({"version": VERSION, "records": records}, indent=2))
+        show(json_text({"records": records}))
     else:
         look = style()
         for record in records:
             show(record_line(record, look))
-    odd = [record for record in records if auditlog.flaw(record)]
+    odd = [record for record in records if flaw(record)]
     if odd:
         of_all = f"{len(odd)} of {count_text(len(records), 'record')}"
         error(f"not as storewarden writes them: {of_all}; see: storewarden audit verify")
@@ -95,11 +74,68 @@ def _show(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     log = config_of(arguments).audit_log
     with progress("reading the audit log"):
-        found = auditlog.verify(log)
+        found = verify(log)
     if arguments.json:
-        document = {"version": VERSION, "sound": not found.problem, **asdict(found)}
-        show(json.dumps(document, indent=2))
+        show(json_text({"sound": not found.problem, **asdict(found)}))
     else:
         for line in verification_lines(found, style()):
             show(line)
     return FOUND if found.problem else OK
+
+
+def record_line(record: Record, style: Style = PLAIN) -> str:
+    """One audit record in one line; on a terminal it may be folded."""
+    concludes = str(record.get("action")) in {"result", "resumed"}
+    status = str(record.get("status")) if concludes and not flaw(record) else ""
+    number, moment, action = (str(record.get(name)) for name in ("seq", "time", "action"))
+    text = _text(record).removeprefix(status)
+    begin = f"{number:>6}  {moment}  {action:<9}  "
+    return style.folded(shown(begin), shown(text), " " * 8, shown(status), _MARKS.get(status))
+
+
+def _text(record: Record) -> str:
+    if why := flaw(record):
+        return f"no record of storewarden's: {why}"
+    match record:
+        case {"action": "intent", "name": name}:
+            text = f"to remove {record.get('kind', 'an entry')} {name}"
+            if "uid" in record:
+                text += f" of uid {record['uid']}"
+            match record.get("requester"):
+                case {"uid": uid, **who}:
+                    text += f", asked by uid {uid}"
+                    text += f" {who['via']}" if who.get("via") else ""
+            if record.get("deriver"):
+                text += f"; output {record.get('output', 'unknown')} of {record['deriver']}"
+        case {"action": "result" | "resumed", "status": status}:
+            again = " (an interrupted removal was finished)" if record.get("resumed") else ""
+            text = f"{status} {record.get('name', '')}{again}"
+            match record:
+                case {"files": int(files), "bytes": int(size)} if files:
+                    text += f", {count_text(files, 'file')}, {size_text(size)}"
+            for reason in _texts(record.get("reasons")):
+                text += f"; {reason}"
+        case {"action": "recovered"}:
+            text = f"{record.get('torn_bytes')} torn bytes stand before this record"
+        case _:
+            text = ""
+    return text
+
+
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def verification_lines(verification: Verification, style: Style = PLAIN) -> Iterator[str]:
+    """What `audit verify` found, for a person."""
+    records = count_text(verification.records, "record")
+    if verification.problem:
+        yield style.folded("", f" {shown(verification.problem)}", "    ", "DAMAGED:", Mark.WRONG)
+        yield f"{records} before it are whole and in order"
+        return
+    files = count_text(len(verification.files), "file")
+    yield f"{records} in {files}, {style.mark(Mark.WELL, 'all in order')}"
+    if verification.open_intents:
+        begun = count_text(verification.open_intents, "removal")
+        yield f"{begun} begun and not ended: sudo storewarden scan --yes ends that"
+    yield f"head {verification.head}"

@@ -5,12 +5,11 @@ import argparse
 import json
 
 from storewarden.cli.console import show
-from storewarden.cli.options import JSON, OK, Commands, add_command
+from storewarden.cli.usage import JSON, OK, Parser
 from storewarden.config import DEFAULT_CONFIG, KEYS, Config, load_config
-from storewarden.report import VERSION
+from storewarden.readable import json_text
 from storewarden.store.paths import StoreDir
 
-_TEXT = "is the configuration right; shows all of it"
 _DESCRIPTION = """\
 Reads a configuration of the service, strictly, and shows all of it, defaults
 too, as it may be written in the file: storewarden-config(5).
@@ -20,9 +19,9 @@ examples:
 """
 
 
-def add_check_config(commands: Commands) -> None:
-    """The subcommand and its options."""
-    command = add_command(commands, "check-config", _TEXT, _DESCRIPTION, _check_config)
+def define_check_config(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(_check_config, _DESCRIPTION)
     command.add_argument(
         "config",
         nargs="?",
@@ -37,7 +36,7 @@ def _check_config(arguments: argparse.Namespace) -> int:
     """Show all of it, defaults too, as it may be written in the file."""
     config = document_of(load_config(arguments.config))
     if arguments.json:
-        show(json.dumps({"version": VERSION, "config": config}, indent=2))
+        show(json_text({"config": config}))
     else:
         for key, value in config.items():
             show(f"{key} = {json.dumps(value)}")

@@ -1,15 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Results on stdout, the rest on stderr; neither a reader that has gone nor a full disk ends it."""
+"""Results on stdout, the rest on stderr; neither a reader that has gone nor a full disk ends it.
+
+What takes long is told at a terminal in one line, which is rewritten, and gone before anything else
+is shown. A thread writes it: who stops the terminal's output must not stop a removal with it.
+"""
 
 import os
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TextIO
 
-from storewarden.cli.progress import out_of_the_way
-from storewarden.readable import shown
-from storewarden.style import Mark, Style, style_of
+from storewarden.readable import WIDTH, Mark, Style, age_text, is_dumb, shown, style_of
 
 _INDENT = "    "
+_AFTER = 1.0
+_EVERY = 0.25
+"""Seconds: what is done sooner needs no line; often enough to be seen to live."""
 unshown: list[str] = []
 """What could not be written to stdout, a full disk there; told by the exit code."""
 
@@ -27,7 +37,7 @@ def aside_style() -> Style:
 def show(line: str) -> None:
     """A line of the results."""
     try:
-        with out_of_the_way():
+        with _line.out_of_the_way():
             print(line, flush=True)  # noqa: T201 - results go to stdout
     except BrokenPipeError:
         _silence(sys.stdout)  # the reader (`| head`) has had enough
@@ -46,7 +56,7 @@ def aside(line: str) -> None:
     """A line that is no result."""
     if sys.stderr is not None:  # print() would take stdout instead
         try:
-            with out_of_the_way():
+            with _line.out_of_the_way():
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 - what is not a result
         except OSError:
             _silence(sys.stderr)
@@ -66,3 +76,80 @@ def error(text: str) -> None:
 def _silence(stream: TextIO) -> None:
     """Nothing more is shown there, not even at the end; what was begun is ended all the same."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """While the block runs, tell on stderr what is done and for how long, if that is a terminal."""
+    tell(text)
+    if sys.stderr is None or not sys.stderr.isatty() or is_dumb(os.environ):
+        yield
+        return
+    ended = threading.Event()
+    threading.Thread(target=_line.draw_until, args=(ended,), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        with _line.out_of_the_way():
+            pass
+
+
+def tell(text: str) -> None:
+    """What is done from now on, in a few words; for the block of `progress` that runs, if any."""
+    _line.text = text
+
+
+@dataclass(slots=True)
+class _Line:
+    """The line that tells what is done: one at a time, since there is one terminal."""
+
+    text: str = ""
+    drawn: bool = False
+    turn: threading.RLock = field(default_factory=threading.RLock)
+    """Whose turn it is to write. A signal's handler may have something to show meanwhile."""
+
+    @contextmanager
+    def out_of_the_way(self) -> Iterator[None]:
+        """While the block shows something, the line is not there."""
+        with self.turn:
+            if self.drawn:
+                self.drawn = False
+                _write(_erased())
+            yield
+
+    def draw_until(self, ended: threading.Event) -> None:
+        """Draw it again and again, with the time since the beginning."""
+        began = time.monotonic()
+        pause = _AFTER
+        while not ended.wait(pause):
+            pause = _EVERY
+            with self.turn:
+                if ended.is_set():
+                    return
+                text = f"{shown(self.text)}, {age_text(time.monotonic() - began)}"
+                # A line that the terminal breaks could not be erased as one.
+                _write(f"{_erased()}{text[: _columns() - 1]}")
+                self.drawn = True
+
+
+_line = _Line()
+
+
+def _erased() -> str:
+    """The line made empty by blanks: who wants no colours may want no sequences at all."""
+    return f"\r{' ' * (_columns() - 1)}\r"
+
+
+def _columns() -> int:
+    """As they are now, whatever COLUMNS says: the window may have been made smaller meanwhile."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or WIDTH
+    except (OSError, ValueError):
+        return WIDTH
+
+
+def _write(text: str) -> None:
+    with suppress(OSError, ValueError):  # the terminal has gone
+        sys.stderr.write(text)
+        sys.stderr.flush()

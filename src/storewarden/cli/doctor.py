@@ -2,21 +2,11 @@
 """`storewarden doctor`: what of this machine breeds debris, or hides it."""
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 
-from storewarden.cli.console import show, style
-from storewarden.cli.options import (
-    JSON,
-    NOT_ALL,
-    OK,
-    UNREADABLE,
-    Commands,
-    add_command,
-    add_config,
-    config_of,
-)
-from storewarden.cli.progress import progress
+from storewarden.cli.console import progress, show, style
+from storewarden.cli.options import add_config, config_of
+from storewarden.cli.usage import JSON, NOT_ALL, OK, UNREADABLE, Parser
 from storewarden.config import Config, ConfigError
 from storewarden.doctor.checks import blind, diagnose, examine
 from storewarden.doctor.diagnosis import Diagnosis, Severity
@@ -25,12 +15,9 @@ from storewarden.doctor.patient import Patient, Unknown
 from storewarden.explain.failures import issue_url
 from storewarden.nix_queries import NixVersion
 from storewarden.opening import open_nix
-from storewarden.readable import shown
-from storewarden.report import VERSION
+from storewarden.readable import PLAIN, Mark, Style, json_text, shown
 from storewarden.report.columns import row
-from storewarden.style import PLAIN, Mark, Style
 
-_TEXT = "what of this machine breeds debris or hides it"
 _DESCRIPTION = """\
 Looks at Nix (its version, settings, daemon), at the store, at the build users,
 and at storewarden itself, and says of each what to do. It needs no privilege,
@@ -59,9 +46,9 @@ _TITLE = 12
 _OF_COMMANDS = " " * 18
 
 
-def add_doctor(commands: Commands) -> None:
-    """The subcommand and its options."""
-    command = add_command(commands, "doctor", _TEXT, _DESCRIPTION, _doctor)
+def define_doctor(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(_doctor, _DESCRIPTION)
     command.add_argument("--json", action="store_true", help=JSON)
     add_config(command)
 
@@ -118,9 +105,8 @@ def doctor_lines(found: Sequence[Diagnosis], style: Style = PLAIN) -> Iterator[s
 
 def doctor_json(patient: Patient, found: Sequence[Diagnosis]) -> str:
     """The document of `storewarden doctor --json`."""
-    return json.dumps(
+    return json_text(
         {
-            "version": VERSION,
             "storeDir": patient.config.store_dir.path,
             "stateDir": patient.config.state_dir,
             "nix": {
@@ -129,8 +115,7 @@ def doctor_json(patient: Patient, found: Sequence[Diagnosis]) -> str:
                 "daemonVersion": _version(patient[Installation].daemon_version),
             },
             "diagnoses": [_diagnosis(one) for one in found],
-        },
-        indent=2,
+        }
     )
 
 

@@ -4,19 +4,8 @@
 import argparse
 
 from storewarden.cli import console
-from storewarden.cli.options import (
-    FOUND,
-    JSON,
-    NOT_ALL,
-    OK,
-    UNREADABLE,
-    WRONG_USE,
-    Commands,
-    add_command,
-    add_store,
-    config_of,
-    without_file,
-)
+from storewarden.cli.options import add_store, config_of, without_file
+from storewarden.cli.usage import FOUND, JSON, NOT_ALL, OK, UNREADABLE, WRONG_USE, Parser
 from storewarden.config import ConfigError
 
 _WHAT = "explain what? say PATH..., or - alone for a log on stdin, or --log FILE"
@@ -42,10 +31,9 @@ examples:
 """
 
 
-def add_explain(commands: Commands) -> None:
-    """The subcommand and its options."""
-    text = "why a path is as it is, or why a build failed; what to do"
-    command = add_command(commands, "explain", text, _EXPLAIN, _explain)
+def define_explain(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(_explain, _EXPLAIN)
     command.add_argument(
         "paths", nargs="*", metavar="PATH", help="a store path, base name, lock file, or link; or -"
     )
@@ -54,10 +42,9 @@ def add_explain(commands: Commands) -> None:
     add_store(command)
 
 
-def add_locks(commands: Commands) -> None:
-    """The subcommand and its options."""
-    text = "who holds which of Nix's locks, and who waits"
-    command = add_command(commands, "locks", text, _LOCKS, _locks)
+def define_locks(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(_locks, _LOCKS)
     add = command.add_argument
     add("--all", action="store_true", help="also those that always lie there, free")
     add("--json", action="store_true", help=JSON)

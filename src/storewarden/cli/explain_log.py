@@ -4,24 +4,20 @@
 For people and as JSON (docs/json.md). Builders choose what is in a log.
 """
 
-import json
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from storewarden.cli.console import aside, aside_style, lost, show, style
-from storewarden.cli.progress import progress, tell
+from storewarden.cli.console import aside, aside_style, lost, progress, show, style, tell
 from storewarden.config import Config
 from storewarden.copyable import USUAL, ThisStore
 from storewarden.errors import StorewardenError
 from storewarden.explain.buildlog import BuildLog, Reading, Seen, pass_on
 from storewarden.explain.failures import Step, issue_url
 from storewarden.interrupts import first_interrupt_waits, interrupt
-from storewarden.readable import count_text, shown, size_text
-from storewarden.report import VERSION
-from storewarden.style import PLAIN, Mark, Style
+from storewarden.readable import PLAIN, Mark, Style, count_text, json_text, shown, size_text
 
 _INDENT = "    "
 _PATHS = "PATHS"
@@ -137,12 +133,11 @@ def _command(step: Step, paths: Sequence[str], this: ThisStore) -> str:
 def reading_json(reading: Reading, this: ThisStore = USUAL) -> str:
     """The same as one JSON object."""
     document = {
-        "version": VERSION,
         "lines": reading.lines,
         "failures": [_failure_json(seen, this) for seen in reading.seen],
         "paths": list(reading.failed),
     }
-    return json.dumps(document, indent=2)
+    return json_text(document)
 
 
 def _failure_json(seen: Seen, this: ThisStore) -> dict[str, object]:

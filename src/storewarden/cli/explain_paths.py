@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from storewarden.cli.console import note, show, style
-from storewarden.cli.progress import progress
+from storewarden.cli.console import note, progress, show, style
 from storewarden.config import Config
 from storewarden.copyable import ThisStore, can_be_copied
 from storewarden.explain.advice import advice

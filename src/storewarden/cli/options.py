@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What subcommands have in common: how one is added, options of the store, exit codes."""
+"""Options that several commands take, and the configuration that they and the file add up to."""
 
 import argparse
 import os
-from collections.abc import Callable
-from typing import NoReturn, TypeAlias
 
-from storewarden.cli.console import error, note
+from storewarden.cli.console import note
+from storewarden.cli.usage import Parser
 from storewarden.config import (
     DEFAULT_CONFIG,
     Config,
@@ -20,69 +19,6 @@ from storewarden.errors import StorewardenError
 from storewarden.store.paths import StoreDir
 
 DEFAULT = Config()
-OK, FOUND, WRONG_USE, UNREADABLE, UNAVAILABLE, NOT_ALL = 0, 1, 2, 3, 4, 5
-BUG, INTERRUPTED = 70, 130
-EXIT_CODES = """\
-exit codes:
-  0    all is well (also when something alive was kept)
-  1    --exit-code and something was found; or the audit log is damaged;
-       or (explain) no known failure is in the log
-  2    wrong use
-  3    the store, its database, Nix, or the service's status cannot be read
-       or asked; nothing was removed
-  4    the helper or the audit log is not available, or another service runs;
-       nothing (more) was removed; or (status) no service runs
-  5    something could not be proved dead, removed, or shown; or (status)
-       something is stuck, or the service has a problem; or (doctor) a
-       problem was found
-  70   a bug in storewarden
-  130  interrupted
-"""
-JSON = "one JSON object on stdout (docs/json.md)"
-
-Run = Callable[[argparse.Namespace], int]
-"""What a subcommand does with what was said; gives the exit code."""
-
-
-class Help(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of a description, and each subcommand on one line with its text."""
-
-    def add_argument(self, action: argparse.Action) -> None:
-        """Allow for the indent of subcommands, which argparse forgets."""
-        super().add_argument(action)
-        if action.nargs == argparse.PARSER:
-            self._action_max_length += self._indent_increment
-
-
-class Parser(argparse.ArgumentParser):
-    """One that tells an error in one line, and where to read on."""
-
-    def ask(self, question: str) -> None:
-        """Take no subcommand at all for a question, which is answered so, with exit 2."""
-        self.set_defaults(run=lambda _: self.error(question))
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with 2."""
-        error(f"{message} (see: {self.prog} --help)")
-        self.exit(WRONG_USE)
-
-
-Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - it has no other name
-
-
-def add_command(commands: Commands, name: str, text: str, description: str, run: Run) -> Parser:
-    """A subcommand; `text` is its line in the list of all, `description` ends in examples."""
-    told, _, examples = description.partition("\nexamples:\n")
-    command = commands.add_parser(
-        name,
-        help=text,
-        description=told,
-        epilog=f"examples:\n{examples}\n{EXIT_CODES}",
-        formatter_class=Help,
-        allow_abbrev=False,
-    )
-    command.set_defaults(run=run)
-    return command
 
 
 def add_config(command: Parser) -> None:

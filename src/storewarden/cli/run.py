@@ -12,15 +12,8 @@ from storewarden.child import NOT_EXECUTABLE, NOT_FOUND, End, end_likewise, run_
 from storewarden.claims import Verdict
 from storewarden.cli.console import aside, aside_style, error, note
 from storewarden.cli.explain_log import reading_lines
-from storewarden.cli.options import (
-    INTERRUPTED,
-    Commands,
-    add_audit_log,
-    add_command,
-    add_socket,
-    add_store,
-    config_of,
-)
+from storewarden.cli.options import add_audit_log, add_socket, add_store, config_of
+from storewarden.cli.usage import INTERRUPTED, Parser
 from storewarden.config import Config, Mode
 from storewarden.copyable import REMOVE
 from storewarden.daemon.status import is_held, read_status
@@ -40,7 +33,6 @@ from storewarden.store.nix import Nix
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store
 
-_TEXT = "run a build, and once more if debris was in its way"
 _DESCRIPTION = """\
 Runs CMD as it is: its output, its exit code and all signals go through
 untouched. If it fails because of what an earlier build left in the store, and
@@ -61,9 +53,9 @@ _LOG_SECONDS = 20.0
 """For all logs together: the command has ended, and whoever waits for it waits on."""
 
 
-def add_run(commands: Commands) -> None:
-    """The subcommand and its options."""
-    command = add_command(commands, "run", _TEXT, _DESCRIPTION, _run)
+def define_run(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(_run, _DESCRIPTION)
     command.add_argument("words", nargs="+", metavar="CMD", help="the command, after --")
     add_store(command)
     add_socket(command)

@@ -7,21 +7,9 @@ import sys
 from collections.abc import Iterator
 
 from storewarden.claims import PROOF
-from storewarden.cli.console import error, note, show, style
-from storewarden.cli.options import (
-    FOUND,
-    JSON,
-    NOT_ALL,
-    OK,
-    UNREADABLE,
-    Commands,
-    add_audit_log,
-    add_command,
-    add_socket,
-    add_store,
-    config_of,
-)
-from storewarden.cli.progress import progress, tell
+from storewarden.cli.console import error, note, progress, show, style, tell
+from storewarden.cli.options import add_audit_log, add_socket, add_store, config_of
+from storewarden.cli.usage import FOUND, JSON, NOT_ALL, OK, UNREADABLE, Parser
 from storewarden.config import Config
 from storewarden.copyable import REMOVE
 from storewarden.findings import Sweep
@@ -46,11 +34,9 @@ examples:
 """
 
 
-def add_scan(commands: Commands) -> None:
-    """The subcommand and its options."""
-    command = add_command(
-        commands, "scan", "find debris, and remove it on request", _DESCRIPTION, scan
-    )
+def define_scan(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(scan, _DESCRIPTION)
     add = command.add_argument
     add("-n", "--dry-run", action="store_true", help="only show; wins over --yes")
     add("-y", "--yes", action="store_true", help="remove without asking")

@@ -4,11 +4,9 @@
 import argparse
 import os
 
-from storewarden.cli.console import show, style
-from storewarden.cli.options import OK, Commands, add_command
-from storewarden.cli.progress import progress, tell
+from storewarden.cli.console import progress, show, style, tell
+from storewarden.cli.usage import OK, Parser
 
-_TEXT = "set the service up on this machine, or take it back"
 _DESCRIPTION = """\
 Writes what systemd or launchd needs, shows each step, and changes nothing where
 everything is as it should be (docs/service.md).
@@ -19,9 +17,10 @@ examples:
 """
 
 
-def add_setup(commands: Commands) -> None:
-    """The subcommand and its options."""
-    add = add_command(commands, "setup", _TEXT, _DESCRIPTION, _setup).add_argument
+def define_setup(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(_setup, _DESCRIPTION)
+    add = command.add_argument
     add("-n", "--dry-run", action="store_true", help="only show what would be done")
     add("--uninstall", action="store_true", help="take away what setup wrote; not the audit log")
     add("--root", default="", metavar="DIR", help="write below DIR and run nothing, for packages")

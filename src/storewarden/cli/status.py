@@ -2,30 +2,28 @@
 """`storewarden status`: does the service run, what did it do, what does it need (docs/json.md)."""
 
 import argparse
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 
 from storewarden import host
 from storewarden.cli.console import show, style
-from storewarden.cli.options import (
-    JSON,
-    NOT_ALL,
-    OK,
-    UNAVAILABLE,
-    Commands,
-    add_command,
-    add_config,
-    config_of,
-)
+from storewarden.cli.options import add_config, config_of
+from storewarden.cli.usage import JSON, NOT_ALL, OK, UNAVAILABLE, Parser
 from storewarden.copyable import DECLARE, SET_UP
 from storewarden.daemon.status import PLACES, SILENCE, ServiceStatus, Stuck, is_held, read_status
-from storewarden.readable import age_text, count_text, moment, shown, size_text
-from storewarden.report import VERSION
-from storewarden.style import PLAIN, Mark, Style
+from storewarden.readable import (
+    PLAIN,
+    Mark,
+    Style,
+    age_text,
+    count_text,
+    json_text,
+    moment,
+    shown,
+    size_text,
+)
 
-_TEXT = "does the service run, what did it do, does it need anybody"
 _DESCRIPTION = """\
 Reads what the service last said. It needs no privilege.
 examples:
@@ -47,9 +45,9 @@ _STUCK_NEXT = (
 )
 
 
-def add_status(commands: Commands) -> None:
-    """The subcommand and its options."""
-    command = add_command(commands, "status", _TEXT, _DESCRIPTION, _status)
+def define_status(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(_status, _DESCRIPTION)
     command.add_argument("--json", action="store_true", help=JSON)
     add_config(command)
 
@@ -131,7 +129,7 @@ def status_json(status: ServiceStatus | None, *, running: bool) -> str:
         **{_camel(name): value for name, value in asdict(status).items()},
         "stuck": [_stuck_json(one, status) for one in status.stuck],
     }
-    return json.dumps({"version": VERSION, "running": running, "status": document}, indent=2)
+    return json_text({"running": running, "status": document})
 
 
 def _rows(status: ServiceStatus, now: float) -> Iterator[tuple[str, str]]:

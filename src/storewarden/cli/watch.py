@@ -3,10 +3,9 @@
 
 import argparse
 
-from storewarden.cli.options import OK, Commands, add_command
+from storewarden.cli.usage import OK, Parser
 from storewarden.config import DEFAULT_CONFIG, configured
 
-_TEXT = "the service: remove debris as it is stranded"
 _DESCRIPTION = """\
 Runs until SIGTERM or Ctrl-C. SIGHUP reads the configuration again, SIGUSR1
 sweeps the whole store now. systemd or launchd start it after: sudo storewarden
@@ -17,9 +16,9 @@ examples:
 """
 
 
-def add_watch(commands: Commands) -> None:
-    """The subcommand and its options."""
-    command = add_command(commands, "watch", _TEXT, _DESCRIPTION, _watch)
+def define_watch(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(_watch, _DESCRIPTION)
     command.add_argument("--config", metavar="FILE", help=f"another than {DEFAULT_CONFIG}")
 
 

@@ -11,8 +11,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from storewarden.readable import shown
-from storewarden.style import Mark, has_colours
+from storewarden.readable import Mark, has_colours, shown
 
 Log = structlog.typing.FilteringBoundLogger
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}

@@ -1,5 +1,2 @@
 # SPDX-License-Identifier: MIT
 """What was found and done, for people and as JSON (docs/json.md)."""
-
-VERSION = 1
-"""Of every JSON document."""

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 
 from storewarden.explain.locks import LockFile
 from storewarden.processes import Running
-from storewarden.readable import shown, since
+from storewarden.readable import PLAIN, Mark, Style, shown, since
 from storewarden.store.fact import Known
-from storewarden.style import PLAIN, Mark, Style
 
 _LONG = 36
 

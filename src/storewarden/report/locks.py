@@ -4,10 +4,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from storewarden.explain.locks import LockFile, Role
-from storewarden.readable import count_text, shown
+from storewarden.readable import PLAIN, Mark, Style, count_text, shown
 from storewarden.report.columns import lock_text, row
 from storewarden.store.fact import Known
-from storewarden.style import PLAIN, Mark, Style
 
 _ROLES = {
     Role.BUILD_USER: "a build user, taken by the build that runs as it",

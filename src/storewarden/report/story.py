@@ -9,11 +9,10 @@ from storewarden.explain.advice import Advice
 from storewarden.explain.kept import Answer
 from storewarden.explain.story import Story, What
 from storewarden.explain.uses import Uses
-from storewarden.readable import count_text, moment, shown, since, size_text
+from storewarden.readable import PLAIN, Mark, Style, count_text, moment, shown, since, size_text
 from storewarden.report.columns import lock_text, process_text, row
 from storewarden.store.entries import EntryKind
 from storewarden.store.fact import Known
-from storewarden.style import PLAIN, Mark, Style
 
 MOST = 8
 """Lines of one kind; the rest is counted, and is in the JSON."""

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Stories and lock files as JSON (docs/json.md)."""
 
-import json
 from collections.abc import Iterable, Sequence
 
 from storewarden.explain.advice import Advice
@@ -9,7 +8,7 @@ from storewarden.explain.kept import Answer
 from storewarden.explain.locks import LockFile
 from storewarden.explain.story import Story
 from storewarden.processes import Running
-from storewarden.report import VERSION
+from storewarden.readable import json_text
 from storewarden.report.columns import process_json
 from storewarden.report.story import would
 from storewarden.store.store import Store
@@ -19,29 +18,25 @@ Told = tuple[Story, tuple[Advice, ...]]
 
 def stories_json(told: Sequence[Told], store: Store, notes: Iterable[str]) -> str:
     """The document of `storewarden explain --json`."""
-    return json.dumps(
+    return json_text(
         {
-            "version": VERSION,
             "storeDir": store.store_dir.path,
             "stateDir": store.state_dir,
             "paths": [_story(story, advised) for story, advised in told],
             "notes": list(notes),
-        },
-        indent=2,
+        }
     )
 
 
 def locks_json(locks: Iterable[LockFile], store: Store, notes: Iterable[str]) -> str:
     """The document of `storewarden locks --json`."""
-    return json.dumps(
+    return json_text(
         {
-            "version": VERSION,
             "storeDir": store.store_dir.path,
             "stateDir": store.state_dir,
             "locks": [_lock(lock, store.store_dir.path) for lock in locks],
             "notes": list(notes),
-        },
-        indent=2,
+        }
     )
 
 

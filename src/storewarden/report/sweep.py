@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: MIT
 """Findings and outcomes, for people and as JSON (docs/json.md)."""
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from storewarden.claims import PROOF, REMOVED_BY_DEFAULT, Verdict
 from storewarden.findings import Finding, Sweep
 from storewarden.protocol import Outcome, Status
-from storewarden.readable import age_text, count_text, shown, size_text
-from storewarden.report import VERSION
+from storewarden.readable import (
+    PLAIN,
+    Mark,
+    Style,
+    age_text,
+    count_text,
+    json_text,
+    shown,
+    size_text,
+)
 from storewarden.sight import Lock
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store
-from storewarden.style import PLAIN, Mark, Style
 
 _SAID = {
     Verdict.KEEP: "kept",
@@ -136,7 +142,6 @@ def done_line(outcomes: Sequence[Outcome]) -> str:
 def sweep_json(sweep: Sweep, store: Store, outcomes: Iterable[Outcome] | None) -> str:
     """The sweep, and what was done about it if anything was to be, as one JSON object."""
     document: dict[str, object] = {
-        "version": VERSION,
         "storeDir": store.store_dir.path,
         "stateDir": store.state_dir,
         "findings": [_finding_json(finding, store.store_dir) for finding in sweep.findings],
@@ -147,7 +152,7 @@ def sweep_json(sweep: Sweep, store: Store, outcomes: Iterable[Outcome] | None) -
         document["outcomes"] = [
             _outcome_json(outcome, store.store_dir, kinds) for outcome in outcomes
         ]
-    return json.dumps(document, indent=2)
+    return json_text(document)
 
 
 def _finding_json(finding: Finding, store_dir: StoreDir) -> dict[str, object]:

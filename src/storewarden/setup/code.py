@@ -35,6 +35,7 @@ _SECONDS = 60
 LOOK = f"""
 import json, sys
 import storewarden.cli, storewarden.helper.__main__, {", ".join(NEEDED)}
+storewarden.cli.parser()
 files = [getattr(module, "__file__", None) for module in [*sys.modules.values()]]
 places = {{sys.executable, *sys.path, *filter(None, files)}}
 print(json.dumps([sys.version_info[:3], sorted(places)]))

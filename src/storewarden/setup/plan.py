@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from storewarden.readable import PLAIN, Mark, Style
 from storewarden.setup.code import CODE
 from storewarden.setup.files import (
     MANIFEST,
@@ -23,7 +24,6 @@ from storewarden.setup.files import (
     state_of,
     take_away,
 )
-from storewarden.style import PLAIN, Mark, Style
 
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 """Where the system's own programs are looked for: where only root's are."""

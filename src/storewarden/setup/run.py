@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from storewarden import host
 from storewarden.config import DEFAULT_CONFIG, KEYS, Config, configured
 from storewarden.copyable import DECLARE
-from storewarden.readable import count_text
+from storewarden.readable import PLAIN, Mark, Style, count_text
 from storewarden.repair import HelperUnavailableError
 from storewarden.setup import darwin, linux
 from storewarden.setup.code import CODE, NEEDED, Program, program
@@ -46,7 +46,6 @@ from storewarden.setup.plan import (
     take,
     writes,
 )
-from storewarden.style import PLAIN, Mark, Style
 
 LAUNCHER = "/usr/local/bin/storewarden"
 LOCK = "/var/run/storewarden-setup.lock"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether a stream has colours, how wide its lines may be, and how they are broken."""
+"""What people read is safe, in the same words, in colours if wanted, and fits where it goes."""
 
 import os
 
@@ -8,13 +8,64 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storewarden.copyable import ThisStore, repair_path
-from storewarden.readable import shown
-from storewarden.style import PLAIN, Mark, Style, style_of
+from storewarden.readable import (
+    PLAIN,
+    Mark,
+    Style,
+    age_text,
+    count_text,
+    shown,
+    size_text,
+    style_of,
+)
 from terminal import assert_only_basic_colours, terminal, without_colours
 
 XTERM = {"TERM": "xterm"}
 PATH = "/nix/store/5hm84hbpwgb1byhkddcqb0k63rr2cyjx-some-longer-name-of-a-package-1.2.3"
 COLOURED = Style(colours=True)
+
+
+@given(st.text() | st.binary().map(os.fsdecode))
+def test_whatever_is_shown_is_one_line_of_printable_ascii(text: str) -> None:
+    assert shown(text).isascii()
+    assert shown(text).isprintable()
+
+
+def test_what_is_plain_is_shown_as_it_is_and_the_rest_escaped() -> None:
+    assert shown("/nix/store/a-b_c.d?=+") == "/nix/store/a-b_c.d?=+"
+    assert shown("a\x1b[31m\n\t\udcff\u202e") == r"a\x1b[31m\n\t\udcff\u202e"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (1024**2, "1.0 MiB"),
+        (5 * 1024**3, "5.0 GiB"),
+        (3 * 1024**4, "3072.0 GiB"),
+    ],
+)
+def test_sizes_are_readable(count: int, text: str) -> None:
+    assert size_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "0 s"), (119.0, "119 s"), (120.0, "2 min"), (7200.0, "2 h"), (86400.0 * 2, "2 days")],
+)
+def test_ages_are_readable(seconds: float, text: str) -> None:
+    assert age_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [(0, "file", "0 files"), (1, "file", "1 file"), (2, "process", "2 processes")],
+)
+def test_one_is_one_and_all_else_are_many(count: int, noun: str, text: str) -> None:
+    assert count_text(count, noun) == text
 
 
 def at_terminal(columns: int, environment: dict[str, str]) -> Style:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storewarden.auditlog import Verification
-from storewarden.report.audit import record_line, verification_lines
+from storewarden.cli.audit import record_line, verification_lines
 
 
 @given(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from command import PROGRAM, run
-from storewarden.demo import demo
+from storewarden.cli.demo import demo
 from storewarden.store.entries import EntryKind
 
 

@@ -65,7 +65,7 @@ def test_where_a_line_cannot_be_rewritten_nothing_is_told(
 
 
 def test_what_is_done_at_once_needs_no_line() -> None:
-    code = "from storewarden.cli.progress import progress\nwith progress('looking'): pass"
+    code = "from storewarden.cli.console import progress\nwith progress('looking'): pass"
     assert at(80, [sys.executable, "-c", code]).err == ""
 
 

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""How the program is used: parsers, the layout of their help, and exit codes.
+
+Every start loads this, so it loads argparse and little else.
+"""
+
+import argparse
+from collections.abc import Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as type checkers take it; typing itself would be a tenth of --version
+    from typing import NoReturn
+
+OK, FOUND, WRONG_USE, UNREADABLE, UNAVAILABLE, NOT_ALL = 0, 1, 2, 3, 4, 5
+BUG, INTERRUPTED = 70, 130
+EXIT_CODES = """\
+exit codes:
+  0    all is well (also when something alive was kept)
+  1    --exit-code and something was found; or the audit log is damaged;
+       or (explain) no known failure is in the log
+  2    wrong use
+  3    the store, its database, Nix, or the service's status cannot be read
+       or asked; nothing was removed
+  4    the helper or the audit log is not available, or another service runs;
+       nothing (more) was removed; or (status) no service runs
+  5    something could not be proved dead, removed, or shown; or (status)
+       something is stuck, or the service has a problem; or (doctor) a
+       problem was found
+  70   a bug in storewarden
+  130  interrupted
+"""
+JSON = "one JSON object on stdout (docs/json.md)"
+"""What `--json` gives, as its line of help says it."""
+
+Run = Callable[[argparse.Namespace], int]
+"""What a command does with its arguments; gives the exit code."""
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a description, and each command on one line with its text."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Allow for the indent of commands, which argparse forgets."""
+        super().add_argument(action)
+        if action.nargs == argparse.PARSER:
+            self._action_max_length += self._indent_increment
+
+
+class Parser(argparse.ArgumentParser):
+    """One that prints an error in one line, and where to read on."""
+
+    def does(self, run: Run, description: str) -> None:
+        """Have the command run that, and describe it with that text, which ends in examples."""
+        self.description, _, examples = description.partition("\nexamples:\n")
+        self.epilog = f"examples:\n{examples}\n{EXIT_CODES}"
+        self.set_defaults(run=run)
+
+    def ask(self, question: str) -> None:
+        """Answer with that question, and exit code 2, where no command is given."""
+        self.set_defaults(run=lambda _: self.error(question))
+
+    def error(self, message: str) -> "NoReturn":
+        """Exit with 2."""
+        from storewarden.cli.console import error  # noqa: PLC0415 - a start without error needs none
+
+        error(f"{message} (see: {self.prog} --help)")
+        self.exit(WRONG_USE)
+
+
+def add_command(commands: "argparse._SubParsersAction[Parser]", name: str, line: str) -> Parser:
+    """A command that takes and does nothing yet; `line` stands beside it in the list of all."""
+    return commands.add_parser(name, help=line, formatter_class=Help, allow_abbrev=False)
