@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """From what should be and what is to the steps between; each taken, told in a line, and as JSON."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -9,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from storewarden.readable import PLAIN, Mark, Style
+from storewarden.readable import PLAIN, Mark, Style, json_text
 from storewarden.setup.code import CODE
 from storewarden.setup.files import (
     MANIFEST,
@@ -29,8 +28,6 @@ _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 """Where the system's own programs are looked for: where only root's are."""
 _SECONDS = 900
 """A service is ready only after its first sweep."""
-_VERSION = 1
-"""Of the steps as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +249,7 @@ def _whole(path: str) -> str:
 def as_json(steps: Iterable[Step], why: str, *, dry_run: bool) -> str:
     """All of it as one JSON object; `why` tells what the services run."""
     objects = [_object(step) for step in steps]
-    whole = {"version": _VERSION, "dry-run": dry_run, "program": why, "steps": objects}
-    return json.dumps(whole, indent=2)
+    return json_text({"dry-run": dry_run, "program": why, "steps": objects})
 
 
 def _object(step: Step) -> dict[str, object]:

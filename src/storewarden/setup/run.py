@@ -261,7 +261,8 @@ def checks(code: Program) -> Words:
     """Commands that compile a new copy of the code once, and prove it to be whole."""
     if code.copied is None:
         return []
-    imports = f"import storewarden.cli, storewarden.helper.__main__, {', '.join(NEEDED)}"
+    modules = f"storewarden.cli, storewarden.helper.__main__, {', '.join(NEEDED)}"
+    imports = f"import {modules}; storewarden.cli.parser()"
     return [
         [code.python, "-I", "-m", "compileall", "-q", f"{code.copied}/lib"],
         [code.python, "-I", "-B", "-c", imports],
