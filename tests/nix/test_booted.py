@@ -32,6 +32,7 @@ from real import namespace as ns
 from real.builds import Interrupt, builder_lives, interrupt, let_finish, start_build
 from real.recipes import Recipe
 from real.rig import Rig
+from storewarden.config import DEFAULT_CONFIG
 from storewarden.setup.code import NEEDED
 
 pytestmark = pytest.mark.slow
@@ -127,4 +128,5 @@ def assert_what_runs_is_what_was_rendered(rig: Rig, etc: Rendered) -> None:
     proc = f"/proc/{rig.namespace.first}/root/proc"
     words = Path(f"{proc}/{helper['Pid']}/cmdline").read_text(encoding="ascii").split("\0")
     assert words[0] == etc.interpreter()
-    assert words[words.index("--nix") + 1].startswith(f"{rig.base}/rendered/store/")
+    assert words[words.index("--config") + 1] == DEFAULT_CONFIG
+    assert f'nix = "{rig.base}/rendered/store/' in etc.text("storewarden/config.toml")
