@@ -56,20 +56,17 @@ def _interval(untrusted: object) -> float:
 
 
 def _mode(untrusted: object) -> Mode:
-    try:
-        return Mode(_text(untrusted))
-    except ValueError:
-        raise ConfigError(
-            f"{untrusted!r} is neither {' nor '.join(map(repr, map(str, Mode)))}"
-        ) from None
+    text = _text(untrusted)
+    if text not in set(Mode):
+        raise ConfigError(f"{text!r} is neither {' nor '.join(map(repr, map(str, Mode)))}")
+    return Mode(text)
 
 
 def _kinds(untrusted: object) -> frozenset[EntryKind]:
     removable = ", ".join(PROOF)
     if not isinstance(untrusted, list) or not all(isinstance(one, str) for one in untrusted):
         raise ConfigError(f"a list of kinds is wanted, of {removable}")
-    wrong = [one for one in untrusted if one not in set(PROOF)]
-    if wrong:
+    if wrong := [one for one in untrusted if one not in set(PROOF)]:
         raise ConfigError(f"{wrong[0]!r} is never removed; what can be is {removable}")
     return frozenset(map(EntryKind, untrusted))
 
