@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from storewarden import host
 from storewarden.errors import BadMessageError
-from storewarden.store.nix import NEW_COMMANDS, Nix, SilentError, path_info, run, started
+from storewarden.store.nix import NEW_COMMANDS, Nix, PathInfo, SilentError, path_info, run, started
 from storewarden.store.paths import StoreDir, StorePath, nix32
 from storewarden.strict_json import load
 
@@ -45,7 +45,9 @@ class Registration:
 
 def registration(nix: Nix, path: StorePath) -> Registration | None:
     """How that path is registered; None if it is not valid."""
-    infos = path_info(nix, [path])
+    infos: dict[StorePath, PathInfo | None] = {}
+    with suppress(BadMessageError):
+        infos = path_info(nix, [nix.store_dir.join(path.base_name)])
     if path not in infos:
         raise SilentError(f"what nix path-info says of {path.base_name} is not understood")
     if (info := infos[path]) is None:
