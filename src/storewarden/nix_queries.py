@@ -17,13 +17,15 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TypeVar
 
 from storewarden import host
 from storewarden.errors import BadMessageError
-from storewarden.store.nix import NEW_COMMANDS, Nix, SilentError, path_info, run, started
+from storewarden.store.nix import NEW_COMMANDS, Nix, PathInfo, SilentError, path_info, run, started
 from storewarden.store.paths import StoreDir, StorePath, nix32
 from storewarden.strict_json import load
 
+T = TypeVar("T")
 _QUERY_SECONDS = 30.0
 """To find the roots Nix looks into every process."""
 _PIECE = 64 * 1024
@@ -43,15 +45,17 @@ class Registration:
 
 def registration(nix: Nix, path: StorePath) -> Registration | None:
     """How that path is registered; None if it is not valid."""
-    infos = path_info(nix, [path])
+    infos: dict[StorePath, PathInfo | None] = {}
+    with suppress(BadMessageError):
+        infos = path_info(nix, [nix.store_dir.join(path.base_name)])
     if path not in infos:
         raise SilentError(f"what nix path-info says of {path.base_name} is not understood")
     if (info := infos[path]) is None:
         return None
     return Registration(
-        _number(info.get("registrationTime")),
+        _of(int, info.get("registrationTime")),
         _full_path(info.get("deriver"), nix.store_dir),
-        _number(info.get("narSize")),
+        _of(int, info.get("narSize")),
         _content_address(info.get("ca")),
     )
 
@@ -183,8 +187,7 @@ def version_of_daemon(nix: Nix) -> NixVersion:
 
 def parse_daemon_version(printed: bytes) -> NixVersion:
     """The version in what `nix store info --json` says."""
-    text = _members(printed).get("version")
-    version = parse_version(f"nix (Nix) {text}") if isinstance(text, str) else None
+    version = parse_version(f"nix (Nix) {_members(printed).get('version')}")
     if version is None:
         raise SilentError("it does not say which version its daemon has")
     if version.number >= _FIRST_LIX:
@@ -256,12 +259,12 @@ def parse_settings(printed: bytes) -> Settings:
         raise SilentError("there are no settings in it")
     return Settings(
         sandbox=_sandbox(values.get("sandbox")),
-        sandbox_fallback=_truth(values.get("sandbox-fallback")),
+        sandbox_fallback=_of(bool, values.get("sandbox-fallback")),
         features=_names(values.get("experimental-features")),
-        build_group=_text(values.get("build-users-group")),
-        allocates=_truth(values.get("auto-allocate-uids")),
-        first_allocated=_number(values.get("start-id")),
-        allocated=_number(values.get("id-count")),
+        build_group=_of(str, values.get("build-users-group")),
+        allocates=_of(bool, values.get("auto-allocate-uids")),
+        first_allocated=_of(int, values.get("start-id")),
+        allocated=_of(int, values.get("id-count")),
     )
 
 
@@ -295,16 +298,9 @@ def _sandbox(value: object) -> str | None:
             return None
 
 
-def _truth(value: object) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _number(value: object) -> int | None:
-    return value if type(value) is int else None
+def _of(kind: type[T], value: object) -> T | None:
+    """That value, if it is of that type, and not merely of one below it: True is no number."""
+    return value if type(value) is kind else None
 
 
 def _names(value: object) -> frozenset[str] | None:

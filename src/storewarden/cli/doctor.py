@@ -2,6 +2,7 @@
 """`storewarden doctor`: what of this machine breeds debris, or hides it."""
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from storewarden.cli.console import progress, show, style
@@ -28,18 +29,7 @@ examples:
   sudo storewarden doctor
   storewarden doctor --json | jq '.diagnoses[] | select(.severity == "problem")'
 """
-_WORDS = {
-    Severity.PROBLEM: "PROBLEM",
-    Severity.UNKNOWN: "unknown",
-    Severity.NOTE: "note",
-    Severity.OK: "ok",
-}
-_COUNTED = {
-    Severity.PROBLEM: ("problem", "problems"),
-    Severity.UNKNOWN: ("unknown", "unknown"),
-    Severity.NOTE: ("note", "notes"),
-    Severity.OK: ("ok", "ok"),
-}
+_PLURALS = {Severity.PROBLEM: "problems", Severity.NOTE: "notes"}
 _MARKS = {Severity.PROBLEM: Mark.WRONG, Severity.UNKNOWN: Mark.KEPT, Severity.OK: Mark.WELL}
 _TITLE = 12
 """The column in which a title begins."""
@@ -88,7 +78,8 @@ def doctor_lines(found: Sequence[Diagnosis], style: Style = PLAIN) -> Iterator[s
         if before is not None and not before is one.severity is Severity.OK:
             yield ""
         before = one.severity
-        word, mark = _WORDS[one.severity], _MARKS.get(one.severity)
+        word, mark = one.severity.value, _MARKS.get(one.severity)
+        word = word.upper() if one.severity is Severity.PROBLEM else word
         title = f"{'':<{_TITLE - len(word)}}{shown(one.title)}"
         yield from style.wrapped("", title, " " * _TITLE, word, mark)
         if one.why:
@@ -120,11 +111,12 @@ def doctor_json(patient: Patient, found: Sequence[Diagnosis]) -> str:
 
 
 def _counts(found: Sequence[Diagnosis]) -> str:
-    words = []
-    for severity, (single, plural) in _COUNTED.items():
-        if count := sum(one.severity is severity for one in found):
-            words.append(f"{count} {single if count == 1 else plural}")
-    return ", ".join(words)
+    counts = Counter(one.severity for one in found)
+    return ", ".join(
+        f"{counts[one]} {one if counts[one] == 1 else _PLURALS.get(one, one)}"
+        for one in Severity
+        if one in counts
+    )
 
 
 def _version(version: NixVersion | Unknown) -> str | None:

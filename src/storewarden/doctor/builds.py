@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from storewarden.doctor.bugs import COPIES, STRANDED, TEMPORARY, diagnosed, has
@@ -175,19 +175,14 @@ def _sandbox_unknown(patient: Patient, setting: str, settings: Settings) -> Diag
 
 
 def _no_namespaces(setting: str, settings: Settings) -> Diagnosis:
+    title = f"{setting}, but this kernel or container refuses what a sandbox is made of"
     if settings.sandbox_fallback is False:
-        return problem(
-            "sandbox",
-            f"{setting}, but this kernel or container refuses what a sandbox is made of",
-            "Every build fails, as sandbox-fallback is off.",
-            Step("Let the container make namespaces, or set sandbox = false."),
-        )
-    return problem(
-        "sandbox",
-        f"{setting}, but this kernel or container refuses what a sandbox is made of",
-        f"sandbox-fallback has Nix build without one and not say so. {_STAYS}",
-        Step("Let the container make namespaces, or set sandbox-fallback = false to be told."),
-    )
+        why, other = "Every build fails, as sandbox-fallback is off.", "sandbox = false"
+    else:
+        why = f"sandbox-fallback has Nix build without one and not say so. {_STAYS}"
+        other = "sandbox-fallback = false to be told"
+    step = Step(f"Let the container make namespaces, or set {other}.")
+    return problem("sandbox", title, why, step)
 
 
 def _content_addressed(patient: Patient, settings: Settings) -> Iterator[Diagnosis]:
@@ -236,11 +231,9 @@ def _stranding(patient: Patient, which: Sandboxed, strands: Known, count: int | 
     sure = "" if strands is Known.YES else " (Whether this version still does that is not known.)"
     why = f"Here {STRANDED.title}. {STRANDED.why}{used}{sure}"
     title = f"Content-addressed derivations are on, and {some}built without a sandbox"
+    issues = STRANDED.issues
     if patient[Service].guarded:
-        text = f"{why} The service removes it as soon as it is dead."
-        found = note("content-addressed", title, text)
-    else:
-        severity = Severity.NOTE if which is Sandboxed.MOST else Severity.PROBLEM
-        steps = (serve(patient), _LOOK)
-        found = Diagnosis("content-addressed", severity, title, why, steps)
-    return replace(found, issues=STRANDED.issues)
+        why += " The service removes it as soon as it is dead."
+        return note("content-addressed", title, why, issues=issues)
+    say = note if which is Sandboxed.MOST else problem
+    return say("content-addressed", title, why, serve(patient), _LOOK, issues=issues)

@@ -40,9 +40,9 @@ def ok(name: str, title: str) -> Diagnosis:
     return Diagnosis(name, Severity.OK, title)
 
 
-def note(name: str, title: str, why: str, *steps: Step) -> Diagnosis:
+def note(name: str, title: str, why: str, *steps: Step, issues: tuple[str, ...] = ()) -> Diagnosis:
     """Worth to know; nothing has to be done."""
-    return Diagnosis(name, Severity.NOTE, title, why, steps)
+    return Diagnosis(name, Severity.NOTE, title, why, steps, issues)
 
 
 def unknown(name: str, title: str, why: str, *steps: Step) -> Diagnosis:
@@ -50,9 +50,11 @@ def unknown(name: str, title: str, why: str, *steps: Step) -> Diagnosis:
     return Diagnosis(name, Severity.UNKNOWN, title, why, steps)
 
 
-def problem(name: str, title: str, why: str, *steps: Step) -> Diagnosis:
+def problem(
+    name: str, title: str, why: str, *steps: Step, issues: tuple[str, ...] = ()
+) -> Diagnosis:
     """Something should be done."""
-    return Diagnosis(name, Severity.PROBLEM, title, why, steps)
+    return Diagnosis(name, Severity.PROBLEM, title, why, steps, issues)
 
 
 __all__ = ["AS_ROOT", "Diagnosis", "Severity", "Step", "note", "ok", "problem", "unknown"]

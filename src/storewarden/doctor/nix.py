@@ -141,7 +141,6 @@ def _no_program(patient: Patient, reason: str) -> Diagnosis:
         f"Nix cannot be asked: {reason}",
         "Whether a path is valid Nix has to say, so nothing can be removed.",
         Step("Install Nix, or name its program in the configuration (nix = ...)."),
-        Step("The helper, which does not read that, takes --nix."),
     )
 
 

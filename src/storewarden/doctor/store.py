@@ -146,12 +146,9 @@ def look_at_rooms(
         device, room = found
         others = rooms[device].places if device in rooms else ()
         first = rooms[device].path if device in rooms else path
-        rooms[device] = Room((*others, name), first, room.f_frsize * room.f_blocks, *_left(room))
+        size, free = room.f_frsize * room.f_blocks, room.f_frsize * room.f_bavail
+        rooms[device] = Room((*others, name), first, size, free, room.f_files, room.f_favail)
     return tuple(rooms.values()), tuple(roomless)
-
-
-def _left(room: os.statvfs_result) -> tuple[int, int, int]:
-    return room.f_frsize * room.f_bavail, room.f_files, room.f_favail
 
 
 def _file_system(path: str) -> tuple[int, os.statvfs_result]:
@@ -288,9 +285,6 @@ def _room(room: Room) -> Iterator[Diagnosis]:
             f"The disk of {names} has {room.free_inodes} of {room.inodes} inodes left",
             "Nothing new can be made, not even the lock files of the collector. Nix never deletes"
             " the logs of builds.",
-            Step(
-                "How many logs are there?",
-                "find /nix/var/log/nix/drvs -type f | wc -l",
-            ),
+            Step("How many logs are there?", "find /nix/var/log/nix/drvs -type f | wc -l"),
             *steps,
         )

@@ -5,7 +5,7 @@ import grp
 import os
 import pwd
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.nix import Installation, place_of_settings
@@ -18,7 +18,6 @@ _SHELTER = "/homeless-shelter"
 """What Nix sets HOME to in every build (libstore, 2.3 to 2.35)."""
 _TAKEN_BY_MACOS = range(300, 305)
 """By users that macOS 15 brought (NixOS/nix#10892)."""
-_ISSUES_OF_GROUP = ("NixOS/nix#6064", "NixOS/nix#12343")
 _ISSUES_OF_MACOS = ("NixOS/nix#10892", "nix-darwin/nix-darwin#970")
 
 
@@ -187,32 +186,26 @@ def _members(found: Accounts) -> Iterator[Diagnosis]:
     lost = [name for name, uid in found.members if uid is None]
     if not found.exists or not found.members:
         how = "has no members" if found.exists else "does not exist"
-        yield replace(
-            problem(
-                "build-users",
-                f"The group of the build users, {found.group}, {how}",
-                "Nix refuses to build, and what builds have stranded is not known as theirs.",
-                who,
-                Step(
-                    "Where only root builds, as in a container: build-users-group = (empty). What"
-                    " builds strand is only reported then."
-                ),
+        yield problem(
+            "build-users",
+            f"The group of the build users, {found.group}, {how}",
+            "Nix refuses to build, and what builds have stranded is not known as theirs.",
+            who,
+            Step(
+                "Where only root builds, as in a container: build-users-group = (empty). What"
+                " builds strand is only reported then."
             ),
-            issues=_ISSUES_OF_GROUP,
+            issues=("NixOS/nix#6064", "NixOS/nix#12343"),
         )
     elif lost:
-        yield replace(
-            problem(
-                "build-users",
-                f"Build users are gone: {', '.join(lost)}",
-                "Nix fails when it comes to one of them, and what they have stranded belongs to"
-                " nobody. An update to macOS 15 takes away those with the uids 301 to 304.",
-                who,
-                Step(
-                    "On macOS, with Determinate's installer: make them anew.",
-                    "sudo /nix/nix-installer repair sequoia",
-                ),
-            ),
+        anew = "On macOS, with Determinate's installer: make them anew."
+        yield problem(
+            "build-users",
+            f"Build users are gone: {', '.join(lost)}",
+            "Nix fails when it comes to one of them, and what they have stranded belongs to"
+            " nobody. An update to macOS 15 takes away those with the uids 301 to 304.",
+            who,
+            Step(anew, "sudo /nix/nix-installer repair sequoia"),
             issues=_ISSUES_OF_MACOS,
         )
     else:
@@ -238,13 +231,11 @@ def _clashes(patient: Patient, found: Accounts) -> Iterator[Diagnosis]:
         )
     low = [name for name, uid in found.members if uid in _TAKEN_BY_MACOS]
     if patient.darwin and low:
-        yield replace(
-            note(
-                "uid-taken",
-                f"Build users have uids that macOS 15 takes: {', '.join(low)}",
-                "The update to it removes them; builds then fail.",
-                Step("Give them others first, with the script of NixOS/nix#10892."),
-            ),
+        yield note(
+            "uid-taken",
+            f"Build users have uids that macOS 15 takes: {', '.join(low)}",
+            "The update to it removes them; builds then fail.",
+            Step("Give them others first, with the script of NixOS/nix#10892."),
             issues=_ISSUES_OF_MACOS,
         )
 
@@ -255,14 +246,12 @@ def _shelter(patient: Patient) -> Diagnosis:
         return ok(name, f"There is no {place}")
     if shelter is Known.UNKNOWN:
         return unknown(name, f"Whether {place} exists cannot be seen", "")
-    return replace(
-        problem(
-            name,
-            f"{place} exists",
-            "A builder without a sandbox made it. Nix refuses to build without a sandbox as long"
-            " as it is there.",
-            Step("See what is in it; it is nobody's home.", f"sudo find {place} | head"),
-            Step("Remove it.", f"sudo rm -r {place}"),
-        ),
+    return problem(
+        name,
+        f"{place} exists",
+        "A builder without a sandbox made it. Nix refuses to build without a sandbox as long"
+        " as it is there.",
+        Step("See what is in it; it is nobody's home.", f"sudo find {place} | head"),
+        Step("Remove it.", f"sudo rm -r {place}"),
         issues=("NixOS/nix#11295", "ipetkov/crane#815"),
     )

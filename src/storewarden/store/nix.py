@@ -9,12 +9,12 @@ what a stopped daemon gives), and stderr is only ever shown to people: Lix words
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
-from storewarden.errors import BadMessageError, StorewardenError, reason_of
+from storewarden.errors import StorewardenError, reason_of
 from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import StoreDir, StorePath
 from storewarden.strict_json import load
@@ -99,15 +99,15 @@ def ask(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
 
 
 def _ask_batch(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
+    full = [nix.store_dir.join(path.base_name) for path in paths]
     try:
-        infos = path_info(nix, paths)
-    except SilentError as silent:
-        if isinstance(silent, HungError):
-            raise
+        infos = path_info(nix, full)
+    except HungError:
+        raise
+    except StorewardenError:
         infos = {}  # nix-store may answer all the same, or else says why not
     if all(path in infos for path in paths):
         return {path: Fact(Known.YES if infos[path] else Known.NO) for path in paths}
-    full = [nix.store_dir.join(path.base_name) for path in paths]
     answer = run(nix, [nix.nix_store, "--check-validity", "--print-invalid", *full])
     invalid = set(answer.decode("ascii", "replace").splitlines())
     if not invalid <= set(full):
@@ -123,10 +123,9 @@ PathInfo = Mapping[str, object]
 """What Nix has recorded of a valid path: the members of one object of `nix path-info --json`."""
 
 
-def path_info(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, PathInfo | None]:
-    """What `nix path-info` says of those paths, as `parse_path_info`; or `SilentError`."""
-    full = [nix.store_dir.join(path.base_name) for path in paths]
-    answer = run(nix, [nix.program, *NEW_COMMANDS, "path-info", "--json", *full])
+def path_info(nix: Nix, full_paths: Sequence[str]) -> dict[StorePath, PathInfo | None]:
+    """What `nix path-info` says of those, as `parse_path_info`; `SilentError` if it does not."""
+    answer = run(nix, [nix.program, *NEW_COMMANDS, "path-info", "--json", *full_paths])
     return parse_path_info(answer, nix.store_dir)
 
 
@@ -135,13 +134,9 @@ def parse_path_info(answer: bytes, store_dir: StoreDir) -> dict[StorePath, PathI
 
     A list of objects (2.3 to 2.18, Lix: `"valid": false`), an object by full path (2.19 on:
     null), or that below `info`, by base name (`--json-format` 2 and 3). What is not plainly
-    valid or plainly invalid is left out.
+    valid or plainly invalid is left out; `BadMessageError` for what is no JSON.
     """
-    try:
-        document = load(answer)
-    except BadMessageError:
-        return {}
-    match document:
+    match load(answer):
         case list(items):
             pairs = [(item.get("path"), item) for item in items if isinstance(item, dict)]
         case {"info": dict(items)} | dict(items):
@@ -172,7 +167,7 @@ def run(nix: Nix, command: Sequence[str]) -> bytes:
     with started(nix, command) as process:
         try:
             out, err = process.communicate(timeout=nix.timeout)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             text = f"{name} did not answer within {nix.timeout:.0f} s: is nix-daemon hung?"
             raise HungError(text) from None
     if process.returncode != 0:
@@ -181,17 +176,15 @@ def run(nix: Nix, command: Sequence[str]) -> bytes:
 
 
 @contextmanager
-def started(
-    nix: Nix, command: Sequence[str], errors: int = subprocess.PIPE
-) -> Iterator["subprocess.Popen[bytes]"]:
+def started(nix: Nix, command: Sequence[str], errors: int = PIPE) -> Iterator[Popen[bytes]]:
     """That command, run as Nix is run here, and ended with all it started once it is left."""
     # Ctrl-C waits until there is somebody to end. Nix never gets it: it has a session of its own.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process = subprocess.Popen(
+        process = Popen(
             command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdin=DEVNULL,
+            stdout=PIPE,
             stderr=errors,
             env=nix.environment(),
             cwd="/",
