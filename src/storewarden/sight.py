@@ -42,7 +42,7 @@ class Sight:
     """By uid, the pids that run as it."""
     roots: Mapping[str, list[str]] | None
     """By hash part of a temp root, the pids that hold it."""
-    mounts: list[tuple[str, str]] | None
+    mounts: list[host.Mount] | None
 
     def covering(
         self, entry: Entry, kind: EntryKind, origin: Origin | None
@@ -216,14 +216,15 @@ class Sight:
         if self.mounts is None:
             return UNKNOWN
         place = self.store.store_dir.join(entry.base_name)
-        inside = any(p == place or p.startswith(f"{place}/") for p, _ in self.mounts)
+        inside = any(mount.is_within(place) for mount in self.mounts)
         return Fact(Known.YES) if inside else NO
 
 
 def look_around(store: Store, store_fd: int, uids: Collection[int]) -> Sight:
     """See what can be seen now, for entries owned by those uids."""
     # The table of locks leaves out what other pid namespaces hold.
-    holders = None if store.apart() else host.lock_holders()
+    table = None if store.apart() else host.flocks()
+    holders = None if table is None else host.exclusive_holders(table)
     return Sight(
         store=store,
         store_fd=store_fd,

@@ -12,7 +12,7 @@ from helper.child import in_child, mount, needs_root, take_own_mounts
 from storewarden import host
 from storewarden.errors import StoreUnreadableError
 from storewarden.helper.survey import survey
-from storewarden.host import mount_of
+from storewarden.host import Mount, mount_of
 from storewarden.protocol import RemoveRequest
 from storewarden.store.entries import EntryKind, open_directory
 from storewarden.store.fact import NO, Fact
@@ -151,12 +151,14 @@ def test_another_schema_is_not_believed(schema: str, place: ThrowawayStore) -> N
 
 
 def test_the_file_system_is_that_of_the_longest_mount_point_above() -> None:
-    seen = [("/", "ext4"), ("/nix", "xfs"), ("/nix/store", "overlay"), ("/nix/store2", "nfs")]
+    table = (("/", "ext4"), ("/nix", "xfs"), ("/nix/store", "overlay"), ("/nix/store2", "nfs"))
+    seen = [Mount(*one) for one in table]
     assert mount_of("/nix/store", seen) == ("/nix/store", "overlay")
     assert mount_of("/nix/store/x", seen) == ("/nix/store", "overlay")
     assert mount_of("/nix/storex", seen) == ("/nix", "xfs")
     assert mount_of("/home", seen) == ("/", "ext4")
-    assert mount_of("/nix/store", [*seen, ("/nix/store", "btrfs")]) == ("/nix/store", "btrfs")
+    later = Mount("/nix/store", "btrfs")
+    assert mount_of("/nix/store", [*seen, later]) == later
 
 
 @needs_root
