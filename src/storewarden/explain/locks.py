@@ -172,7 +172,7 @@ def hidden_places(state_dir: str) -> list[str]:
 
 
 def _lock_file(around: Around, path: str, entry: Entry, role: Role) -> LockFile:
-    seen = around.locks_on(entry.inode)
+    seen = around.locks_on(entry.file_id.inode)
     if seen is None:
         return LockFile(path, role, entry.ctime, entry.size, Known.UNKNOWN)
     holders = [lock for lock in seen if not lock.waits]

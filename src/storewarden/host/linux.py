@@ -25,7 +25,6 @@ _ALL_UIDS, _OVERFLOW_UID = 2**32 - 1, 65534
 """-1 is no uid; the other is what proc(5) says of /proc/sys/kernel/overflowuid."""
 _SYSTEM_IDS = 4  # real, effective, saved and file system uid
 _TRIES = 8
-_NOBODY = -1
 _POINT = 4  # the column of the mount point, proc(5)
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 _TABLE = "/proc/self/mountinfo"
@@ -167,10 +166,10 @@ def orphans(user_lock: str, pids: Collection[int]) -> list[int]:
 
     The first of all where it cannot be told. What was forked twice has lost its parent.
     """
-    told, related = False, set[int]()
+    told = False
     try:
-        holder = _holder(user_lock) if pids else _NOBODY
-        related.add(holder)
+        holder = _holder(user_lock) if pids else None
+        related = set() if holder is None else {holder}
         left = next((pid for pid in pids if not _descends(pid, related)), None)
         # In a container all that has lost its parent is the child of process 1, the holder or not.
         told = holder != 1 and (not pids or _holder(user_lock) == holder)
@@ -179,15 +178,15 @@ def orphans(user_lock: str, pids: Collection[int]) -> list[int]:
     return [left] if left is not None else [] if told else [*pids][:1]
 
 
-def _holder(path: str, table: str = "/proc/locks") -> int:
-    """The pid that holds that file's flock exclusively; _NOBODY where none is seen to.
+def _holder(path: str, table: str = "/proc/locks") -> int | None:
+    """The pid that holds that file's flock exclusively; None where none is seen to.
 
     By inode and by the device of the mount: stat(2) gives another one on btrfs.
     """
     try:
         fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return _NOBODY
+        return None
     try:
         inode = os.fstat(fd).st_ino
         about = _lines(f"/proc/self/fdinfo/{fd}")
@@ -197,7 +196,7 @@ def _holder(path: str, table: str = "/proc/locks") -> int:
     device = next(at.split(b" ")[2] for at in _lines(_TABLE) if at.startswith(mount + b" "))
     major, minor = map(int, device.split(b":"))
     there = (lock for lock in _flocks(table) if lock.device == f"{major:02x}:{minor:02x}")
-    return exclusive_holders(there).get(inode, _NOBODY)
+    return exclusive_holders(there).get(inode)
 
 
 def _descends(pid: int, related: set[int]) -> bool:
