@@ -11,8 +11,7 @@ import subprocess
 import tempfile
 import time
 
-from storewarden.helper.private import new_private
-from storewarden.helper.removal import Purged, purge, remove_from_store
+from storewarden.helper.purge import Purged, new_private, purge, remove_from_store
 
 RUNS = 5
 TREES = (("wide", 100, 500), ("nested", 5_000, 10), ("empty directories", 20_000, 0))

@@ -35,7 +35,7 @@ let
     "tests/real"
     "tests/setup"
     "tests/test_completions.py::test_what_is_committed_is_what_make_completions_writes"
-    "tests/helper/test_removal_private.py::test_a_store_that_hands_down_its_group_hinders_nothing"
+    "tests/helper/test_purge_private.py::test_a_store_that_hands_down_its_group_hinders_nothing"
     "tests/store/test_lock_files.py::test_a_file_of_another_mode_is_no_lock_file"
     "tests/store/test_nix_hang.py"
     "tests/host/test_linux_inside.py::test_a_process_that_may_not_be_looked_at_makes_it_unknown"

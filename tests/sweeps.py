@@ -19,7 +19,7 @@ from storewarden.store.entries import EntryKind
 from storewarden.store.store import Store
 from storewarden.throwaway import ThrowawayStore
 
-SEES_LOCKS = host.lock_holders() is not None
+SEES_LOCKS = host.flocks() is not None
 needs_lock_table = pytest.mark.skipif(
     not SEES_LOCKS, reason="this system has no table of locks, so nobody can see who holds one"
 )

@@ -2,7 +2,9 @@
 """The one rule, over every combination of facts that the proofs can have."""
 
 import itertools
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from storewarden.claims import (
     judge,
     proof_of,
 )
+from storewarden.helper import hold
 from storewarden.store.entries import EntryKind
 from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import Deriver, Origin, StorePath
@@ -55,6 +58,28 @@ def test_the_proofs_ask_for_what_they_must() -> None:
     assert set(PROOF[EntryKind.OUTPUT]) == of_a_tree | of_its_user
     assert set(PROOF[EntryKind.LOCK]) == always | {Claim.TOO_YOUNG, Claim.COVERS}
     assert set(PROOF[EntryKind.CHROOT]) == of_a_tree | {Claim.TOO_YOUNG, Claim.INSIDE}
+
+
+@pytest.mark.parametrize("proved", PROVED)
+def test_no_proof_asks_for_two_claims_of_one_number(proved: Proved) -> None:
+    numbers = [claim.asked for claim in proof_of(*proved)]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_the_numbers_are_those_of_the_table_in_the_proof() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "proof.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \|.*\|(.*)\|(.*)\|$", text, re.MULTILINE)
+    for column, origin in ((1, ORIGIN), (2, None)):
+        told = [int(row[0]) for row in rows if row[column].strip()]
+        assert told == sorted(claim.asked for claim in proof_of(EntryKind.OUTPUT, origin))
+
+
+@pytest.mark.parametrize("looks", [hold.LOOKS])
+def test_each_witness_has_a_look_of_its_own_for_every_claim(
+    looks: Mapping[Claim, Callable[..., object]],
+) -> None:
+    assert set(looks) == set(Claim)
+    assert len(set(looks.values())) == len(Claim)
 
 
 def test_where_its_locks_are_known_an_orphan_stands_for_all_claims_of_its_user() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from storewarden.audit import Requester
 from storewarden.errors import StoreUnreadableError
 from storewarden.helper import engine
 from storewarden.registrations import valid_names
@@ -37,7 +38,7 @@ def test_the_database_of_another_store_stops_the_engine(
     os.close(fd)
     assert entry is not None
     requests = [request_for(entry, EntryKind.OUTPUT)]
-    who = engine.Requester(0, 1, "a test")
+    who = Requester(0, 1, "a test")
     with pytest.raises(StoreUnreadableError, match="is --state-dir the one of this store"):
         list(engine.remove(store, requests, audit_log=f"{tmp_path}/log/a.jsonl", requester=who))
     assert os.path.exists(place.path(output.base_name))

@@ -28,7 +28,7 @@ def message(**changes: object) -> bytes:
 
 def test_the_request_that_the_others_differ_from_is_good() -> None:
     (request,) = decode_request(message())
-    assert (request.base_name, request.kind, request.device, request.inode) == (
+    assert (request.base_name, request.kind, *request.file_id) == (
         NAME,
         EntryKind.OUTPUT,
         1,

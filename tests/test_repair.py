@@ -30,22 +30,22 @@ from storewarden.repair import (
     repair,
     requests_for,
 )
-from storewarden.store.entries import Entry, EntryKind
+from storewarden.store.entries import Entry, EntryKind, FileId
 
 NAMES = [f"{number:032d}-x" for number in range(40)]
-ENTRY = Entry(NAMES[0], 1, 2, 0o40755, 2, 30001, 30000, 4096, 8, 100.0)
+ENTRY = Entry(NAMES[0], FileId(1, 2), 0o40755, 2, 30001, 30000, 4096, 8, 100.0)
 REMOVED = Outcome(NAMES[0], Status.REMOVED, files=3)
 
 
 def finding(number: int, kind: EntryKind, verdict: Verdict) -> Finding:
     """A finding of that kind and verdict."""
-    entry = replace(ENTRY, base_name=NAMES[number], inode=number)
+    entry = replace(ENTRY, base_name=NAMES[number], file_id=FileId(1, number))
     return Finding(NAMES[number], kind, Judgement(verdict, ("because",)), entry)
 
 
 def request(number: int = 0) -> RemoveRequest:
     """A request for one entry."""
-    return RemoveRequest(NAMES[number], EntryKind.OUTPUT, 1, number)
+    return RemoveRequest(NAMES[number], EntryKind.OUTPUT, FileId(1, number))
 
 
 def test_all_that_nothing_claims_is_asked_for_and_locks_come_last() -> None:
@@ -60,7 +60,7 @@ def test_all_that_nothing_claims_is_asked_for_and_locks_come_last() -> None:
         finding(7, EntryKind.CHROOT, Verdict.REMOVABLE),
     ]
     wanted = requests_for(findings)
-    assert [(r.base_name, r.kind, r.device, r.inode) for r in wanted] == [
+    assert [(r.base_name, r.kind, *r.file_id) for r in wanted] == [
         (NAMES[1], EntryKind.OUTPUT, 1, 1),
         (NAMES[5], EntryKind.OUTPUT, 1, 5),
         (NAMES[0], EntryKind.LOCK, 1, 0),

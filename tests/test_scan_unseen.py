@@ -12,7 +12,7 @@ from disks import debugfs, needs_a_disk, of_a_changed_disk
 from helper.bench import audit_is_whole, names, request, run_requests
 from storewarden.protocol import RemoveRequest
 from storewarden.scan import sweep
-from storewarden.store.entries import EntryKind
+from storewarden.store.entries import EntryKind, FileId
 from storewarden.store.paths import output_lock, path_lock
 from storewarden.strays import glance
 from storewarden.throwaway import ThrowawayStore
@@ -60,7 +60,7 @@ def test_a_sweep_tells_of_it_and_finds_the_rest(tmp_path: Path) -> None:
 
 def remove_all(place: ThrowawayStore, bad: str) -> list[list[str]]:
     device, wanted = os.stat(place.store_dir.path).st_dev, good(place)
-    asked = [RemoveRequest(bad, EntryKind.OUTPUT, device, 12)]
+    asked = [RemoveRequest(bad, EntryKind.OUTPUT, FileId(device, 12))]
     asked += [request(place, name) for name in sorted(wanted)]
     asked += [request(place, f"{bad}.lock")]
     outcomes = run_requests(place, asked)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from storewarden.claims import Claim, Facts, proof_of
+from storewarden.host import Mount
 from storewarden.sight import Lock, Sight, look_around
 from storewarden.store.entries import Entry, EntryKind, look, open_directory
 from storewarden.store.fact import Fact, Known
@@ -149,7 +150,7 @@ def test_a_mount_on_it_or_in_it_is_a_claim(
     place: ThrowawayStore, store_fd: int, stranded: Seen, below: str, known: Known
 ) -> None:
     point = f"{place.path(stranded[0].base_name)}{below}"
-    sight = replace(around(place, store_fd), mounts=[("/", "ext4"), (point, "tmpfs")])
+    sight = replace(around(place, store_fd), mounts=[Mount("/", "ext4"), Mount(point, "tmpfs")])
     assert facts(sight, stranded)[Claim.MOUNT] is known
 
 

@@ -16,7 +16,7 @@ import storewarden
 
 PACKAGE = Path(storewarden.__file__).parent
 CHECKOUT = PACKAGE.parent.parent
-SHARED = ("claims", "config", "errors", "protocol", "records", "store", "strict_json")
+SHARED = ("audit", "claims", "config", "errors", "protocol", "store", "strict_json")
 """What both halves use, `host` besides."""
 TRUSTED = (*SHARED, "helper", "host")
 LOADED = frozenset(
@@ -116,7 +116,10 @@ def imports(source: Path) -> Iterator[str]:
         ("claims", {"storewarden.store"}),
         ("config", {f"storewarden.{part}" for part in ("claims", "errors", "store")}),
         ("protocol", {f"storewarden.{part}" for part in ("errors", "store", "strict_json")}),
-        ("records", {"storewarden.errors", "storewarden.strict_json"}),
+        (
+            "audit",
+            {f"storewarden.{part}" for part in ("errors", "protocol", "store", "strict_json")},
+        ),
         ("helper", {f"storewarden.{part}" for part in (*TRUSTED, "__version__")}),
     ],
 )

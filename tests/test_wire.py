@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storewarden.audit import digest, seal, unseal
 from storewarden.errors import BadMessageError
 from storewarden.protocol import (
     MAX_BATCH,
@@ -19,9 +20,8 @@ from storewarden.protocol import (
     encode_end,
     encode_outcome,
 )
-from storewarden.records import digest, seal, unseal
 from storewarden.repair import batches, decode_reply, encode_request, request_for
-from storewarden.store.entries import Entry, EntryKind
+from storewarden.store.entries import Entry, EntryKind, FileId
 from storewarden.store.paths import NIX32
 from storewarden.strict_json import canonical
 
@@ -35,8 +35,7 @@ requests = st.builds(
         st.from_regex(r"[a-zA-Z0-9+_?=][a-zA-Z0-9+_?=.-]{0,210}", fullmatch=True),
     ),
     st.sampled_from(EntryKind),
-    numbers,
-    numbers,
+    st.builds(FileId, numbers, numbers),
 )
 many_requests = st.lists(requests, unique_by=lambda r: r.base_name, max_size=40).map(tuple)
 outcomes = st.builds(
@@ -66,11 +65,11 @@ def test_batches_keep_all_in_order_and_each_fits_into_a_line(
 
 
 def test_no_batch_is_smaller_than_it_must_be() -> None:
-    small = tuple(RemoveRequest(f"{n:032d}-x", EntryKind.LOCK, 0, 0) for n in range(33))
+    small = tuple(RemoveRequest(f"{n:032d}-x", EntryKind.LOCK, FileId(0, 0)) for n in range(33))
     assert [len(group) for group in batches(small)] == [16, 16, 1]
     name = "a" * 211
     large = tuple(
-        RemoveRequest(f"{n:032d}-{name}", EntryKind.OUTPUT_OF_ROOT, 2**64 - 1, 2**64 - 1)
+        RemoveRequest(f"{n:032d}-{name}", EntryKind.OUTPUT_OF_ROOT, FileId(2**64 - 1, 2**64 - 1))
         for n in range(40)
     )
     groups = batches(large)
@@ -84,7 +83,7 @@ def test_no_requests_make_no_batch() -> None:
 
 
 def test_a_request_says_what_the_entry_looked_like_and_no_more() -> None:
-    entry = Entry(f"{HASH}-a", 5, 6, 0o40755, 2, 30001, 30000, 4096, 8, 1.5)
+    entry = Entry(f"{HASH}-a", FileId(5, 6), 0o40755, 2, 30001, 30000, 4096, 8, 1.5)
     request = request_for(entry, EntryKind.OUTPUT)
     assert json.loads(encode_request((request,))) == {
         "v": 1,

@@ -6,30 +6,85 @@ They share the rule and no facts. A claim that was not looked at is unknown, and
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Flag, StrEnum, auto
+from typing import Self
 
 from storewarden.store.entries import EntryKind
 from storewarden.store.fact import UNKNOWN, Fact, Known
 from storewarden.store.paths import Origin
 
 
-class Claim(StrEnum):
-    """Anything that says an entry is wanted. The values are what the audit log calls them."""
+class Proof(Flag):
+    """What is to be proved dead, and so which claims must be known to be absent."""
 
-    VALID_TO_NIX = "valid-to-nix"
-    VALID_IN_DATABASE = "valid-in-database"
-    CHANGED = "changed"
-    TOO_YOUNG = "too-young"
-    COLLECTOR = "collector-at-work"
-    PATH_LOCK = "path-lock-held"
-    USER_LOCK = "user-lock-held"
-    PROCESS = "process-of-owner"
-    ORPHAN = "orphan-of-owner"
-    TEMP_ROOT = "temp-root"
-    MOUNT = "mount-inside"
-    SHARED = "writable-by-others"
-    COVERS = "covers-what-is-there"
-    INSIDE = "process-inside"
+    COVERED = auto()
+    """An output whose covering locks are known. No build can be writing into it while they are
+    held, whoever its build user is at work for: only an orphan is left to exclude."""
+    UNCOVERED = auto()
+    """Any other output: the claims of its build user stand in."""
+    LOCK = auto()
+    CHROOT = auto()
+    TREE = COVERED | UNCOVERED | CHROOT
+    ANY = TREE | LOCK
+
+
+class Claim(StrEnum):
+    """Anything that says an entry is wanted: a row each, in the order in which people are told.
+
+    Its name in the audit log; its number in docs/proof.md, in whose order the helper asks (no proof
+    needs two of one number); the proofs that need it; what keeps the entry if it holds, and if it
+    could not be seen. Each of the two witnesses (observer, helper) has a look of its own for it.
+    """
+
+    asked: int
+    proofs: Proof
+    if_yes: str
+    if_unknown: str
+
+    def __new__(cls, name: str, asked: int, proofs: Proof, if_yes: str, if_unknown: str) -> Self:
+        """One row."""
+        claim = str.__new__(cls, name)
+        claim._value_ = name
+        claim.asked, claim.proofs = asked, proofs
+        claim.if_yes, claim.if_unknown = if_yes, if_unknown
+        return claim
+
+    # fmt: off
+    VALID_TO_NIX = ("valid-to-nix", 1, Proof.ANY,
+        "Nix says it is a valid path", "Nix could not be asked whether it is valid")
+    VALID_IN_DATABASE = ("valid-in-database", 11, Proof.ANY,
+        "the database has it as a valid path", "the database could not be read here")
+    CHANGED = ("changed", 12, Proof.ANY,
+        "it is no longer the entry that was looked at", "it could not be looked at again")
+    COLLECTOR = ("collector-at-work", 4, Proof.ANY,
+        "the garbage collector is at work",
+        "whether the garbage collector is at work could not be seen")
+    PATH_LOCK = ("path-lock-held", 6, Proof.ANY,
+        "its lock is held, so a build or copy of it is alive", "its lock could not be tested")
+    TOO_YOUNG = ("too-young", 2, Proof.ANY & ~Proof.COVERED,
+        "it changed too recently", "its age could not be told")
+    SHARED = ("writable-by-others", 9, Proof.UNCOVERED,
+        ("others than its owner may write to it, its derivation is not known, and another"
+         " build user is at work"),
+        "others may write to it, and whether one is at work could not be seen")
+    USER_LOCK = ("user-lock-held", 5, Proof.UNCOVERED,
+        "its build user is in use by a build", "its build user's lock could not be tested")
+    PROCESS = ("process-of-owner", 7, Proof.UNCOVERED,
+        "a process of its owner is alive", "the processes of its owner could not all be seen")
+    ORPHAN = ("orphan-of-owner", 8, Proof.COVERED,
+        "a process of its owner is alive and not seen to belong to another build",
+        "the processes of its owner could not all be seen")
+    TEMP_ROOT = ("temp-root", 10, Proof.TREE,
+        "a live process holds a temp root on it or its derivation", "temp roots could not be read")
+    MOUNT = ("mount-inside", 3, Proof.TREE,
+        "something is mounted on it or in it", "the mounts could not be read")
+    COVERS = ("covers-what-is-there", 3, Proof.LOCK,
+        "what it covers still lies there, and it tells whose that is",
+        "whether what it covers is there could not be seen")
+    INSIDE = ("process-inside", 9, Proof.CHROOT,
+        "a process has its root or its directory in it",
+        "whether a process is in it could not be seen")
+    # fmt: on
 
 
 class Verdict(StrEnum):
@@ -55,25 +110,22 @@ class Judgement:
 
 Facts = Mapping[Claim, Fact]
 
-_OF_USERS = (Claim.TOO_YOUNG, Claim.SHARED, Claim.USER_LOCK, Claim.PROCESS)
-_VALID = (Claim.VALID_TO_NIX, Claim.VALID_IN_DATABASE)
-_ALWAYS = (*_VALID, Claim.CHANGED, Claim.COLLECTOR, Claim.PATH_LOCK)
-_COVERED = (*_ALWAYS, Claim.ORPHAN, Claim.TEMP_ROOT, Claim.MOUNT)
+
+def _needed(proof: Proof) -> tuple[Claim, ...]:
+    return tuple(claim for claim in Claim if proof in claim.proofs)
+
+
+_COVERED = _needed(Proof.COVERED)
 PROOF: Mapping[EntryKind, tuple[Claim, ...]] = {
-    EntryKind.OUTPUT: (*_ALWAYS, *_OF_USERS, Claim.TEMP_ROOT, Claim.MOUNT),
-    EntryKind.LOCK: (*_ALWAYS, Claim.TOO_YOUNG, Claim.COVERS),
-    EntryKind.CHROOT: (*_ALWAYS, Claim.TOO_YOUNG, Claim.TEMP_ROOT, Claim.MOUNT, Claim.INSIDE),
+    EntryKind.OUTPUT: _needed(Proof.UNCOVERED),
+    EntryKind.LOCK: _needed(Proof.LOCK),
+    EntryKind.CHROOT: _needed(Proof.CHROOT),
 }
 """What must be known to be absent before an entry of that kind is removed. No row: never."""
 
 
 def proof_of(kind: EntryKind, origin: Origin | None) -> tuple[Claim, ...]:
-    """What must be known to be absent before that entry is removed; nothing: it never is.
-
-    Where the locks that cover an output are known, no build can be writing into it while they
-    are held, whoever its build user is at work for: only an orphan is left to exclude. Where they
-    are not known, the claims of the user stand in.
-    """
+    """What must be known to be absent before that entry is removed; nothing: it never is."""
     if kind is EntryKind.OUTPUT and origin is not None and origin.proved:
         return _COVERED
     return PROOF.get(kind, ())
@@ -89,41 +141,6 @@ REPORT_ONLY: Mapping[EntryKind, str] = {
     EntryKind.OLD: "may be the only good copy of a path that was being replaced",
     EntryKind.FOREIGN: "not made by Nix's builders as far as can be told",
     EntryKind.MISSING: "registered as valid but not on disk",
-}
-
-_IF_YES: Mapping[Claim, str] = {
-    Claim.VALID_TO_NIX: "Nix says it is a valid path",
-    Claim.VALID_IN_DATABASE: "the database has it as a valid path",
-    Claim.CHANGED: "it is no longer the entry that was looked at",
-    Claim.TOO_YOUNG: "it changed too recently",
-    Claim.COLLECTOR: "the garbage collector is at work",
-    Claim.PATH_LOCK: "its lock is held, so a build or copy of it is alive",
-    Claim.USER_LOCK: "its build user is in use by a build",
-    Claim.PROCESS: "a process of its owner is alive",
-    Claim.ORPHAN: "a process of its owner is alive and not seen to belong to another build",
-    Claim.TEMP_ROOT: "a live process holds a temp root on it or its derivation",
-    Claim.MOUNT: "something is mounted on it or in it",
-    Claim.SHARED: "others than its owner may write to it, its derivation is not known, and another"
-    " build user is at work",
-    Claim.COVERS: "what it covers still lies there, and it tells whose that is",
-    Claim.INSIDE: "a process has its root or its directory in it",
-}
-
-_IF_UNKNOWN: Mapping[Claim, str] = {
-    Claim.VALID_TO_NIX: "Nix could not be asked whether it is valid",
-    Claim.VALID_IN_DATABASE: "the database could not be read here",
-    Claim.CHANGED: "it could not be looked at again",
-    Claim.TOO_YOUNG: "its age could not be told",
-    Claim.COLLECTOR: "whether the garbage collector is at work could not be seen",
-    Claim.PATH_LOCK: "its lock could not be tested",
-    Claim.USER_LOCK: "its build user's lock could not be tested",
-    Claim.PROCESS: "the processes of its owner could not all be seen",
-    Claim.ORPHAN: "the processes of its owner could not all be seen",
-    Claim.TEMP_ROOT: "temp roots could not be read",
-    Claim.MOUNT: "the mounts could not be read",
-    Claim.SHARED: "others may write to it, and whether one is at work could not be seen",
-    Claim.COVERS: "whether what it covers is there could not be seen",
-    Claim.INSIDE: "whether a process is in it could not be seen",
 }
 
 
@@ -153,5 +170,5 @@ def judge(kind: EntryKind, origin: Origin | None, facts: Facts) -> Judgement:
 
 def explain(claim: Claim, fact: Fact) -> str:
     """Why that fact keeps an entry, in plain words with what was seen."""
-    text = (_IF_YES if fact.known is Known.YES else _IF_UNKNOWN)[claim]
+    text = claim.if_yes if fact.known is Known.YES else claim.if_unknown
     return f"{text} ({fact.detail})" if fact.detail else text

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from storewarden import host, processes
+from storewarden.audit import Requester
 from storewarden.config import Config
 from storewarden.copyable import REMOVE, ThisStore
 from storewarden.errors import StoreUnreadableError, StorewardenError
@@ -120,7 +121,7 @@ def open_remover(
             raise StorewardenError(
                 f"{store.view} is mounted read-only and cannot be made writable here: {cause}"
             ) from cause
-    requester = engine.Requester(os.getuid(), os.getpid(), via)
+    requester = Requester(os.getuid(), os.getpid(), via)
 
     def remove(requests: Sequence[RemoveRequest]) -> Iterator[Outcome]:
         return engine.remove(store, requests, audit_log=config.audit_log, requester=requester)

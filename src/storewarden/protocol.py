@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from storewarden.errors import BadMessageError, BadStorePathError
-from storewarden.store.entries import EntryKind
+from storewarden.store.entries import EntryKind, FileId
 from storewarden.store.paths import LOCK_SUFFIX, StorePath
 from storewarden.strict_json import canonical, load
 
@@ -40,8 +40,7 @@ class RemoveRequest:
 
     base_name: str
     kind: EntryKind
-    device: int
-    inode: int
+    file_id: FileId
 
     @property
     def turn(self) -> int:
@@ -118,8 +117,7 @@ def _request(untrusted: object) -> RemoveRequest:
         return RemoveRequest(
             StorePath(name).base_name,
             EntryKind(kind),
-            _integer(members["device"]),
-            _integer(members["inode"]),
+            FileId(_integer(members["device"]), _integer(members["inode"])),
         )
     except (BadStorePathError, ValueError) as cause:
         raise BadMessageError(str(cause)) from cause

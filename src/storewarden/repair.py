@@ -28,7 +28,7 @@ class HelperUnavailableError(UnavailableError):
 
 def request_for(entry: Entry, kind: EntryKind) -> RemoveRequest:
     """The request to remove that entry."""
-    return RemoveRequest(entry.base_name, kind, entry.device, entry.inode)
+    return RemoveRequest(entry.base_name, kind, entry.file_id)
 
 
 def requests_for(
@@ -58,10 +58,7 @@ def repair(
 
 def encode_request(requests: tuple[RemoveRequest, ...]) -> bytes:
     """The line that asks for these entries, newline included."""
-    entries = [
-        {"name": r.base_name, "kind": r.kind.value, "device": r.device, "inode": r.inode}
-        for r in requests
-    ]
+    entries = [{"name": r.base_name, "kind": r.kind.value, **r.file_id._asdict()} for r in requests]
     return canonical({"v": VERSION, "op": "remove", "entries": entries}) + b"\n"
 
 

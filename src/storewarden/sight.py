@@ -42,7 +42,7 @@ class Sight:
     """By uid, the pids that run as it."""
     roots: Mapping[str, list[str]] | None
     """By hash part of a temp root, the pids that hold it."""
-    mounts: list[tuple[str, str]] | None
+    mounts: list[host.Mount] | None
 
     def covering(
         self, entry: Entry, kind: EntryKind, origin: Origin | None
@@ -89,7 +89,9 @@ class Sight:
         path, users = entry.store_path, self.store.build_users
         own = (path_lock(path),) if path else ()
         locks = self._present((*own, *(covering or ())))
-        if entry.inode in (self.holders or ()) or any(lock.held is Known.YES for lock in locks):
+        if entry.file_id.inode in (self.holders or ()) or any(
+            lock.held is Known.YES for lock in locks
+        ):
             return True
         if covering is None:
             return users.own(entry.uid, entry.gid) and self._user_is_busy(entry.uid)
@@ -111,7 +113,7 @@ class Sight:
             found = look(self.store_fd, name)
         except OSError:
             return Lock(name, Known.UNKNOWN)
-        return None if found is None else self._lock(name, found.inode)
+        return None if found is None else self._lock(name, found.file_id.inode)
 
     def _lock(self, base_name: str, inode: int) -> Lock:
         if self.holders is None:
@@ -158,7 +160,7 @@ class Sight:
         return Fact(Known.YES, _process_text(pids[0]))
 
     def _orphan(self, entry: Entry) -> Fact:
-        """As the helper sees it (helper/facts.py), of what runs now."""
+        """As the helper sees it (helper/hold.py), of what runs now."""
         users = self.store.build_users
         if entry.uid == self.store_uid and not users.own(entry.uid, entry.gid):
             return NO
@@ -195,7 +197,7 @@ class Sight:
         if self.store.apart():
             return UNKNOWN
         place = self.store.store_dir.join(entry.base_name)
-        pids = host.processes_inside(place, {(entry.device, entry.inode)})
+        pids = host.processes_inside(place, {entry.file_id})
         if pids is None:
             return UNKNOWN
         return Fact(Known.YES, _process_text(pids[0])) if pids else NO
@@ -216,14 +218,15 @@ class Sight:
         if self.mounts is None:
             return UNKNOWN
         place = self.store.store_dir.join(entry.base_name)
-        inside = any(p == place or p.startswith(f"{place}/") for p, _ in self.mounts)
+        inside = any(mount.is_within(place) for mount in self.mounts)
         return Fact(Known.YES) if inside else NO
 
 
 def look_around(store: Store, store_fd: int, uids: Collection[int]) -> Sight:
     """See what can be seen now, for entries owned by those uids."""
     # The table of locks leaves out what other pid namespaces hold.
-    holders = None if store.apart() else host.lock_holders()
+    table = None if store.apart() else host.flocks()
+    holders = None if table is None else host.exclusive_holders(table)
     return Sight(
         store=store,
         store_fd=store_fd,

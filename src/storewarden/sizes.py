@@ -32,7 +32,7 @@ def tree_size(store_fd: int, entry: Entry, limit: int = 20_000) -> tuple[int, bo
                     for child in itertools.islice(children, left):
                         left -= 1
                         found = child.stat(follow_symlinks=False)
-                        if found.st_dev != entry.device:
+                        if found.st_dev != entry.file_id.device:
                             continue  # mounted there; not what the entry takes
                         total += found.st_blocks * 512
                         if stat.S_ISDIR(found.st_mode):

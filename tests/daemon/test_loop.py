@@ -25,14 +25,14 @@ from helper.bench import held_by_another, log_of, names
 from helper.bench import run as run_engine
 from helper.child import needs_root
 from helper.trees import left_private, write
-from storewarden.auditlog import read_records, verify
+from storewarden.audit import Requester, read_records, verify
 from storewarden.cli.status import status_lines
 from storewarden.config import Config, Mode
 from storewarden.daemon.agenda import Suspect
 from storewarden.daemon.loop import Loop
 from storewarden.daemon.metrics import exposition
 from storewarden.daemon.watch import Changed, Signalled, inbox
-from storewarden.helper.engine import Requester, remove
+from storewarden.helper.engine import remove
 from storewarden.protocol import Outcome, RemoveRequest, Status
 from storewarden.repair import remove_through
 from storewarden.store.paths import StorePath, output_lock, path_lock, redirect_path

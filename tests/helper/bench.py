@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from json_documents import checked_records
-from storewarden import auditlog
+from storewarden import audit
+from storewarden.audit import Requester
 from storewarden.errors import StoreUnreadableError
-from storewarden.helper.engine import Requester, remove
+from storewarden.helper.engine import remove
 from storewarden.protocol import Outcome, RemoveRequest
 from storewarden.repair import request_for
 from storewarden.store.entries import classify, entry_of, open_directory
@@ -92,9 +93,9 @@ def at(step: str, act: Callable[[], object]) -> Callable[[str], None]:
     return checkpoint
 
 
-def records(place: ThrowawayStore, *actions: str) -> list[auditlog.Record]:
+def records(place: ThrowawayStore, *actions: str) -> list[audit.Members]:
     """The whole audit records with one of these actions (all, if none is named)."""
-    found = list(auditlog.read_records(log_of(place)))
+    found = list(audit.read_records(log_of(place)))
     checked_records([record for record in found if record["action"] != "note"])  # a test's own
     return [record for record in found if not actions or record["action"] in actions]
 
@@ -106,8 +107,8 @@ def audit_is_whole(place: ThrowawayStore) -> bool:
 
 def log_is_whole(path: str) -> bool:
     """Whether the chain in that audit log holds and every intent has its result."""
-    verified = auditlog.verify(path)
-    checked_records(list(auditlog.read_records(path)))
+    verified = audit.verify(path)
+    checked_records(list(audit.read_records(path)))
     return not verified.problem and not verified.open_intents
 
 

@@ -10,17 +10,18 @@ import pytest
 
 from helper.child import traced
 from helper.trees import descriptors
-from storewarden.auditlog import read_records, verify
+from storewarden.audit import Intent, Other, Result, read_records, verify
 from storewarden.errors import AuditUnavailableError
-from storewarden.helper.auditfile import open_log
+from storewarden.helper.audit import open_log
 
 SESSION = """
 import sys, time
-from storewarden.helper.auditfile import open_log
+from storewarden.audit import Other
+from storewarden.helper.audit import open_log
 with open_log(sys.argv[1]) as log:
     print("open", flush=True)
     time.sleep(0.3)
-    log.append("note", who="the other")
+    log.append(Other("note", {"who": "the other"}))
 """
 
 
@@ -31,7 +32,7 @@ def path(tmp_path: Path) -> str:
 
 def test_a_new_log_is_its_owners_alone(path: str) -> None:
     with open_log(path) as log:
-        assert log.append("note") == 1
+        assert log.append(Other("note")) == 1
     assert os.stat(path).st_mode & 0o7137 == 0
     assert os.stat(os.path.dirname(path)).st_mode & 0o7027 == 0
     assert os.stat(path).st_uid == os.geteuid()
@@ -40,8 +41,8 @@ def test_a_new_log_is_its_owners_alone(path: str) -> None:
 def test_records_are_numbered_and_chained_through_sessions(path: str) -> None:
     for session in range(3):
         with open_log(path) as log:
-            assert log.append("note", session=session) == 2 * session + 1
-            assert log.append("note", session=session) == 2 * session + 2
+            assert log.append(Other("note", {"session": session})) == 2 * session + 1
+            assert log.append(Other("note", {"session": session})) == 2 * session + 2
     records = list(read_records(path))
     assert [record["seq"] for record in records] == [1, 2, 3, 4, 5, 6]
     assert records[0]["prev"] == "0" * 64
@@ -53,7 +54,7 @@ def test_records_are_numbered_and_chained_through_sessions(path: str) -> None:
 
 def test_a_record_is_on_disk_before_append_returns(path: str) -> None:
     with open_log(path) as log:
-        order = traced(lambda: log.append("note"), "write", "fdatasync", "fsync", "append")
+        order = traced(lambda: log.append(Other("note")), "write", "fdatasync", "fsync", "append")
     assert [name.removeprefix("fdata").removeprefix("f") for name in order] == [
         "write",
         "sync",
@@ -63,7 +64,8 @@ def test_a_record_is_on_disk_before_append_returns(path: str) -> None:
 
 def test_no_member_can_forge_what_the_log_itself_says(path: str) -> None:
     with open_log(path) as log:
-        log.append("note", v=9, seq=9, prev="9", time="9", text='x"}\n{"seq":2')
+        forged = {"v": 9, "seq": 9, "prev": "9", "time": "9", "text": 'x"}\n{"seq":2'}
+        log.append(Other("note", forged))
     assert verify(path).problem == ""
     (record,) = read_records(path)
     assert (record["v"], record["seq"], record["prev"]) == (1, 1, "0" * 64)
@@ -72,14 +74,14 @@ def test_no_member_can_forge_what_the_log_itself_says(path: str) -> None:
 
 def test_an_intent_is_open_until_its_result(path: str) -> None:
     with open_log(path) as log:
-        first, second = log.append("intent", name="a"), log.append("intent", name="b")
-        log.append("result", op=first, status="removed")
-        assert set(log.open_intents) == {second}
+        first, second = log.append(Intent(name="a")), log.append(Intent(name="b"))
+        log.append(Result(op=first, status="removed"))
+        assert set(log.chain.open_intents) == {second}
     assert verify(path).open_intents == 1
     with open_log(path) as log:
-        assert [intent["name"] for intent in log.open_intents.values()] == ["b"]
-        log.append("result", op=second, status="removed")
-        assert not log.open_intents
+        assert [intent.name for intent in log.chain.open_intents.values()] == ["b"]
+        log.append(Result(op=second, status="removed"))
+        assert not log.chain.open_intents
     assert verify(path).open_intents == 0
 
 
@@ -91,7 +93,7 @@ def test_two_sessions_exclude_each_other(path: str) -> None:
         assert other.stdout.readline() == b"open\n"
         started = time.monotonic()
         with open_log(path) as log:
-            log.append("note", who="this one")
+            log.append(Other("note", {"who": "this one"}))
         assert time.monotonic() - started > 0.2
     assert [record["who"] for record in read_records(path)] == ["the other", "this one"]
     assert verify(path).problem == ""
@@ -154,7 +156,7 @@ def test_the_reserve_is_really_set_aside(path: str) -> None:
 def test_no_descriptor_leaks(path: str) -> None:
     before = descriptors()
     with open_log(path) as log:
-        log.append("note")
+        log.append(Other("note"))
     os.unlink(path)
     os.mkfifo(path)
     with pytest.raises(AuditUnavailableError), open_log(path):

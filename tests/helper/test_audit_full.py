@@ -10,9 +10,9 @@ import pytest
 
 from helper.bench import log_of, names, records, request, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
-from storewarden.auditlog import verify
+from storewarden.audit import Other, verify
 from storewarden.errors import AuditUnavailableError
-from storewarden.helper.auditfile import open_log
+from storewarden.helper.audit import open_log
 from storewarden.throwaway import ThrowawayStore
 
 
@@ -40,19 +40,19 @@ def refused(act: Callable[[], object]) -> str:
 def test_a_short_write_is_an_error_and_is_mended_next_time(room: int, tmp_path: Path) -> None:
     path = str(tmp_path / "log" / "audit.jsonl")
     with open_log(path) as log:
-        log.append("note")
+        log.append(Other("note"))
 
     def short() -> list[str]:
         with open_log(path) as log:
             with files_end_at(os.stat(path).st_size + room):
-                first = refused(lambda: log.append("note"))
-            return [first, refused(lambda: log.append("note"))]
+                first = refused(lambda: log.append(Other("note")))
+            return [first, refused(lambda: log.append(Other("note")))]
 
     first, second = in_child(short)
     assert first.endswith(os.strerror(errno.EFBIG).lower())
     assert "is torn" in second
     with open_log(path) as log:
-        assert log.append("note") == (3 if room else 2)
+        assert log.append(Other("note")) == (3 if room else 2)
     assert verify(path).problem == ""
 
 
@@ -62,7 +62,7 @@ def test_nothing_leaves_the_store_when_the_intent_cannot_be_written(
 ) -> None:
     path = place.strand(place.add_derivation("x"))
     with open_log(log_of(place)) as log:
-        log.append("note")
+        log.append(Other("note"))
     before = names(place)
 
     def fail(step: str) -> None:
@@ -101,7 +101,7 @@ def test_what_was_taken_before_the_log_failed_is_purged_and_the_rest_stays(
 ) -> None:
     paths = [place.strand(place.add_derivation(name)).base_name for name in "abc"]
     with open_log(log_of(place)) as log:
-        log.append("note")
+        log.append(Other("note"))
     seen: list[str] = []
 
     def fail(step: str) -> None:
@@ -126,13 +126,13 @@ def test_a_full_disk_leaves_room_for_the_log_once(tmp_path: Path) -> None:
         with open_log(path) as log:
             fill(str(tmp_path / "filler"))
             while os.path.exists(f"{path}.reserve"):
-                log.append("note", text="x" * 1000)
+                log.append(Other("note", {"text": "x" * 1000}))
             room = 0
-            while not refused(lambda: log.append("note", text="x" * 1000)):
+            while not refused(lambda: log.append(Other("note", {"text": "x" * 1000}))):
                 room += 1
         os.unlink(tmp_path / "filler")
         with open_log(path) as log:
-            log.append("note")
+            log.append(Other("note"))
         assert verify(path).problem == ""
         return room
 

@@ -6,10 +6,9 @@ import pytest
 
 from helper.child import kill_self, kill_self_after, killed
 from json_documents import checked_records
-from storewarden.auditlog import log_files, read_records, verify
+from storewarden.audit import Intent, Other, Result, Rotated, log_files, read_records, seal, verify
 from storewarden.errors import StorewardenError
-from storewarden.helper.auditfile import ROTATE_AT, open_log
-from storewarden.records import seal
+from storewarden.helper.audit import ROTATE_AT, open_log
 
 
 @pytest.fixture
@@ -20,12 +19,12 @@ def path(tmp_path: Path) -> str:
 def grow(path: str) -> None:
     """Make the log so long that the next session rotates it."""
     with open_log(path) as log:
-        log.append("note", text="x" * ROTATE_AT)
+        log.append(Other("note", {"text": "x" * ROTATE_AT}))
 
 
 def note(path: str) -> int:
     with open_log(path) as log:
-        return log.append("note")
+        return log.append(Other("note"))
 
 
 def die_after_the_rename(path: str) -> None:
@@ -57,42 +56,42 @@ def test_a_log_that_is_not_too_long_stays(path: str) -> None:
 
 def test_open_intents_go_with_the_log_from_file_to_file(path: str) -> None:
     with open_log(path) as log:
-        intent = log.append("intent", name="a", private="p", locks=["b", "c"])
-        some = log.append("intent", name="d")
-        log.append("result", op=some, status="partial", files=7, directories=1, bytes=512)
+        intent = log.append(Intent(name="a", private="p", locks=("b", "c")))
+        some = log.append(Intent(name="d"))
+        log.append(Result(op=some, status="partial", files=7, directories=1, bytes=512))
     for number in range(1, 4):
         grow(path)
         with open_log(path) as log:
             assert len(log_files(path)) == 1 + number, "it was not rotated"
-            assert list(log.open_intents) == [intent]
-            (whole,) = log.open_intents.values()
-            assert (whole["name"], whole["private"], whole["locks"]) == ("a", "p", ["b", "c"])
-            assert [(one["name"], one["files"]) for one in log.partial.values()] == [("d", 7)]
+            assert list(log.chain.open_intents) == [intent]
+            (whole,) = log.chain.open_intents.values()
+            assert (whole.name, whole.private, whole.locks) == ("a", "p", ("b", "c"))
+            assert [(one.name, one.files) for one in log.chain.partial.values()] == [("d", 7)]
         assert (verify(path).problem, verify(path).open_intents) == ("", 1)
     with open_log(path) as log:
-        log.append("result", op=intent, status="removed")
-        log.append("result", op=some, status="removed")
+        log.append(Result(op=intent, status="removed"))
+        log.append(Result(op=some, status="removed"))
     grow(path)
     with open_log(path) as log:
-        assert not log.open_intents
-        assert not log.partial
+        assert not log.chain.open_intents
+        assert not log.chain.partial
     assert (verify(path).problem, verify(path).open_intents) == ("", 0)
 
 
 def test_one_killed_after_a_rotation_leaves_its_intents_open(path: str) -> None:
     with open_log(path) as log:
-        intent = log.append("intent", name="a")
+        intent = log.append(Intent(name="a"))
     grow(path)
     killed(lambda: die_after_the_rename(path))
     assert not os.path.exists(path)
     with open_log(path) as log:
-        assert list(log.open_intents) == [intent]
+        assert list(log.chain.open_intents) == [intent]
 
 
 def test_a_log_that_an_earlier_version_rotated_is_gone_on_with(path: str) -> None:
     note(path)
     with open_log(path) as log:
-        log.append("rotated")
+        log.append(Rotated())
     os.rename(path, f"{path.removesuffix('.jsonl')}-{2:016d}.jsonl")
     assert note(path) == 3
     assert verify(path).problem == ""
@@ -104,7 +103,7 @@ def test_a_rotated_file_with_an_odd_end_is_an_error_that_is_told(
 ) -> None:
     note(path)
     with open_log(path) as log:
-        sealed = seal({"v": 1, "seq": 2, "prev": log.last, "action": "rotated", **odd})
+        sealed = seal({"v": 1, "seq": 2, "prev": log.chain.last, "action": "rotated", **odd})
     with open(path, "ab") as file:
         file.write(sealed)
     os.rename(path, f"{path.removesuffix('.jsonl')}-{2:016d}.jsonl")

@@ -7,11 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from json_documents import checked_records
-from storewarden.auditlog import read_records, verify
+from storewarden.audit import Intent, Result, read_records, seal, unseal, verify
 from storewarden.errors import BadMessageError
-from storewarden.helper.audit import AuditLog
-from storewarden.helper.auditfile import open_log
-from storewarden.records import seal, unseal
+from storewarden.helper.audit import AuditLog, open_log
 
 
 @pytest.fixture
@@ -22,7 +20,7 @@ def path(tmp_path: Path) -> str:
 def whole_log(path: str, records: int = 3) -> bytes:
     with open_log(path) as log:
         for number in range(records):
-            log.append("intent", name=f"entry-{number}")
+            log.append(Intent(name=f"entry-{number}"))
     with open(path, "rb") as file:
         return file.read()
 
@@ -51,7 +49,7 @@ def test_a_last_record_cut_anywhere_is_mended_and_explained(path: str) -> None:
         log = load(path)
         whole = end >= len(content) - 1
         explained = 0 if whole or end == start else 1
-        assert set(log.open_intents) == ({1, 2, 3} if whole else {1, 2}), end
+        assert set(log.chain.open_intents) == ({1, 2, 3} if whole else {1, 2}), end
         verified = verify(path)
         assert verified.problem == "", end
         assert verified.records == 2 + whole + explained, end
@@ -63,8 +61,8 @@ def test_a_complete_record_that_lacks_only_its_newline_counts(path: str) -> None
     content = whole_log(path)
     write(path, content[:-1])
     with open_log(path) as log:
-        assert set(log.open_intents) == {1, 2, 3}
-        assert log.append("result", op=3, status="removed") == 4
+        assert set(log.chain.open_intents) == {1, 2, 3}
+        assert log.append(Result(op=3, status="removed")) == 4
     assert [record["action"] for record in read_records(path)] == ["intent"] * 3 + ["result"]
     assert verify(path).problem == ""
 
@@ -72,7 +70,7 @@ def test_a_complete_record_that_lacks_only_its_newline_counts(path: str) -> None
 def test_a_torn_record_whose_newline_was_mended_before_another_crash(path: str) -> None:
     content = whole_log(path)
     write(path, content[:-10] + b"\n")
-    assert load(path).seq == 3
+    assert load(path).chain.seq == 3
     last = list(read_records(path))[-1]
     assert last["action"] == "recovered"
     checked_records([last])
@@ -82,7 +80,7 @@ def test_a_torn_record_whose_newline_was_mended_before_another_crash(path: str) 
 def test_a_first_record_that_was_torn_is_mended(path: str) -> None:
     content = whole_log(path, records=1)
     write(path, content[:20])
-    assert load(path).seq == 1
+    assert load(path).chain.seq == 1
     assert verify(path).problem == ""
 
 
@@ -102,7 +100,7 @@ def test_any_torn_end_is_mended(tmp_path_factory: pytest.TempPathFactory, tail: 
     note = {"v": 1, "seq": 1, "prev": "0" * 64, "time": when, "action": "note"}
     write(path, seal(note) + tail)
     log = load(path)
-    assert log.seq == 2
+    assert log.chain.seq == 2
     assert verify(path).problem == ""
 
 
@@ -121,7 +119,7 @@ def test_garbage_in_the_middle_is_shown_and_hides_no_later_record(
     lines = whole_log(path).splitlines(keepends=True)
     write(path, lines[0] + garbage + b"".join(lines[1:]))
     log = load(path)
-    assert set(log.open_intents) == {1, 2, 3}
+    assert set(log.chain.open_intents) == {1, 2, 3}
     verified = verify(path)
     assert "line 2" in verified.problem
     assert verified.records == 1
@@ -131,5 +129,5 @@ def test_garbage_in_the_middle_is_shown_and_hides_no_later_record(
 def test_a_log_that_is_all_garbage_is_gone_on_with_and_explained(path: str) -> None:
     whole_log(path)
     write(path, os.urandom(100).replace(b"\n", b"x"))
-    assert load(path).seq == 1
+    assert load(path).chain.seq == 1
     assert verify(path).problem == ""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.auditlog import log_files, verify
+from storewarden.audit import Other, log_files, verify
 from storewarden.errors import AuditUnavailableError
-from storewarden.helper.auditfile import ROTATE_AT, open_log
+from storewarden.helper.audit import ROTATE_AT, open_log
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def path(tmp_path: Path) -> str:
 
 def note(path: str, text: str = "") -> int:
     with open_log(path) as log:
-        return log.append("note", text=text)
+        return log.append(Other("note", {"text": text}))
 
 
 def test_a_first_record_torn_after_a_rotation_does_not_begin_the_chain_anew(path: str) -> None:

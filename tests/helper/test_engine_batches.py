@@ -19,7 +19,8 @@ from helper.bench import (
     run_requests,
 )
 from helper.trees import descriptors, left_private
-from storewarden.helper.engine import Requester, remove
+from storewarden.audit import Requester
+from storewarden.helper.engine import remove
 from storewarden.store.paths import StorePath
 from storewarden.throwaway import ThrowawayStore
 

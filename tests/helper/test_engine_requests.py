@@ -20,7 +20,7 @@ from helper.child import in_child, mount, needs_root, take_own_mounts
 from helper.trees import left_private, write
 from storewarden.errors import AuditUnavailableError, BadStorePathError
 from storewarden.protocol import RemoveRequest
-from storewarden.store.entries import EntryKind
+from storewarden.store.entries import EntryKind, FileId
 from storewarden.store.paths import StorePath
 from storewarden.throwaway import ThrowawayStore
 
@@ -50,9 +50,8 @@ def test_another_entry_than_the_one_that_was_seen_stays(
     member: str, place: ThrowawayStore, scratch: StorePath
 ) -> None:
     asked = request(place, scratch.base_name)
-    inode = asked.inode + (member == "inode")
-    device = asked.device + (member == "device")
-    reasons = kept(place, replace(asked, inode=inode, device=device))
+    other = asked.file_id._replace(**{member: getattr(asked.file_id, member) + 1})
+    reasons = kept(place, replace(asked, file_id=other))
     assert reasons == ("it is no longer the entry that was looked at",)
 
 
@@ -83,7 +82,7 @@ def test_a_valid_path_of_a_build_user_stays(place: ThrowawayStore) -> None:
 def test_what_is_no_store_path_is_refused_even_here(name: str, place: ThrowawayStore) -> None:
     before = picture(place.store_dir.path)
     with pytest.raises(BadStorePathError):
-        run_requests(place, [RemoveRequest(name, EntryKind.OUTPUT, 1, 1)])
+        run_requests(place, [RemoveRequest(name, EntryKind.OUTPUT, FileId(1, 1))])
     assert picture(place.store_dir.path) == before
 
 

@@ -127,8 +127,8 @@ def test_a_request_may_come_in_pieces(near: ThrowawayStore) -> None:
 
 def test_a_request_for_another_inode_is_answered_and_refused(near: ThrowawayStore) -> None:
     lock = stale_lock(near)
-    found = request(near, lock)
-    asked = line_for(near, lock).replace(str(found.inode).encode(), str(found.inode + 1).encode())
+    inode = request(near, lock).file_id.inode
+    asked = line_for(near, lock).replace(str(inode).encode(), str(inode + 1).encode())
     with serving(near) as helper:
         outcome, end = helper.ask(asked)
     assert (outcome["status"], end["error"]) == ("kept", "")

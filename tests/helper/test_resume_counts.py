@@ -8,9 +8,9 @@ import pytest
 from helper.bench import at, audit_is_whole, log_of, names, records, run
 from helper.child import in_child, kill_self, killed, mount, needs_root, take_own_mounts
 from helper.trees import left_private, spread, write
-from storewarden.auditlog import verify
+from storewarden.audit import Intent, Other, verify
 from storewarden.errors import StorewardenError
-from storewarden.helper.auditfile import ROTATE_AT, open_log
+from storewarden.helper.audit import ROTATE_AT, open_log
 from storewarden.throwaway import ThrowawayStore
 
 
@@ -46,7 +46,7 @@ def test_the_result_counts_what_all_runs_have_removed(
         write(f"{place.path(private)}/{top}/late")
     if rotated:
         with open_log(log_of(place)) as log:
-            log.append("note", text="x" * ROTATE_AT)
+            log.append(Other("note", {"text": "x" * ROTATE_AT}))
     (outcome,) = run(place)
     *_, last = records(place, "result")
     assert last["op"] == first["op"]
@@ -118,7 +118,7 @@ def test_an_intent_of_an_odd_name_stops_nothing(odd: str, place: ThrowawayStore)
     name = strand(place, "x")
     assert [outcome.status for outcome in run(place, name)] == ["taken", "removed"]
     with open_log(log_of(place)) as log:
-        log.append("intent", name=odd, private=odd)
+        log.append(Intent(name=odd, private=odd))
     other = strand(place, "y")
     assert [outcome.status for outcome in run(place, other)][-2:] == ["taken", "removed"]
 

@@ -5,8 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from storewarden.helper.private import Private, new_private
-from storewarden.helper.removal import Purged, purge, remove_from_store
+from storewarden.helper.purge import Private, Purged, new_private, purge, remove_from_store
 from storewarden.store.entries import PRIVATE_PREFIX, open_directory
 from storewarden.throwaway import ThrowawayStore
 

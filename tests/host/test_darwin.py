@@ -142,8 +142,8 @@ def test_nix_darwin_is_known_by_what_it_makes(tmp_path: Path) -> None:
 
 
 def test_who_holds_a_lock_is_always_unknown() -> None:
-    assert darwin.lock_holders() is None
-    assert darwin.lock_holders("/proc/locks") is None
+    assert darwin.flocks() is None
+    assert darwin.flocks("/proc/locks") is None
 
 
 def test_a_writable_store_is_left_as_it_is(tmp_path: Path) -> None:

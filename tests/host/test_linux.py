@@ -15,7 +15,8 @@ from storewarden import host
 if sys.platform != "linux":
     pytest.skip("this is the Linux half", allow_module_level=True)
 
-from storewarden.host import linux
+from storewarden.host import darwin, linux
+from storewarden.host.tables import exclusive_holders
 
 LOCKS = """\
 1: POSIX  ADVISORY  WRITE 100 08:01:11 0 EOF
@@ -37,13 +38,23 @@ MOUNTS = """\
 
 def test_the_same_names_are_there_on_both_systems() -> None:
     assert host.processes_of is linux.processes_of
-    assert set(host.__all__) <= set(vars(host))
+    own = {
+        n for n, what in vars(linux).items() if getattr(what, "__module__", "") == linux.__name__
+    }
+    needed = {n for n in own if not n.startswith("_")} | {
+        "FIRST_ALLOCATED",
+        "ALLOCATED",
+        "PER_SLOT",
+    }
+    assert needed <= set(vars(host))
+    assert needed <= set(vars(darwin))
 
 
 def test_who_holds_a_flock_is_read_from_the_table(tmp_path: Path) -> None:
     (tmp_path / "locks").write_text(LOCKS)
-    found = linux.lock_holders(f"{tmp_path}/locks")
-    assert found == {22: 200, 2**64 - 1: 600, 77: 0}
+    found = linux.flocks(f"{tmp_path}/locks")
+    assert found is not None
+    assert exclusive_holders(found) == {22: 200, 2**64 - 1: 600, 77: 0}
 
 
 @pytest.mark.parametrize(
@@ -51,8 +62,8 @@ def test_who_holds_a_flock_is_read_from_the_table(tmp_path: Path) -> None:
 )
 def test_a_table_that_is_not_understood_is_unknown(tmp_path: Path, text: str) -> None:
     (tmp_path / "locks").write_text(text, encoding="latin-1")
-    assert linux.lock_holders(f"{tmp_path}/locks") is None
-    assert linux.lock_holders(f"{tmp_path}/absent") is None
+    assert linux.flocks(f"{tmp_path}/locks") is None
+    assert linux.flocks(f"{tmp_path}/absent") is None
 
 
 def test_a_flock_of_another_process_is_seen_and_a_shared_one_is_not(tmp_path: Path) -> None:
@@ -69,9 +80,10 @@ sys.stdin.read()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        seen = linux.lock_holders()
+        table = linux.flocks()
         inodes = [os.stat(path).st_ino for path in paths]
-    assert seen is not None
+    assert table is not None
+    seen = exclusive_holders(table)
     assert [seen.get(inode) for inode in inodes] == [other.pid, None]
 
 

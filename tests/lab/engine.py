@@ -13,6 +13,7 @@ OF_A_LOCK = ("proved", "intended", "taken")
 # argv: audit log, step, what to do there, path.
 _PROGRAM = """
 import os, signal, sys
+from storewarden.audit import Requester
 from storewarden import cli, opening
 from storewarden.cli.options import config_of
 from storewarden.helper import engine
@@ -32,7 +33,7 @@ def checkpoint(step):
     print("held", flush=True)
     sys.stdin.read()
 
-requester = engine.Requester(os.getuid(), os.getpid(), "the lab")
+requester = Requester(os.getuid(), os.getpid(), "the lab")
 for outcome in engine.remove(
     store, requests_for(found), audit_log=log, requester=requester, checkpoint=checkpoint
 ):

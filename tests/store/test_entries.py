@@ -15,6 +15,7 @@ from storewarden.store.entries import (
     BuildUsers,
     Entry,
     EntryKind,
+    FileId,
     classify,
     each_name,
     look,
@@ -26,7 +27,7 @@ from storewarden.throwaway import ThrowawayStore
 HASH = "0c" * 16
 STORE_UID = 0
 USERS = BuildUsers(30000, frozenset({30001, 30002}), 872415232, 65536 * 128, 65536)
-ENTRY = Entry(f"{HASH}-a", 1, 2, 0o40755, 2, 0, 0, 4096, 8, 100.0)
+ENTRY = Entry(f"{HASH}-a", FileId(1, 2), 0o40755, 2, 0, 0, 4096, 8, 100.0)
 
 
 DERIVER = Deriver(StorePath(f"{'1c' * 16}-x.drv"), "out")
@@ -173,7 +174,7 @@ def test_every_name_but_the_links_directory_is_listed(place: ThrowawayStore) -> 
 def test_an_entry_is_seen_as_it_is_and_never_followed(place: ThrowawayStore) -> None:
     os.symlink("/etc", place.path("link"))
     link = _seen(place, "link")
-    assert link.inode == os.lstat(place.path("link")).st_ino
+    assert link.file_id.inode == os.lstat(place.path("link")).st_ino
     assert not link.open_to_others
     assert link.store_path is None
 
@@ -229,7 +230,11 @@ def test_a_private_directory_is_one_that_no_build_user_can_make(
 
 def test_another_inode_device_or_owner_is_another_object() -> None:
     assert ENTRY.same_object(replace(ENTRY, base_name="b", mode=0, ctime=5.0, links=9, size=0))
-    for other in (replace(ENTRY, device=9), replace(ENTRY, inode=9), replace(ENTRY, uid=9)):
+    for other in (
+        replace(ENTRY, file_id=FileId(9, 2)),
+        replace(ENTRY, file_id=FileId(1, 9)),
+        replace(ENTRY, uid=9),
+    ):
         assert not ENTRY.same_object(other)
 
 

@@ -6,14 +6,22 @@ from dataclasses import replace
 
 import pytest
 
-from storewarden.store.entries import BuildUsers, Entry, EntryKind, classify, is_lock_file, look
+from storewarden.store.entries import (
+    BuildUsers,
+    Entry,
+    EntryKind,
+    FileId,
+    classify,
+    is_lock_file,
+    look,
+)
 from storewarden.throwaway import ThrowawayStore
 
 HASH = "0c" * 16
 LOCK = f"{HASH}-a.lock"
 STORE_UID = 0
 USERS = BuildUsers(30000, frozenset({30001, 30002}), 872415232, 65536 * 128, 65536)
-ENTRY = Entry(f"{HASH}-a", 1, 2, 0o40755, 2, 0, 0, 4096, 8, 100.0)
+ENTRY = Entry(f"{HASH}-a", FileId(1, 2), 0o40755, 2, 0, 0, 4096, 8, 100.0)
 
 
 def _lock(place: ThrowawayStore) -> Entry:

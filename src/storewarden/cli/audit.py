@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from storewarden.auditlog import Record, Verification, flaw, read_records, verify
+from storewarden.audit import Members, Verification, flaw, read_records, verify
 from storewarden.cli.console import error, progress, show, style
 from storewarden.cli.options import add_audit_log, add_config, config_of
 from storewarden.cli.usage import FOUND, JSON, OK, Parser, add_command
@@ -83,7 +83,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     return FOUND if found.problem else OK
 
 
-def record_line(record: Record, style: Style = PLAIN) -> str:
+def record_line(record: Members, style: Style = PLAIN) -> str:
     """One audit record in one line; on a terminal it may be folded."""
     concludes = str(record.get("action")) in {"result", "resumed"}
     status = str(record.get("status")) if concludes and not flaw(record) else ""
@@ -93,7 +93,7 @@ def record_line(record: Record, style: Style = PLAIN) -> str:
     return style.folded(shown(begin), shown(text), " " * 8, shown(status), _MARKS.get(status))
 
 
-def _text(record: Record) -> str:
+def _text(record: Members) -> str:
     if why := flaw(record):
         return f"no record of storewarden's: {why}"
     match record:

@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from storewarden import auditlog
+from storewarden import audit
+from storewarden.audit import Requester
 from storewarden.cli import console
 from storewarden.cli.audit import record_line, verification_lines
 from storewarden.cli.usage import Parser
@@ -97,7 +98,7 @@ def _show(place: ThrowawayStore, alive: StorePath, log: str, stage: _Stage) -> i
     for line in sweep_lines(found, store, style=style):
         say(line)
     stage.command("sudo storewarden scan --yes")
-    requester = engine.Requester(os.getuid(), os.getpid(), "by the demo")
+    requester = Requester(os.getuid(), os.getpid(), "by the demo")
     outcomes = list(
         repair(
             requests_for(found.findings),
@@ -108,10 +109,10 @@ def _show(place: ThrowawayStore, alive: StorePath, log: str, stage: _Stage) -> i
     for outcome in outcomes:
         say(outcome_line(outcome, store.store_dir, style))
     stage.command("storewarden audit show")
-    for record in auditlog.read_records(log):
+    for record in audit.read_records(log):
         say(record_line(record, style))
     stage.command("storewarden audit verify")
-    verified = auditlog.verify(log)
+    verified = audit.verify(log)
     for line in verification_lines(verified, style):
         say(line)
     left = sweep(store).findings

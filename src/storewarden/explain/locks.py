@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from glob import escape, glob
 
-from storewarden.explain.flocks import Flock, flocks, held_inodes
+from storewarden.host import Flock, exclusive_holders, flocks
 from storewarden.processes import Running, running
 from storewarden.registrations import list_names, origins_of
 from storewarden.scan import locked_by
@@ -99,7 +99,7 @@ class Around:
 def look_at_locks(store: Store, store_fd: int) -> Around:
     """See it all now. No lock is tried, nothing is written."""
     table = None if store.apart() else flocks()
-    inodes = None if table is None else held_inodes(table)
+    inodes = None if table is None else exclusive_holders(table)
     return Around(
         store, store_fd, tuple(list_names(store_fd)), table, temp_roots(store.state_dir, inodes)
     )
@@ -172,7 +172,7 @@ def hidden_places(state_dir: str) -> list[str]:
 
 
 def _lock_file(around: Around, path: str, entry: Entry, role: Role) -> LockFile:
-    seen = around.locks_on(entry.inode)
+    seen = around.locks_on(entry.file_id.inode)
     if seen is None:
         return LockFile(path, role, entry.ctime, entry.size, Known.UNKNOWN)
     holders = [lock for lock in seen if not lock.waits]

@@ -122,7 +122,7 @@ def tell(around: Around, nix: Nix, pointed: Pointed) -> Story:
 
 def _users(path: str, entry: Entry | None) -> tuple[Uses, tuple[Running, ...]]:
     """Who uses it, without those that have ended meanwhile."""
-    uses = uses_of(path, None if entry is None else (entry.device, entry.inode))
+    uses = uses_of(path, None if entry is None else entry.file_id)
     alive = [(use, one) for use in uses.seen if (one := running(use.pid)).command is not None]
     seen = tuple(use for use, _ in alive)
     return Uses(seen, uses.unseen), tuple(one for _, one in alive)

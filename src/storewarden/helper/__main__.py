@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from storewarden import host
+from storewarden.audit import Requester
 from storewarden.config import Config, load_config_if_there, overridden
 from storewarden.errors import BadMessageError, StorewardenError
-from storewarden.helper.engine import Requester, remove
+from storewarden.helper.engine import remove
 from storewarden.helper.surroundings import check_place, check_surroundings, check_view
 from storewarden.host.listening import listening, notify
 from storewarden.protocol import MAX_REQUEST, Status, decode_request, encode_end, encode_outcome

@@ -1,57 +1,56 @@
 # SPDX-License-Identifier: MIT
-"""The audit log: intent before an act, result after it, each durable before the next step.
+"""Writing the audit log: each record durable before the next step is taken.
 
-JSON Lines, chained by hash. A chain shows edits and gaps; it cannot show that the end was cut
-off, nor what root rewrote whole. One session at a time holds the log's own flock.
+One session at a time holds the file's own flock; it mends, rotates, and keeps a reserve.
 """
 
 import errno
-import hashlib
+import fcntl
 import os
+import stat
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from storewarden.audit import Chain, Record, Rotated, members_of, rotated_files, seal, unseal
 from storewarden.errors import AuditUnavailableError, BadMessageError, reason_of
-from storewarden.protocol import VERSION, Outcome, Status
-from storewarden.records import seal, unseal
+from storewarden.protocol import VERSION
+from storewarden.store.entries import FileId
 
-_FIRST = "0" * 64
-COUNTS = ("files", "directories", "bytes")
-ODD_RECORD = (BadMessageError, KeyError, TypeError)
-"""What `AuditLog.advance` and `unseal` raise where a line is not what this program writes."""
+ROTATE_AT = 8 * 1024 * 1024
+_RESERVE = 64 * 1024
+_WAIT_SECONDS = 30.0
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
 
 @dataclass(slots=True)
 class AuditLog:
-    """An open audit log, its flock held; where the chain stands and which intents are open."""
+    """An open audit log, its flock held, and where its chain stands."""
 
     path: str
     fd: int
-    seq: int = 0
-    last: str = _FIRST
+    chain: Chain = field(default_factory=Chain)
     torn: bool = False
     """Whether a record of this session could not be written whole."""
-    open_intents: dict[int, dict[str, object]] = field(default_factory=dict)
-    partial: dict[int, dict[str, object]] = field(default_factory=dict)
-    """The intents whose last result is that something was left, with what was counted by then."""
 
-    def append(self, action: str, **members: object) -> int:
+    def append(self, record: Record) -> int:
         """Write one record durably and give its number; `AuditUnavailableError` if it cannot be.
 
         Nothing that the record announces may be done before this returns.
         """
         if self.torn:
             raise AuditUnavailableError(f"the audit log {self.path} is torn; the next run mends it")
-        record: dict[str, object] = {
-            **members,
-            "v": VERSION,
-            "seq": self.seq + 1,
-            "prev": self.last,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "action": action,
-        }
-        line = seal(record)
+        line = seal(
+            {
+                **members_of(record),
+                "v": VERSION,
+                "seq": self.chain.seq + 1,
+                "prev": self.chain.last,
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            }
+        )
         try:
             self._write(line)
             _sync(self.fd)
@@ -60,8 +59,8 @@ class AuditLog:
             raise AuditUnavailableError(
                 f"cannot write the audit log {self.path}: {reason_of(cause)}"
             ) from cause
-        self.advance(unseal(line))
-        return self.seq
+        self.chain.follow(line)
+        return self.chain.seq
 
     def _write(self, data: bytes) -> None:
         """All of `data`, at the cost of the reserve on a full disk: short writes do happen."""
@@ -72,58 +71,123 @@ class AuditLog:
                 if cause.errno not in {errno.ENOSPC, errno.EDQUOT}:
                     raise
                 try:
-                    os.unlink(reserve_of(self.path))
+                    os.unlink(_reserve_of(self.path))
                 except OSError:
                     raise cause from None
 
-    def advance(self, record: dict[str, object]) -> None:
-        """Move to the end of the chain that `record` is."""
-        seq, last = record["seq"], record["hash"]
-        if not isinstance(seq, int) or not isinstance(last, str):
-            raise BadMessageError("a record without number or hash")
-        self.seq, self.last = seq, last
-        match record:
-            case {"action": "intent"}:
-                self.open_intents[seq] = record
-            case {"action": "result", "op": int(op), "status": status}:
-                intent = self.open_intents.pop(op, None) or self.partial.pop(op, None)
-                if intent is not None and status == Status.PARTIAL:
-                    self.partial[op] = intent | {key: record.get(key, 0) for key in COUNTS}
-            case {"action": "rotated", "open": list(intents), "partial": list(partial)}:
-                self.open_intents = {intent["seq"]: intent for intent in intents}
-                self.partial = {intent["seq"]: intent for intent in partial}
-
     def load(self) -> None:
         """Read the chain up to its end, and mend the end where a crash has torn it."""
+        for path in rotated_files(self.path)[-1:]:
+            # Only this file's own records lead further; the first may be missing or torn.
+            with open(path, "rb") as file:
+                last = deque(file, maxlen=1)
+            try:
+                self.chain.advance(unseal(b"".join(last)))
+            except BadMessageError as cause:
+                raise AuditUnavailableError(f"{path} is damaged at its end: {cause}") from cause
+        line = b"\n"
         with open(os.dup(self.fd), "rb") as file:  # nothing was read by it yet
-            torn = b""
             for line in file:
-                try:
-                    self.advance(unseal(line))
-                    torn = b"" if line.endswith(b"\n") else line
-                except ODD_RECORD:
-                    torn += line  # more than one, where the mending was interrupted as well
-        if torn and not torn.endswith(b"\n"):
+                self.chain.follow(line)
+        if not line.endswith(b"\n"):
             # Never truncated: what was begun stays, and the next record says what it is.
             self._write(b"\n")
-        if torn and self._is_broken(torn):
-            digest = hashlib.sha256(torn.rstrip(b"\n")).hexdigest()
-            self.append("recovered", torn_sha256=digest, torn_bytes=len(torn.rstrip(b"\n")))
+        if self.chain.torn:
+            self.append(self.chain.recovered)
 
-    def _is_broken(self, line: bytes) -> bool:
+    def rotate(self) -> None:
+        """Rename the file away; what the next one has to know is handed on to it."""
+        chain = self.chain
+        intents, partial = tuple(chain.open_intents.values()), tuple(chain.partial.values())
+        self.append(Rotated(intents, partial))
+        stem, _ = os.path.splitext(self.path)
+        os.rename(self.path, f"{stem}-{chain.seq:016d}.jsonl")
+
+
+@contextmanager
+def open_log(path: str) -> Iterator[AuditLog]:
+    """The audit log, made where absent, ours alone until the end; waits for another session."""
+    try:
+        log = _open(path)
+    except OSError as cause:
+        raise AuditUnavailableError(
+            f"cannot open the audit log {path}: {reason_of(cause)}"
+        ) from cause
+    try:
+        yield log
+    finally:
+        os.close(log.fd)
+
+
+def _open(path: str) -> AuditLog:
+    with suppress(FileExistsError):
+        os.mkdir(os.path.dirname(path), 0o750)
+    log = AuditLog(path, _open_locked(path))
+    try:
+        log.load()
+        if os.fstat(log.fd).st_size <= ROTATE_AT:
+            _ensure_reserve(path)
+            return log
+        log.rotate()
+    except BaseException:
+        os.close(log.fd)
+        raise
+    os.close(log.fd)
+    return _open(path)
+
+
+def _open_locked(path: str) -> int:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(path, flags, 0o640)
         try:
-            return unseal(line).get("hash") != self.last
-        except BadMessageError:
-            return True
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = _check_own(fd, path)
+            if FileId.of(os.stat(path)) == FileId.of(found):
+                _sync_directory(path)
+                return fd
+        except (BlockingIOError, FileNotFoundError):
+            pass  # another session has it, or has just rotated it away
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        if time.monotonic() > deadline:
+            raise AuditUnavailableError(
+                f"another storewarden has been at work for {_WAIT_SECONDS:.0f} s"
+                f" (it holds {path}); try again when it has ended"
+            )
+        time.sleep(0.05)
 
 
-def result_of(outcome: Outcome) -> dict[str, object]:
-    """What a record says of an outcome."""
-    counts = {key: getattr(outcome, key) for key in COUNTS}
-    told = {"name": outcome.base_name, "status": outcome.status.value}
-    return {**told, "reasons": list(outcome.reasons), **counts}
+def _check_own(fd: int, path: str) -> os.stat_result:
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        raise AuditUnavailableError(f"the audit log {path} is not a file of this user's")
+    return found
 
 
-def reserve_of(path: str) -> str:
-    """Where the log at `path` keeps its reserve for a full disk."""
+def _sync_directory(path: str) -> None:
+    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _ensure_reserve(path: str) -> None:
+    """Space set aside for the log: a full disk is when removing debris is wanted most."""
+    with suppress(OSError):  # a full disk; there may be room next time
+        fd = os.open(
+            _reserve_of(path), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+        try:
+            if os.fstat(fd).st_size < _RESERVE:
+                os.write(fd, bytes(_RESERVE))
+        finally:
+            os.close(fd)
+
+
+def _reserve_of(path: str) -> str:
     return f"{path}.reserve"

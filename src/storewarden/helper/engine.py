@@ -9,59 +9,36 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from storewarden import __version__
-from storewarden.claims import Verdict, explain, judge
+from storewarden.audit import Intent, Requester, result_of
+from storewarden.claims import Facts, Verdict, explain, judge
 from storewarden.errors import (
     AuditUnavailableError,
     StoreUnreadableError,
     StorewardenError,
     reason_of,
 )
-from storewarden.helper.audit import AuditLog, result_of
-from storewarden.helper.auditfile import open_log
-from storewarden.helper.claims import remove_lock_file
-from storewarden.helper.facts import Proof, hold_and_look, in_database
-from storewarden.helper.private import Private, new_private
-from storewarden.helper.removal import Purged, deadlines, purge, put_back, remove_from_store
+from storewarden.helper.audit import AuditLog, open_log
+from storewarden.helper.hold import Survey, Witness, in_database, remove_lock_file, survey
+from storewarden.helper.purge import (
+    Private,
+    Purged,
+    deadlines,
+    new_private,
+    purge,
+    put_back,
+    remove_from_store,
+)
 from storewarden.helper.resume import Leftover, conclude_unmoved, finish, purged_outcome, settle
-from storewarden.helper.survey import Survey, survey
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
-from storewarden.store.entries import Entry, EntryKind, classify, look, open_directory
+from storewarden.store.entries import EntryKind, classify, look, open_directory
 from storewarden.store.fact import Known
 from storewarden.store.paths import StorePath
 from storewarden.store.store import Store
 
 Checkpoint = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Requester:
-    """Who asked, as the kernel says; for the audit log, not for any decision."""
-
-    uid: int
-    pid: int | None
-    via: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    store: Store
-    store_fd: int
-    log: AuditLog
-    survey: Survey
-    requester: Requester
-    checkpoint: Checkpoint
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """An entry that is out of the store: its intent's number, and where it lies."""
-
-    base_name: str
-    op: int
-    private: Private
 
 
 def remove(
@@ -86,28 +63,12 @@ def remove(
     with ExitStack() as stack:
         stack.callback(os.close, store_fd)
         log = stack.enter_context(open_log(audit_log))
-        taken: list[_Taken] = []
-        left: list[Leftover] = []
-
-        def take_all() -> Iterator[Outcome]:
-            seen = survey(store, store_fd, requests)
-            work = _Work(store, store_fd, log, seen, requester, checkpoint)
-            for request in sorted(requests, key=lambda request: request.turn):
-                try:
-                    result = _take(work, stack, request)
-                except OSError as cause:
-                    # It was not moved; or else its intent is open, and the next run settles it.
-                    result = _failed(request.base_name, cause)
-                if isinstance(result, _Taken):
-                    taken.append(result)
-                    result = Outcome(result.base_name, Status.TAKEN)
-                yield result
-
+        batch = _Batch(store, store_fd, log, requester, checkpoint, stack)
         steps = (
             conclude_unmoved(store_fd, log),
-            take_all() if requests else (),
-            settle(store, store_fd, log, stack, left),
-            _purge_all(log, checkpoint, taken, left),
+            batch.take_all(requests) if requests else (),
+            settle(store, store_fd, log, stack, batch.left),
+            batch.purge_all(),
         )
         broken: Exception | None = None
         for step in steps:
@@ -123,137 +84,161 @@ def remove(
             raise broken
 
 
-def _purge_all(
-    log: AuditLog, checkpoint: Checkpoint, taken: Sequence[_Taken], left: Sequence[Leftover]
-) -> Iterator[Outcome]:
-    ends = deadlines(len(taken) + len(left))
-    for item in taken:
-        checkpoint("purging")
-        purged = purge(item.private, Purged(until=next(ends)))
-        checkpoint("purged")
-        yield _conclude(log, item.op, purged_outcome(item.base_name, purged))
-    for leftover in left:
-        yield finish(log, leftover, next(ends))
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """An entry that is out of the store: its intent's number, and where it lies."""
+
+    base_name: str
+    op: int
+    private: Private
 
 
-def _take(work: _Work, privates: ExitStack, request: RemoveRequest) -> _Taken | Outcome:
-    """Prove the entry dead under locks and move it out of the store, or say why not."""
-    name = request.base_name
-    entry = look(work.store_fd, name)
-    if entry is None:
-        return Outcome(name, Status.VANISHED)
-    if (entry.device, entry.inode) != (request.device, request.inode):
-        return Outcome(name, Status.KEPT, ("it is no longer the entry that was looked at",))
-    store_uid = os.fstat(work.store_fd).st_uid
-    hidden = entry.uid == work.store.hidden_uid
-    origin = None if hidden else work.survey.origins.get(StorePath(name))
-    kind = classify(entry, origin, store_uid=store_uid, build_users=work.store.build_users)
-    if kind is not request.kind:
-        return Outcome(name, Status.KEPT, (f"it is of kind {kind}, not {request.kind}",))
-    with ExitStack() as locks:
-        proof = hold_and_look(locks, work.store, work.store_fd, work.survey, entry, kind)
-        judgement = judge(kind, origin, proof.facts)
-        if judgement.verdict is not Verdict.REMOVABLE:
-            against = [(c, f) for c, f in proof.facts.items() if f.known is not Known.NO]
-            unproved = bool(against) and all(fact.known is Known.UNKNOWN for _, fact in against)
-            reasons = tuple(explain(claim, fact) for claim, fact in against)
-            return Outcome(name, Status.KEPT, reasons or judgement.reasons, unproved=unproved)
-        work.checkpoint("proved")
-        if kind is EntryKind.LOCK:
-            return _remove_lock(work, entry, proof)
-        return _take_tree(work, privates, entry, kind, proof)
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The entries that are asked for at once, and what has become of them so far."""
 
+    store: Store
+    store_fd: int
+    log: AuditLog
+    requester: Requester
+    checkpoint: Checkpoint
+    privates: ExitStack
+    """Keeps the private directories until the end."""
+    taken: list[_Taken] = field(default_factory=list)
+    left: list[Leftover] = field(default_factory=list)
+    """What an earlier run has left and may go."""
 
-def _remove_lock(work: _Work, entry: Entry, proof: Proof) -> Outcome:
-    op = _intend(work, entry, EntryKind.LOCK, proof, "")
-    work.checkpoint("intended")
-    try:
-        (lock,) = proof.held
-        remove_lock_file(work.store_fd, lock)
-    except OSError as cause:
-        return _conclude(work.log, op, _failed(entry.base_name, cause))
-    work.checkpoint("taken")
-    return _conclude(work.log, op, Outcome(entry.base_name, Status.REMOVED, files=1))
+    def take_all(self, requests: Sequence[RemoveRequest]) -> Iterator[Outcome]:
+        seen = survey(self.store, self.store_fd, requests)
+        for request in sorted(requests, key=lambda request: request.turn):
+            try:
+                result = self.take(seen, request)
+            except OSError as cause:
+                # It was not moved; or else its intent is open, and the next run settles it.
+                result = _failed(request.base_name, cause)
+            if isinstance(result, _Taken):
+                self.taken.append(result)
+                result = Outcome(result.base_name, Status.TAKEN)
+            yield result
 
+    def purge_all(self) -> Iterator[Outcome]:
+        ends = deadlines(len(self.taken) + len(self.left))
+        for item in self.taken:
+            self.checkpoint("purging")
+            purged = purge(item.private, Purged(until=next(ends)))
+            self.checkpoint("purged")
+            yield self.conclude(item.op, purged_outcome(item.base_name, purged))
+        for leftover in self.left:
+            yield finish(self.log, leftover, next(ends))
 
-def _take_tree(
-    work: _Work, privates: ExitStack, entry: Entry, kind: EntryKind, proof: Proof
-) -> _Taken | Outcome:
-    name = entry.base_name
-    try:
-        private = privates.enter_context(new_private(work.store_fd))
-    except OSError as cause:
-        return _failed(name, cause)
-    op = _intend(work, entry, kind, proof, private.name)
-    work.checkpoint("intended")
-    failed = _move_out(work, entry, private)
-    if failed is not None:
-        return _conclude(work.log, op, failed)
-    work.checkpoint("taken")
-    moved = look(private.fd, name)
-    # What another has put there is out of its place until this is done: nothing is asked before.
-    if moved is None or not moved.same_object(entry):
-        return _put_back(work, op, name, private, "it was replaced at the last moment")
-    if in_database(work.store, StorePath(name)).known is not Known.NO:
-        return _put_back(work, op, name, private, "it was registered at the last moment")
-    return _Taken(name, op, private)
-
-
-def _move_out(work: _Work, entry: Entry, private: Private) -> Outcome | None:
-    """Move it out of the store, if it is still what was proved dead; else what became of it."""
-    name = entry.base_name
-    # The intent took a disk's time to write. What has come in its place meanwhile stays.
-    now = look(work.store_fd, name)
-    if now is not None and now != entry:
-        return Outcome(name, Status.KEPT, ("it changed at the last moment",))
-    work.checkpoint("unchanged")
-    try:
-        remove_from_store(work.store_fd, name, private)
-    except OSError as cause:
-        if look(work.store_fd, name) is None:
+    def take(self, seen: Survey, request: RemoveRequest) -> _Taken | Outcome:
+        """Prove the entry dead under locks and move it out of the store, or say why not."""
+        name = request.base_name
+        entry = look(self.store_fd, name)
+        if entry is None:
             return Outcome(name, Status.VANISHED)
-        return _failed(name, cause)
-    return None
+        if entry.file_id != request.file_id:
+            return Outcome(name, Status.KEPT, ("it is no longer the entry that was looked at",))
+        hidden = entry.uid == self.store.hidden_uid
+        origin = None if hidden else seen.origins.get(StorePath(name))
+        owner, users = os.fstat(self.store_fd).st_uid, self.store.build_users
+        kind = classify(entry, origin, store_uid=owner, build_users=users)
+        if kind is not request.kind:
+            return Outcome(name, Status.KEPT, (f"it is of kind {kind}, not {request.kind}",))
+        with ExitStack() as locks:
+            witness = Witness(locks, self.store, self.store_fd, seen, entry, kind)
+            facts = witness.hold_and_look()
+            judgement = judge(kind, origin, facts)
+            if judgement.verdict is not Verdict.REMOVABLE:
+                against = [(c, f) for c, f in facts.items() if f.known is not Known.NO]
+                unproved = bool(against) and all(f.known is Known.UNKNOWN for _, f in against)
+                reasons = tuple(explain(claim, fact) for claim, fact in against)
+                return Outcome(name, Status.KEPT, reasons or judgement.reasons, unproved=unproved)
+            self.checkpoint("proved")
+            if kind is EntryKind.LOCK:
+                return self.remove_lock(witness, facts)
+            return self.take_tree(witness, facts)
 
+    def remove_lock(self, witness: Witness, facts: Facts) -> Outcome:
+        op = self.intend(witness, facts, "")
+        name = witness.entry.base_name
+        try:
+            (lock,) = witness.held
+            remove_lock_file(self.store_fd, lock)
+        except OSError as cause:
+            return self.conclude(op, _failed(name, cause))
+        self.checkpoint("taken")
+        return self.conclude(op, Outcome(name, Status.REMOVED, files=1))
 
-def _put_back(work: _Work, op: int, name: str, private: Private, why: str) -> Outcome:
-    try:
-        put_back(work.store_fd, name, private)
-    except FileNotFoundError:
-        return _conclude(work.log, op, Outcome(name, Status.VANISHED))
-    except OSError as cause:
-        reason = f"{why}, and it {CANNOT_BE_PUT_BACK} from {private.name}: {reason_of(cause)}"
-        # The intent of what lies there stays open: it tells that from what was proved dead.
-        return Outcome(name, Status.FAILED, (reason,))
-    return _conclude(work.log, op, Outcome(name, Status.KEPT, (f"{why}, so it was put back",)))
+    def take_tree(self, witness: Witness, facts: Facts) -> _Taken | Outcome:
+        entry, name = witness.entry, witness.entry.base_name
+        try:
+            private = self.privates.enter_context(new_private(self.store_fd))
+        except OSError as cause:
+            return _failed(name, cause)
+        op = self.intend(witness, facts, private.name)
+        # The intent took a disk's time to write. What has come in its place meanwhile stays.
+        now = look(self.store_fd, name)
+        if now is not None and now != entry:
+            kept = Outcome(name, Status.KEPT, ("it changed at the last moment",))
+            return self.conclude(op, kept)
+        self.checkpoint("unchanged")
+        try:
+            remove_from_store(self.store_fd, name, private)
+        except OSError as cause:
+            gone = look(self.store_fd, name) is None
+            failed = Outcome(name, Status.VANISHED) if gone else _failed(name, cause)
+            return self.conclude(op, failed)
+        self.checkpoint("taken")
+        moved = look(private.fd, name)
+        # What another has put there is out of its place until this is done: ask nothing before.
+        if moved is None or not moved.same_object(entry):
+            return self.put_back(op, name, private, "it was replaced at the last moment")
+        if in_database(self.store, witness.path).known is not Known.NO:
+            return self.put_back(op, name, private, "it was registered at the last moment")
+        return _Taken(name, op, private)
 
+    def put_back(self, op: int, name: str, private: Private, why: str) -> Outcome:
+        try:
+            put_back(self.store_fd, name, private)
+        except FileNotFoundError:
+            return self.conclude(op, Outcome(name, Status.VANISHED))
+        except OSError as cause:
+            reason = f"{why}, and it {CANNOT_BE_PUT_BACK} from {private.name}: {reason_of(cause)}"
+            # The intent of what lies there stays open: it tells that from what was proved dead.
+            return Outcome(name, Status.FAILED, (reason,))
+        return self.conclude(op, Outcome(name, Status.KEPT, (f"{why}, so it was put back",)))
 
-def _intend(work: _Work, entry: Entry, kind: EntryKind, proof: Proof, private: str) -> int:
-    origin = work.survey.origins.get(StorePath(entry.base_name))
-    seen = {key: getattr(entry, key) for key in ("device", "inode", "mode", "uid", "gid")}
-    return work.log.append(
-        "intent",
-        **seen,
-        program=f"storewarden {__version__}",
-        name=entry.base_name,
-        kind=kind.value,
-        ctime=int(entry.ctime),
-        deriver=origin.deriver.derivation.base_name if origin else "",
-        output=origin.deriver.output if origin else "",
-        locks=[lock.base_name for lock in proof.held],
-        absent=[claim.value for claim in proof.facts],
-        private=private,
-        requester={**asdict(work.requester), "pid": work.requester.pid or 0},
-    )
+    def intend(self, witness: Witness, facts: Facts, private: str) -> int:
+        entry, origin = witness.entry, witness.origin
+        op = self.log.append(
+            Intent(
+                name=entry.base_name,
+                kind=witness.kind.value,
+                **entry.file_id._asdict(),
+                mode=entry.mode,
+                uid=entry.uid,
+                gid=entry.gid,
+                ctime=int(entry.ctime),
+                deriver=origin.deriver.derivation.base_name if origin else "",
+                output=origin.deriver.output if origin else "",
+                locks=tuple(lock.base_name for lock in witness.held),
+                absent=tuple(claim.value for claim in facts),
+                private=private,
+                program=f"storewarden {__version__}",
+                requester=replace(self.requester, pid=self.requester.pid or 0),
+            )
+        )
+        self.checkpoint("intended")
+        return op
 
-
-def _conclude(log: AuditLog, op: int, outcome: Outcome) -> Outcome:
-    try:
-        log.append("result", op=op, **result_of(outcome))
-    except AuditUnavailableError as cause:
-        # The act is done and its intent is on record; the next run concludes it.
-        return replace(outcome, reasons=(*outcome.reasons, str(cause)))
-    return outcome
+    def conclude(self, op: int, outcome: Outcome) -> Outcome:
+        try:
+            self.log.append(result_of(outcome, op))
+        except AuditUnavailableError as cause:
+            # The act is done and its intent is on record; the next run concludes it.
+            return replace(outcome, reasons=(*outcome.reasons, str(cause)))
+        return outcome
 
 
 def _failed(name: str, cause: OSError) -> Outcome:

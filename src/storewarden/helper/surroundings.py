@@ -7,6 +7,9 @@ import sys
 from collections.abc import Iterator
 
 from storewarden.errors import StoreUnreadableError, StorewardenError
+from storewarden.host import listener, mounts, unfit
+from storewarden.store.entries import FileId
+from storewarden.store.store import Store
 
 
 def check_surroundings() -> None:
@@ -51,7 +54,36 @@ def check_view(view: str, store_dir: str) -> None:
         seen, store = os.stat(view), os.stat(store_dir)
     except OSError as cause:
         raise StoreUnreadableError(f"cannot look at the store: {cause}") from cause
-    if (seen.st_dev, seen.st_ino) != (store.st_dev, store.st_ino):
+    if FileId.of(seen) != FileId.of(store):
         raise StorewardenError(f"{view} is not the directory {store_dir}")
     if store.st_uid != os.geteuid():
         raise StorewardenError(f"{store_dir} belongs to uid {store.st_uid}; run it as that")
+
+
+def check_file_system(store: Store) -> None:
+    """Refuse where others may write without our seeing their locks: `StoreUnreadableError`."""
+    seen = mounts()
+    if seen is None:
+        raise StoreUnreadableError("the mounts of this machine cannot be read; nothing is removed")
+    for path in {store.store_dir.path, store.view}:
+        if reason := unfit(path, seen):
+            raise StoreUnreadableError(f"{reason}; nothing is removed")
+
+
+def check_namespace(store: Store) -> None:
+    """Refuse where the daemon's processes, and so its builders, cannot be seen from here.
+
+    The kernel gives no pid for a peer in a pid namespace outside ours. Where nobody answers,
+    Nix cannot be asked either, which keeps everything.
+    """
+    try:
+        found = listener(f"{store.state_dir}/daemon-socket/socket")
+    except OSError as cause:
+        raise StoreUnreadableError(
+            f"nix-daemon cannot be reached ({cause}); nothing is removed"
+        ) from cause
+    if found is not None and found[1] is None:
+        raise StoreUnreadableError(
+            "nix-daemon runs outside this container, so its builders cannot be seen from here;"
+            " nothing is removed; run storewarden where nix-daemon runs"
+        )

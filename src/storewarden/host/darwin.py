@@ -9,6 +9,8 @@ import struct
 import subprocess
 from collections.abc import Callable, Collection
 
+from storewarden.host.tables import Flock, Mount
+
 FIRST_ALLOCATED = 56930
 ALLOCATED = 128
 PER_SLOT = 1
@@ -98,14 +100,14 @@ def processes_inside(directory: str, objects: Collection[tuple[int, int]]) -> li
     return None
 
 
-def lock_holders(table: str = "") -> dict[int, int] | None:
+def flocks(table: str = "") -> tuple[Flock, ...] | None:
     """None: macOS has no table of locks that a process could read."""
     del table
     return None
 
 
-def mounts(table: str = "/sbin/mount") -> list[tuple[str, str]] | None:
-    """Mount point and file system type of every mount, as mount(8) prints them."""
+def mounts(table: str = "/sbin/mount") -> list[Mount] | None:
+    """Every mount, as mount(8) prints them."""
     try:
         done = subprocess.run([table], capture_output=True, check=True, timeout=10, env={})
     except (OSError, subprocess.SubprocessError):
@@ -113,7 +115,7 @@ def mounts(table: str = "/sbin/mount") -> list[tuple[str, str]] | None:
     return parse_mounts(os.fsdecode(done.stdout))
 
 
-def parse_mounts(text: str) -> list[tuple[str, str]] | None:
+def parse_mounts(text: str) -> list[Mount] | None:
     """The table from lines such as `/dev/disk3s7 on /nix (apfs, local, journaled)`."""
     found = []
     for line in filter(None, text.split("\n")):  # a name may hold any other end of a line
@@ -121,7 +123,7 @@ def parse_mounts(text: str) -> list[tuple[str, str]] | None:
         _, on, point = place.partition(" on ")
         if not (on and bracket):
             return None
-        found.append((point, options.split(",")[0].rstrip(")")))
+        found.append(Mount(point, options.split(",")[0].rstrip(")")))
     return found
 
 

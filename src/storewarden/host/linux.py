@@ -8,7 +8,10 @@ import re
 import signal
 import socket
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+
+from storewarden.host.tables import Flock, Mount, exclusive_holders
 
 FIRST_ALLOCATED = 872415232
 ALLOCATED = 65536 * 128
@@ -22,7 +25,6 @@ _ALL_UIDS, _OVERFLOW_UID = 2**32 - 1, 65534
 """-1 is no uid; the other is what proc(5) says of /proc/sys/kernel/overflowuid."""
 _SYSTEM_IDS = 4  # real, effective, saved and file system uid
 _TRIES = 8
-_NOBODY = -1
 _POINT = 4  # the column of the mount point, proc(5)
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 _TABLE = "/proc/self/mountinfo"
@@ -61,25 +63,28 @@ def processes_of(uids: Collection[int], proc: str = "/proc") -> list[int] | None
     A thread group whose leader has ended shows as a zombie while its other threads live on, so
     only a zombie with no thread left is dead.
     """
-    try:
-        _check_visible(proc)
-        pids = [int(name) for name in os.listdir(proc) if name.isdigit()]
-    except OSError:
-        return None
     found = []
-    for pid in pids:
-        try:
-            lines = _lines(f"{proc}/{pid}/status")
-            fields = dict(line.split(b":", 1) for line in lines if b":" in line)
-            owners = {int(uid) for uid in fields[b"Uid"].split()[:_SYSTEM_IDS]}
-            dead = fields[b"State"].strip().startswith((b"Z", b"X"))
-            if any(uid in uids for uid in owners) and not (dead and _alone(f"{proc}/{pid}/task")):
-                found.append(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
-        except (OSError, KeyError, ValueError):
-            return None
+    try:
+        for pid in _pids(proc):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+                if _runs_as(f"{proc}/{pid}", uids):
+                    found.append(pid)
+    except (OSError, KeyError, ValueError):
+        return None
     return found
+
+
+def _runs_as(process: str, uids: Collection[int]) -> bool:
+    fields = dict(line.split(b":", 1) for line in _lines(f"{process}/status") if b":" in line)
+    owners = {int(uid) for uid in fields[b"Uid"].split()[:_SYSTEM_IDS]}
+    dead = fields[b"State"].strip().startswith((b"Z", b"X"))
+    return any(uid in uids for uid in owners) and not (dead and _alone(f"{process}/task"))
+
+
+def _pids(proc: str) -> list[int]:
+    """Every process; `OSError` where some are hidden."""
+    _check_visible(proc)
+    return [int(name) for name in os.listdir(proc) if name.isdigit()]
 
 
 def _check_visible(proc: str) -> None:
@@ -107,16 +112,14 @@ def processes_inside(
     """
     found = set()
     try:
-        _check_visible(proc)
-        for pid in [int(name) for name in os.listdir(proc) if name.isdigit()]:
+        for pid in _pids(proc):
             for place in _directories(f"{proc}/{pid}"):
-                try:
+                # It may have ended meanwhile, or is a zombie and has none.
+                with suppress(FileNotFoundError, ProcessLookupError):
                     seen, name = os.stat(place), os.readlink(place)
-                except (FileNotFoundError, ProcessLookupError):
-                    continue  # it ended meanwhile, or is a zombie and has none
-                inside = name == directory or name.startswith(f"{directory}/")
-                if inside or (seen.st_dev, seen.st_ino) in objects:
-                    found.add(pid)
+                    inside = name == directory or name.startswith(f"{directory}/")
+                    if inside or (seen.st_dev, seen.st_ino) in objects:
+                        found.add(pid)
     except OSError:
         return None
     return sorted(found)
@@ -135,25 +138,27 @@ def _alone(tasks: str) -> bool:
     return len(os.listdir(tasks)) <= 1
 
 
-def lock_holders(table: str = "/proc/locks") -> dict[int, int] | None:
-    """By inode the pid that holds a `flock` on it exclusively; None if the table is not there.
+def flocks(table: str = "/proc/locks") -> tuple[Flock, ...] | None:
+    """Every flock that is to be seen from here, held or waited for; None if there is no table.
 
-    By inode alone: on btrfs the device shown is not the one that stat() gives. The table leaves
-    out what processes of other pid namespaces hold, so absence from it proves nothing.
+    Every user may read it. It leaves out what processes of other pid namespaces hold, so absence
+    from it proves nothing.
     """
     try:
-        return {int(at.split(b":")[2]): pid for at, pid in _exclusive_flocks(_lines(table))}
+        return tuple(_flocks(table))
     except (OSError, ValueError, IndexError):
         return None
 
 
-def _exclusive_flocks(lines: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Device and inode, as the table has them, and the pid of each exclusive flock."""
-    for line in lines:
-        _, kind, _, mode, pid, place, *_ = line.split()
-        # A waiter's line has "->" after the number; it holds nothing.
-        if kind == b"FLOCK" and mode == b"WRITE":
-            yield place, int(pid)
+def _flocks(table: str) -> Iterator[Flock]:
+    with open(table, "rb") as file:
+        for line in file:
+            _number, *fields = line.split()
+            waits = fields[0] == b"->"
+            kind, _advisory, mode, pid, place = fields[waits : waits + 5]
+            if kind == b"FLOCK":
+                device, _, inode = place.decode("ascii").rpartition(":")
+                yield Flock(int(pid), int(inode), mode == b"WRITE", waits, device)
 
 
 def orphans(user_lock: str, pids: Collection[int]) -> list[int]:
@@ -161,10 +166,10 @@ def orphans(user_lock: str, pids: Collection[int]) -> list[int]:
 
     The first of all where it cannot be told. What was forked twice has lost its parent.
     """
-    told, related = False, set[int]()
+    told = False
     try:
-        holder = _holder(user_lock) if pids else _NOBODY
-        related.add(holder)
+        holder = _holder(user_lock) if pids else None
+        related = set() if holder is None else {holder}
         left = next((pid for pid in pids if not _descends(pid, related)), None)
         # In a container all that has lost its parent is the child of process 1, the holder or not.
         told = holder != 1 and (not pids or _holder(user_lock) == holder)
@@ -173,15 +178,15 @@ def orphans(user_lock: str, pids: Collection[int]) -> list[int]:
     return [left] if left is not None else [] if told else [*pids][:1]
 
 
-def _holder(path: str, table: str = "/proc/locks") -> int:
-    """The pid that holds that file's flock exclusively; _NOBODY where none is seen to.
+def _holder(path: str, table: str = "/proc/locks") -> int | None:
+    """The pid that holds that file's flock exclusively; None where none is seen to.
 
     By inode and by the device of the mount: stat(2) gives another one on btrfs.
     """
     try:
         fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return _NOBODY
+        return None
     try:
         inode = os.fstat(fd).st_ino
         about = _lines(f"/proc/self/fdinfo/{fd}")
@@ -190,8 +195,8 @@ def _holder(path: str, table: str = "/proc/locks") -> int:
         os.close(fd)
     device = next(at.split(b" ")[2] for at in _lines(_TABLE) if at.startswith(mount + b" "))
     major, minor = map(int, device.split(b":"))
-    place = f"{major:02x}:{minor:02x}:{inode}".encode()
-    return next((pid for at, pid in _exclusive_flocks(_lines(table)) if at == place), _NOBODY)
+    there = (lock for lock in _flocks(table) if lock.device == f"{major:02x}:{minor:02x}")
+    return exclusive_holders(there).get(inode)
 
 
 def _descends(pid: int, related: set[int]) -> bool:
@@ -218,14 +223,14 @@ def _parent(pid: int) -> int:
         return int(file.read().rpartition(b")")[2].split()[1])
 
 
-def mounts(table: str = _TABLE) -> list[tuple[str, str]] | None:
-    """Mount point and file system type of every mount seen here, in the order they were made.
+def mounts(table: str = _TABLE) -> list[Mount] | None:
+    """Every mount seen here, in the order they were made.
 
     None where a mount point cannot be told: it could be anywhere. The type of a mount whose line
     does not tell it is empty, which is of interest to what lies on that mount alone.
     """
     try:
-        return [(_point(line), _type(line)) for line in _lines(table)]
+        return [Mount(_point(line), _type(line)) for line in _lines(table)]
     except OSError:
         return None
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple, Self
 
 from storewarden.errors import StoreUnreadableError, reason_of
 from storewarden.store.paths import LOCK_SUFFIX, Origin, StorePath, parse_lock_name
@@ -93,13 +94,24 @@ class BuildUsers:
         return uid in self.uids or gid == self.gid or self.slot(uid) is not None
 
 
+class FileId(NamedTuple):
+    """Which object of a file system it is, whatever it is called. `host` takes it for a tuple."""
+
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> Self:
+        """That of what `stat` found."""
+        return cls(found.st_dev, found.st_ino)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One name in the store directory, as `lstat` saw it."""
 
     base_name: str
-    device: int
-    inode: int
+    file_id: FileId
     mode: int
     links: int
     uid: int
@@ -127,8 +139,7 @@ class Entry:
 
     def same_object(self, other: "Entry") -> bool:
         """Whether both are the same file system object with the same owner."""
-        mine = (self.device, self.inode, self.uid)
-        return mine == (other.device, other.inode, other.uid)
+        return (self.file_id, self.uid) == (other.file_id, other.uid)
 
 
 def open_directory(path: str) -> int:
@@ -193,8 +204,9 @@ def count_owned(directory_fd: int, names: Iterable[str], build_users: BuildUsers
 
 def entry_of(base_name: str, found: os.stat_result) -> Entry:
     """The entry called `base_name` with what `stat` found."""
-    identity = found.st_dev, found.st_ino, found.st_mode, found.st_nlink, found.st_uid, found.st_gid
-    return Entry(base_name, *identity, found.st_size, found.st_blocks, found.st_ctime)
+    owned = found.st_mode, found.st_nlink, found.st_uid, found.st_gid
+    size = found.st_size, found.st_blocks
+    return Entry(base_name, FileId.of(found), *owned, *size, found.st_ctime)
 
 
 def is_lock_file(entry: Entry, store_uid: int) -> bool:

@@ -2,8 +2,10 @@
 """One store, as this program is told of it: where it lies, and who may say what about it."""
 
 import grp
+import os
 import pwd
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from storewarden.store.entries import BuildUsers
@@ -38,6 +40,33 @@ class Store:
     def least_age(self) -> float:
         """How long an entry that no known lock covers must have been left alone."""
         return LEAST_AGE if self.min_age is None else self.min_age
+
+    def temp_roots(self, is_live: Callable[[int], bool]) -> dict[StorePath, list[str]]:
+        """Every temp root of a live process, with the pids of those that have it.
+
+        gc.cc `findTempRoots`: a file whose flock can be taken has a dead owner; `is_live` tells by
+        a descriptor of it whether somebody holds that. A missing directory means that nobody ever
+        had a root; any other `OSError` that they cannot all be read.
+        """
+        roots: dict[StorePath, list[str]] = {}
+        directory = f"{self.state_dir}/temproots"
+        with suppress(FileNotFoundError):
+            for name in [name for name in os.listdir(directory) if not name.startswith(".")]:
+                for text in _content_if(is_live, f"{directory}/{name}").split(b"\0"):
+                    base_name = os.fsdecode(text).removeprefix(f"{self.store_dir.path}/")
+                    if (path := StorePath.maybe(base_name)) is not None:
+                        roots.setdefault(path, []).append(name)
+        return roots
+
+
+def _content_if(is_live: Callable[[int], bool], path: str) -> bytes:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        fd = os.open(path, flags)
+    except FileNotFoundError:
+        return b""  # its process ended meanwhile
+    with os.fdopen(fd, "rb") as file:
+        return file.read() if is_live(fd) else b""
 
 
 def build_users(group: str, allocated: tuple[int, int, int]) -> BuildUsers:

@@ -11,10 +11,10 @@ from helper.bench import names, records, request, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
 from storewarden import host
 from storewarden.errors import StoreUnreadableError
-from storewarden.helper.survey import survey
-from storewarden.host import mount_of
+from storewarden.helper.hold import survey
+from storewarden.host import Mount, mount_of
 from storewarden.protocol import RemoveRequest
-from storewarden.store.entries import EntryKind, open_directory
+from storewarden.store.entries import EntryKind, FileId, open_directory
 from storewarden.store.fact import NO, Fact
 from storewarden.store.paths import Deriver, StorePath, output_lock
 from storewarden.throwaway import ThrowawayStore
@@ -29,7 +29,7 @@ def store_fd(place: ThrowawayStore) -> Iterator[int]:
 
 
 def derivers(place: ThrowawayStore, store_fd: int, path: StorePath) -> dict[StorePath, Deriver]:
-    requests = [RemoveRequest(path.base_name, EntryKind.OUTPUT, 1, 1)]
+    requests = [RemoveRequest(path.base_name, EntryKind.OUTPUT, FileId(1, 1))]
     found = survey(place.as_store(), store_fd, requests).origins
     return {path: origin.deriver for path, origin in found.items()}
 
@@ -151,12 +151,14 @@ def test_another_schema_is_not_believed(schema: str, place: ThrowawayStore) -> N
 
 
 def test_the_file_system_is_that_of_the_longest_mount_point_above() -> None:
-    seen = [("/", "ext4"), ("/nix", "xfs"), ("/nix/store", "overlay"), ("/nix/store2", "nfs")]
+    table = (("/", "ext4"), ("/nix", "xfs"), ("/nix/store", "overlay"), ("/nix/store2", "nfs"))
+    seen = [Mount(*one) for one in table]
     assert mount_of("/nix/store", seen) == ("/nix/store", "overlay")
     assert mount_of("/nix/store/x", seen) == ("/nix/store", "overlay")
     assert mount_of("/nix/storex", seen) == ("/nix", "xfs")
     assert mount_of("/home", seen) == ("/", "ext4")
-    assert mount_of("/nix/store", [*seen, ("/nix/store", "btrfs")]) == ("/nix/store", "btrfs")
+    later = Mount("/nix/store", "btrfs")
+    assert mount_of("/nix/store", [*seen, later]) == later
 
 
 @needs_root

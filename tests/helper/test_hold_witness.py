@@ -4,15 +4,15 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from helper.bench import can_be_locked, picture
 from storewarden import host
-from storewarden.claims import Claim, proof_of
-from storewarden.helper.facts import Proof, hold_and_look, in_database
-from storewarden.helper.survey import Survey
-from storewarden.store.entries import Entry, EntryKind, look, open_directory
+from storewarden.claims import Claim, Facts, proof_of
+from storewarden.helper.hold import Survey, Witness, in_database
+from storewarden.store.entries import Entry, EntryKind, FileId, look, open_directory
 from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, path_lock
 from storewarden.store.store import Store
@@ -55,14 +55,14 @@ def entry(store_fd: int, scratch: StorePath) -> Entry:
     return found
 
 
-def proof(store: Store, store_fd: int, seen: Survey, entry: Entry) -> Proof:
+def proof(store: Store, store_fd: int, seen: Survey, entry: Entry) -> Facts:
     with ExitStack() as locks:
-        return hold_and_look(locks, store, store_fd, seen, entry, EntryKind.OUTPUT)
+        return Witness(locks, store, store_fd, seen, entry, EntryKind.OUTPUT).hold_and_look()
 
 
-def against(proof: Proof) -> Claim:
+def against(facts: Facts) -> Claim:
     """The one claim that was not known to be absent, and the last that was asked for."""
-    *absent, last = proof.facts.items()
+    *absent, last = facts.items()
     assert all(fact == NO for _, fact in absent)
     assert last[1].known is not Known.NO
     return last[0]
@@ -77,10 +77,11 @@ def test_all_claims_are_asked_and_the_locks_are_held(
     scratch: StorePath,
 ) -> None:
     with ExitStack() as locks:
-        found = hold_and_look(locks, place.as_store(), store_fd, seen, entry, EntryKind.OUTPUT)
-        assert set(found.facts) == set(proof_of(EntryKind.OUTPUT, seen.origins[scratch]))
-        assert set(found.facts.values()) == {NO}
-        held = [lock.base_name for lock in found.held]
+        witness = Witness(locks, place.as_store(), store_fd, seen, entry, EntryKind.OUTPUT)
+        facts = witness.hold_and_look()
+        assert set(facts) == set(proof_of(EntryKind.OUTPUT, seen.origins[scratch]))
+        assert set(facts.values()) == {NO}
+        held = [lock.base_name for lock in witness.held]
         assert held == sorted([path_lock(scratch), output_lock(derivation, "out")])
         assert not any(can_be_locked(place.path(lock)) for lock in held)
 
@@ -119,15 +120,18 @@ def test_an_old_modification_time_makes_nothing_old(
 def test_another_file_system_counts_as_a_mount(
     place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
 ) -> None:
-    elsewhere = replace(entry, device=entry.device + 1)
+    device, inode = entry.file_id
+    elsewhere = replace(entry, file_id=FileId(device + 1, inode))
     assert against(proof(place.as_store(), store_fd, seen, elsewhere)) is Claim.MOUNT
 
 
-@pytest.mark.parametrize("member", ["inode", "mode", "links", "uid", "gid", "size", "ctime"])
+@pytest.mark.parametrize("member", ["file_id", "mode", "links", "uid", "gid", "size", "ctime"])
 def test_any_difference_to_what_was_seen_is_a_change(
     member: str, place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
 ) -> None:
-    other = replace(entry, **{member: getattr(entry, member) - 1})
+    device, inode = entry.file_id
+    was: Any = FileId(device, inode - 1) if member == "file_id" else getattr(entry, member) - 1
+    other = replace(entry, **{member: was})
     users = replace(place.as_store().build_users, uids=frozenset({entry.uid, entry.uid - 1}))
     store = replace(place.as_store(), build_users=users)
     assert against(proof(store, store_fd, seen, other)) is Claim.CHANGED
@@ -158,7 +162,7 @@ def test_it_is_asked_for_the_processes_of_all_uids_of_a_slot(
     store = replace(place.as_store(), processes_of=answer, build_users=users)
     found = proof(store, store_fd, unknown, replace(entry, uid=uid))
     assert against(found) is Claim.PROCESS
-    assert found.facts[Claim.PROCESS] == Fact(Known.YES, "process 4711")
+    assert found[Claim.PROCESS] == Fact(Known.YES, "process 4711")
     assert questions == [asked]
 
 
@@ -168,7 +172,7 @@ def test_processes_that_cannot_all_be_seen_are_unknown(
     store = replace(place.as_store(), processes_of=lambda _: None)
     found = proof(store, store_fd, unknown, entry)
     assert against(found) is Claim.PROCESS
-    assert found.facts[Claim.PROCESS].known is Known.UNKNOWN
+    assert found[Claim.PROCESS].known is Known.UNKNOWN
 
 
 def test_temp_roots_that_cannot_be_read_are_unknown(
@@ -177,7 +181,7 @@ def test_temp_roots_that_cannot_be_read_are_unknown(
     os.symlink("nowhere", f"{place.state_dir}/temproots/1")
     found = proof(place.as_store(), store_fd, seen, entry)
     assert against(found) is Claim.TEMP_ROOT
-    assert found.facts[Claim.TEMP_ROOT].known is Known.UNKNOWN
+    assert found[Claim.TEMP_ROOT].known is Known.UNKNOWN
 
 
 @pytest.mark.parametrize("state", ["db", ""])

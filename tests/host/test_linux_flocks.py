@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.explain.flocks import Flock, flocks, held_inodes
+from storewarden.host.linux import flocks
+from storewarden.host.tables import Flock, exclusive_holders
 from sweeps import holding, needs_lock_table
 
 TABLE = """\
@@ -37,7 +38,7 @@ def test_only_flocks_are_read_held_ones_and_awaited_ones(tmp_path: Path) -> None
         Flock(102, 11, exclusive=True, waits=True),
         Flock(103, 12, exclusive=False, waits=False),
     )
-    assert held_inodes(seen) == {11}
+    assert exclusive_holders(seen) == {11: 101}
 
 
 @pytest.mark.parametrize("text", ["1: FLOCK", "1: FLOCK A WRITE x 00:2d:1 0 EOF", "\n", "\xff"])

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command import PROGRAM, run
-from storewarden.auditlog import flaw, read_records, verify
+from storewarden.audit import Intent, Result, flaw, read_records, seal, verify
 from storewarden.cli.audit import record_line
-from storewarden.helper.auditfile import open_log
-from storewarden.records import seal
+from storewarden.helper.audit import open_log
 
 INTENT = {"action": "intent", "name": "third", "kind": "output", "uid": 30001}
 RESULT = {"action": "result", "op": 1, "name": "first", "status": "removed"}
@@ -56,8 +55,8 @@ def log(tmp_path: Path) -> Path:
     """A log with a removal and its result."""
     path = tmp_path / "log" / "audit.jsonl"
     with open_log(str(path)) as writer:
-        op = writer.append("intent", name="first")
-        writer.append("result", op=op, name="first", status="removed")
+        op = writer.append(Intent(name="first"))
+        writer.append(Result(op=op, name="first", status="removed"))
     return path
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from helper.bench import can_be_locked, held_by_another
 from storewarden import host
-from storewarden.helper.claims import hold_collector, hold_user, settle
+from storewarden.helper.hold import hold_collector, hold_user, settle
 from storewarden.store.entries import BuildUsers
 from storewarden.store.fact import NO, Fact, Known
 from storewarden.throwaway import ThrowawayStore
@@ -31,19 +31,19 @@ def locks() -> Iterator[ExitStack]:
 
 def test_a_collector_at_work_is_seen(place: ThrowawayStore, locks: ExitStack) -> None:
     with held_by_another(f"{place.state_dir}/gc.lock"):
-        assert hold_collector(locks, place.state_dir) == Fact(Known.YES, "gc.lock is held")
+        assert settle(hold_collector, locks, place.state_dir) == Fact(Known.YES, "gc.lock is held")
 
 
 def test_builders_that_hold_the_collectors_lock_shared_do_not_matter(
     place: ThrowawayStore, locks: ExitStack
 ) -> None:
     with held_by_another(f"{place.state_dir}/gc.lock", fcntl.LOCK_SH):
-        assert hold_collector(locks, place.state_dir) == NO
+        assert settle(hold_collector, locks, place.state_dir) == NO
 
 
 def test_a_collector_waits_while_builders_go_on(place: ThrowawayStore, locks: ExitStack) -> None:
     gc_lock = f"{place.state_dir}/gc.lock"
-    assert hold_collector(locks, place.state_dir) == NO
+    assert settle(hold_collector, locks, place.state_dir) == NO
     assert os.stat(gc_lock).st_mode & 0o7777 == 0o600
     assert not can_be_locked(gc_lock)
     assert can_be_locked(gc_lock, fcntl.LOCK_SH)
@@ -58,15 +58,15 @@ def test_a_collectors_lock_that_may_not_be_written_still_counts(
     gc_lock = f"{place.state_dir}/gc.lock"
     with held_by_another(gc_lock):
         os.chmod(gc_lock, 0o400)
-        assert hold_collector(locks, place.state_dir).known is Known.YES
-    assert hold_collector(locks, place.state_dir) == NO
+        assert settle(hold_collector, locks, place.state_dir).known is Known.YES
+    assert settle(hold_collector, locks, place.state_dir) == NO
     assert not can_be_locked(gc_lock)
 
 
 def test_without_a_place_for_the_collectors_lock_it_is_unknown(
     place: ThrowawayStore, locks: ExitStack
 ) -> None:
-    fact = settle(lambda: hold_collector(locks, f"{place.state_dir}/nowhere"))
+    fact = settle(hold_collector, locks, f"{place.state_dir}/nowhere")
     assert fact == Fact(Known.UNKNOWN, "gc.lock: no such file or directory")
 
 
@@ -75,7 +75,7 @@ def test_a_symbolic_link_as_the_collectors_lock_is_unknown(
 ) -> None:
     victim = f"{place.state_dir}/victim"
     os.symlink(victim, f"{place.state_dir}/gc.lock")
-    assert settle(lambda: hold_collector(locks, place.state_dir)).known is Known.UNKNOWN
+    assert settle(hold_collector, locks, place.state_dir).known is Known.UNKNOWN
     assert not os.path.lexists(victim)
 
 
@@ -98,8 +98,10 @@ def test_a_build_users_lock_is_the_one_that_nix_takes(
 ) -> None:
     path = f"{place.state_dir}/{name}"
     with held_by_another(path):
-        assert hold_user(locks, place.state_dir, uid, USERS) == Fact(Known.YES, f"{name} is held")
-    assert hold_user(locks, place.state_dir, uid, USERS) == NO
+        assert settle(hold_user, locks, place.state_dir, uid, USERS) == Fact(
+            Known.YES, f"{name} is held"
+        )
+    assert settle(hold_user, locks, place.state_dir, uid, USERS) == NO
     assert not can_be_locked(path, fcntl.LOCK_SH)
     locks.close()
     assert can_be_locked(path)
@@ -111,12 +113,12 @@ def test_a_build_users_lock_is_the_one_that_nix_takes(
 def test_a_user_who_builds_no_more_has_a_lock_unless_nix_may_have_allocated_it(
     uid: int, place: ThrowawayStore, locks: ExitStack
 ) -> None:
-    said = hold_user(locks, place.state_dir, uid, USERS)
+    said = settle(hold_user, locks, place.state_dir, uid, USERS)
     assert said == Fact(
         Known.UNKNOWN, f"uid {uid} may be one that Nix allocates, by another start-id"
     )
     os.rmdir(f"{place.state_dir}/userpool2")
-    assert hold_user(locks, place.state_dir, uid, USERS) == NO
+    assert settle(hold_user, locks, place.state_dir, uid, USERS) == NO
     assert not can_be_locked(f"{place.state_dir}/userpool/{uid}")
 
 
@@ -134,7 +136,7 @@ def test_where_allocated_users_cannot_be_looked_for_a_stranger_is_unknown(
             with pytest.raises(PermissionError):
                 os.listdir(state_dir)
             with open(f"{state_dir}/userpool/30002", "rb"):
-                fact = settle(lambda: hold_user(locks, state_dir, 30002, USERS))
+                fact = settle(hold_user, locks, state_dir, 30002, USERS)
         finally:
             os.seteuid(me)
             os.chmod(state_dir, 0o700)
@@ -149,8 +151,8 @@ def test_the_lock_of_another_build_user_does_not_matter(
         held_by_another(f"{place.state_dir}/userpool/30002"),
         held_by_another(f"{place.state_dir}/userpool2/slot-1"),
     ):
-        assert hold_user(locks, place.state_dir, 30001, USERS) == NO
-        assert hold_user(locks, place.state_dir, host.FIRST_ALLOCATED, USERS) == NO
+        assert settle(hold_user, locks, place.state_dir, 30001, USERS) == NO
+        assert settle(hold_user, locks, place.state_dir, host.FIRST_ALLOCATED, USERS) == NO
 
 
 @pytest.mark.parametrize("uid", [30001, host.FIRST_ALLOCATED])
@@ -161,7 +163,7 @@ def test_a_missing_pool_of_build_users_is_made_as_nix_makes_it(
         os.rmdir(f"{place.state_dir}/{pool}")
     before = os.umask(0o077)
     try:
-        assert hold_user(locks, place.state_dir, uid, USERS).known is Known.NO
+        assert settle(hold_user, locks, place.state_dir, uid, USERS).known is Known.NO
     finally:
         os.umask(before)
     (made,) = set(os.listdir(place.state_dir)) & {"userpool", "userpool2"}
@@ -172,6 +174,6 @@ def test_a_missing_pool_of_build_users_is_made_as_nix_makes_it(
 def test_a_pool_of_build_users_that_cannot_be_made_is_unknown(
     uid: int, place: ThrowawayStore, locks: ExitStack
 ) -> None:
-    fact = settle(lambda: hold_user(locks, f"{place.state_dir}/gone", uid, USERS))
+    fact = settle(hold_user, locks, f"{place.state_dir}/gone", uid, USERS)
     assert fact.known is Known.UNKNOWN
     assert "no such file" in fact.detail

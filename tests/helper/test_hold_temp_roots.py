@@ -5,7 +5,7 @@ import os
 import pytest
 
 from helper.bench import held_by_another
-from storewarden.helper.claims import rooted, temp_roots
+from storewarden.helper.hold import rooted, temp_roots
 from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import StorePath
 from storewarden.throwaway import ThrowawayStore
@@ -22,15 +22,15 @@ def full(place: ThrowawayStore, path: StorePath) -> str:
     return place.path(path.base_name)
 
 
-def found(place: ThrowawayStore) -> dict[StorePath, str] | None:
-    return temp_roots(place.state_dir, place.store_dir)
+def found(place: ThrowawayStore) -> dict[StorePath, list[str]]:
+    return temp_roots(place.as_store())
 
 
 @pytest.mark.parametrize("operation", [fcntl.LOCK_EX, fcntl.LOCK_SH])
 def test_the_temp_roots_of_a_live_process_count(operation: int, place: ThrowawayStore) -> None:
     a, b = place.invent("a"), place.invent("b.drv")
     with held_by_another(write(place, "123", full(place, a), full(place, b)), operation):
-        assert found(place) == {a: "123", b: "123"}
+        assert found(place) == {a: ["123"], b: ["123"]}
 
 
 def test_the_temp_roots_of_a_dead_process_do_not_count_and_are_left(place: ThrowawayStore) -> None:
@@ -46,20 +46,20 @@ def test_a_live_process_beside_a_dead_one_counts(place: ThrowawayStore) -> None:
     a, b = place.invent("a"), place.invent("b")
     write(place, "1", full(place, a))
     with held_by_another(write(place, "name-that-is-no-pid", full(place, b))):
-        assert found(place) == {b: "name-that-is-no-pid"}
+        assert found(place) == {b: ["name-that-is-no-pid"]}
 
 
 def test_a_temp_root_whose_end_is_not_written_yet_counts(place: ThrowawayStore) -> None:
     a = place.invent("a")
     with held_by_another(write(place, "1", full(place, a), end="")):
-        assert found(place) == {a: "1"}
+        assert found(place) == {a: ["1"]}
 
 
 def test_odd_content_hides_no_temp_root(place: ThrowawayStore) -> None:
     a = place.invent("a")
     odd = ["", "\udcff\udcfe", "/elsewhere/x", place.store_dir.path, "\n"]
     with held_by_another(write(place, "1", *odd, full(place, a), *odd)):
-        assert found(place) == {a: "1"}
+        assert found(place) == {a: ["1"]}
 
 
 def test_a_file_with_a_dot_in_front_is_not_in_use_yet(place: ThrowawayStore) -> None:
@@ -124,7 +124,7 @@ def test_a_fifo_among_the_temp_roots_does_not_stop_us(place: ThrowawayStore) -> 
 
 
 def test_paths_are_compared_by_hash_part_as_the_collector_does() -> None:
-    roots = {StorePath(f"{'0' * 32}-a.drv"): "7"}
+    roots = {StorePath(f"{'0' * 32}-a.drv"): ["7"]}
     same, other = StorePath(f"{'0' * 32}-b"), StorePath(f"{'1' * 32}-a.drv")
     assert rooted(roots, [same]) == rooted(roots, [other, same]) == Fact(Known.YES, "process 7")
     assert rooted(roots, [other]) == rooted(roots, []) == rooted({}, [same]) == NO

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from helper.bench import picture
 from helper.child import in_child, kill_self_after, killed, mount, needs_root, take_own_mounts
 from helper.trees import dig, left_private, spread, take_and_purge, taken, write
-from storewarden.helper.private import old_private
-from storewarden.helper.removal import Purged, purge
+from storewarden.helper.purge import Purged, old_private, purge
 from storewarden.helper.resume import purged_outcome
 from storewarden.store.entries import open_directory
 from storewarden.throwaway import ThrowawayStore

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.auditlog import verify
+from storewarden.audit import Intent, seal, unseal, verify
 from storewarden.errors import AuditUnavailableError
-from storewarden.helper.auditfile import open_log
-from storewarden.records import seal, unseal
+from storewarden.helper.audit import open_log
 
 RECORDS = 5
 
@@ -18,7 +17,7 @@ def path(tmp_path: Path) -> str:
     path = str(tmp_path / "log" / "audit.jsonl")
     with open_log(path) as log:
         for number in range(RECORDS):
-            log.append("intent", name=f"entry-{number}")
+            log.append(Intent(name=f"entry-{number}"))
     return path
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 
 from helper.trees import left_private, spread, taken
-from storewarden.helper.removal import Purged, deadlines, purge
+from storewarden.helper.purge import Purged, deadlines, purge
 from storewarden.throwaway import ThrowawayStore
 
 NAME = f"{'0' * 32}-a"

@@ -11,7 +11,13 @@ import pytest
 
 from helper.bench import can_be_locked, held_by_another, picture
 from helper.child import traced
-from storewarden.helper.claims import HeldLock, hold_lock_file, hold_path, remove_lock_file
+from storewarden.helper.hold import (
+    HeldLock,
+    NotHeldError,
+    hold_lock_file,
+    hold_path,
+    remove_lock_file,
+)
 from storewarden.store.entries import open_directory
 from storewarden.store.fact import Fact, Known
 from storewarden.throwaway import ThrowawayStore
@@ -46,17 +52,18 @@ def test_a_held_lock_is_seen_and_left(
     place.add_lock(NAME)
     before = picture(place.store_dir.path)
     with held_by_another(place.path(NAME)):
-        fact = hold_lock_file(locks, store_fd, NAME)
-        assert fact == hold_path(locks, store_fd, NAME) == Fact(Known.YES, f"{NAME} is held")
+        for hold in (hold_lock_file, hold_path):
+            with pytest.raises(NotHeldError) as busy:
+                hold(locks, store_fd, NAME)
+            assert busy.value.fact == Fact(Known.YES, f"{NAME} is held")
     locks.close()
     assert picture(place.store_dir.path) == before
 
 
 def test_a_lock_held_shared_is_held(place: ThrowawayStore, store_fd: int, locks: ExitStack) -> None:
-    with held_by_another(place.path(NAME), fcntl.LOCK_SH):
-        fact = hold_path(locks, store_fd, NAME)
-    assert isinstance(fact, Fact)
-    assert fact.known is Known.YES
+    with held_by_another(place.path(NAME), fcntl.LOCK_SH), pytest.raises(NotHeldError) as busy:
+        hold_path(locks, store_fd, NAME)
+    assert busy.value.fact.known is Known.YES
 
 
 def test_a_free_lock_is_held_until_the_stack_ends(
@@ -81,7 +88,7 @@ def test_a_missing_lock_file_is_not_made_by_looking(
 def test_a_missing_path_lock_is_made_held_and_removed_again(
     place: ThrowawayStore, store_fd: int, locks: ExitStack
 ) -> None:
-    assert isinstance(hold_path(locks, store_fd, NAME), HeldLock)
+    hold_path(locks, store_fd, NAME)
     found = os.stat(place.path(NAME))
     assert (found.st_mode & 0o7777, found.st_size, found.st_uid) == (0o600, 0, os.geteuid())
     assert not can_be_locked(place.path(NAME))
@@ -94,7 +101,7 @@ def test_a_path_lock_that_was_there_stays(
 ) -> None:
     place.add_lock(NAME)
     before = picture(place.store_dir.path)
-    assert isinstance(hold_path(locks, store_fd, NAME), HeldLock)
+    hold_path(locks, store_fd, NAME)
     locks.close()
     assert picture(place.store_dir.path) == before
 
@@ -137,7 +144,7 @@ def _socket(path: str, _: str) -> None:
 @pytest.mark.parametrize("hold", [hold_lock_file, hold_path])
 def test_what_is_no_empty_lock_file_is_unknown_and_untouched(
     make: Callable[[str, str], None],
-    hold: Callable[[ExitStack, int, str], HeldLock | Fact | None],
+    hold: Callable[[ExitStack, int, str], HeldLock | None],
     place: ThrowawayStore,
     store_fd: int,
 ) -> None:
@@ -147,12 +154,13 @@ def test_what_is_no_empty_lock_file_is_unknown_and_untouched(
     make(place.path(NAME), outside)
     before = picture(place.store_dir.path), picture(place.state_dir)
     with ExitStack() as locks:
-        try:
-            fact = hold(locks, store_fd, NAME)
-            assert isinstance(fact, Fact)
-            assert fact.known is Known.UNKNOWN
-        except OSError as refused:  # which is unknown to who asks
-            assert refused.filename == NAME  # noqa: PT017 - either is right
+        with pytest.raises((NotHeldError, OSError)) as refused:
+            hold(locks, store_fd, NAME)
+        match refused.value:
+            case NotHeldError(fact=fact):
+                assert fact.known is Known.UNKNOWN
+            case OSError(filename=filename):  # which is unknown to who asks
+                assert filename == NAME
         assert make is _hard_link or can_be_locked(outside)
     assert (picture(place.store_dir.path), picture(place.state_dir)) == before
 
@@ -164,7 +172,6 @@ def test_a_waiter_on_a_removed_lock_sees_the_mark(
     if not made_here:
         place.add_lock(NAME)
     lock = hold_path(locks, store_fd, NAME)
-    assert isinstance(lock, HeldLock)
     command = [sys.executable, "-I", "-S", "-c", WAITER, place.path(NAME)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as waiter:
         assert waiter.stdout is not None

@@ -18,7 +18,7 @@ from helper.trees import (
     taken,
     write,
 )
-from storewarden.helper.removal import Purged, purge
+from storewarden.helper.purge import Purged, purge
 from storewarden.throwaway import ThrowawayStore
 
 NAME = f"{'0' * 32}-a"

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.auditlog import log_files, read_records, verify
+from storewarden.audit import Intent, Result, log_files, read_records, seal, verify
 from storewarden.errors import AuditUnavailableError
-from storewarden.helper.auditfile import open_log
-from storewarden.records import seal
+from storewarden.helper.audit import open_log
 
 
 @pytest.fixture
@@ -19,8 +18,8 @@ def log(tmp_path: Path) -> Path:
     path = tmp_path / "log" / "audit.jsonl"
     with open_log(str(path)) as writer:
         for name in ("first", "second"):
-            op = writer.append("intent", name=name)
-            writer.append("result", op=op, name=name, status="removed")
+            op = writer.append(Intent(name=name))
+            writer.append(Result(op=op, name=name, status="removed"))
     return path
 
 
@@ -44,7 +43,7 @@ def test_what_was_written_is_sound(log: Path) -> None:
 
 def test_an_intent_without_a_result_is_open(log: Path) -> None:
     with open_log(str(log)) as writer:
-        writer.append("intent", name="third")
+        writer.append(Intent(name="third"))
     assert verify(str(log)).open_intents == 1
 
 
@@ -95,7 +94,7 @@ def test_a_torn_line_that_the_next_record_explains_is_sound(log: Path, torn: byt
         file.write(torn)
     assert verify(str(log)).problem
     with open_log(str(log)) as writer:
-        writer.append("intent", name="third")
+        writer.append(Intent(name="third"))
     found = verify(str(log))
     assert (found.problem, found.records) == ("", 6)
     assert [record["seq"] for record in read_records(str(log))] == [1, 2, 3, 4, 5, 6]
@@ -114,7 +113,7 @@ def test_a_torn_line_that_was_changed_afterwards_is_damage(log: Path) -> None:
 def test_the_chain_goes_on_through_rotated_files(log: Path) -> None:
     os.rename(log, log.with_name("audit-0000000000000004.jsonl"))
     with open_log(str(log)) as writer:
-        writer.append("intent", name="third")
+        writer.append(Intent(name="third"))
     files = (str(log.with_name("audit-0000000000000004.jsonl")), str(log))
     assert log_files(str(log)) == files
     found = verify(str(log))

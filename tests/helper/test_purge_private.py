@@ -8,8 +8,14 @@ import pytest
 from helper.bench import held_by_another, picture
 from helper.child import needs_root
 from helper.trees import left_private, take_and_purge, taken, write
-from storewarden.helper.private import new_private, old_private
-from storewarden.helper.removal import Purged, purge, put_back, remove_from_store
+from storewarden.helper.purge import (
+    Purged,
+    new_private,
+    old_private,
+    purge,
+    put_back,
+    remove_from_store,
+)
 from storewarden.store.entries import PRIVATE_PREFIX, open_directory
 from storewarden.throwaway import ThrowawayStore
 
