@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from storewarden.audit import Requester
+from storewarden.client import request_for
 from storewarden.errors import StoreUnreadableError
 from storewarden.helper import engine
 from storewarden.registrations import valid_names
-from storewarden.repair import request_for
 from storewarden.store.entries import EntryKind, look
 from storewarden.throwaway import ThrowawayStore
 

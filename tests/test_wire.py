@@ -9,10 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storewarden.audit import digest, seal, unseal
-from storewarden.errors import BadMessageError
+from storewarden.client import (
+    HelperUnavailableError,
+    batches,
+    decode_reply,
+    encode_request,
+    request_for,
+)
+from storewarden.errors import BadMessageError, StoreUnreadableError, UnavailableError
 from storewarden.protocol import (
     MAX_BATCH,
     MAX_REQUEST,
+    EndCode,
     Outcome,
     RemoveRequest,
     Status,
@@ -20,7 +28,6 @@ from storewarden.protocol import (
     encode_end,
     encode_outcome,
 )
-from storewarden.repair import batches, decode_reply, encode_request, request_for
 from storewarden.store.entries import Entry, EntryKind, FileId
 from storewarden.store.paths import NIX32
 from storewarden.strict_json import canonical
@@ -100,9 +107,39 @@ def test_an_outcome_arrives_as_it_was_sent(outcome: Outcome) -> None:
     assert decode_reply(line) == outcome
 
 
-@given(st.text())
-def test_the_end_arrives_with_its_error(error: str) -> None:
-    assert decode_reply(encode_end(error)) == error
+ERRORS = {
+    EndCode.NOT_ALLOWED: HelperUnavailableError,
+    EndCode.UNAVAILABLE: UnavailableError,
+    EndCode.UNREADABLE: StoreUnreadableError,
+    None: StoreUnreadableError,
+}
+"""What each end is to a client; the last is that of an older helper, which gives no code."""
+
+
+@given(st.text(min_size=1), st.sampled_from([*EndCode, None]))
+def test_the_end_arrives_as_its_error_with_its_words(error: str, code: EndCode | None) -> None:
+    came = decode_reply(encode_end(error, code))
+    assert type(came) is ERRORS[code]
+    assert str(came) == error
+
+
+def test_an_end_without_an_error_arrives_as_none_and_as_it_always_was() -> None:
+    assert encode_end() == b'{"end":true,"error":"","v":1}\n'
+    assert decode_reply(encode_end()) is None
+
+
+@pytest.mark.parametrize("code", [b'"of-a-later-version"', b"7", b"null", b"[]"])
+def test_an_end_with_a_code_that_nobody_knows_is_an_error_all_the_same(code: bytes) -> None:
+    came = decode_reply(b'{"v":1,"end":true,"error":"why","code":%s}\n' % code)
+    assert type(came) is StoreUnreadableError
+
+
+def test_a_client_of_before_there_were_codes_reads_an_end_with_one() -> None:
+    match json.loads(encode_end("why", EndCode.UNAVAILABLE)):
+        case {"end": True, "error": str(error), "v": 1}:  # all that it looked at
+            assert error == "why"
+        case other:
+            pytest.fail(f"{other} is no end to it")
 
 
 @pytest.mark.parametrize(

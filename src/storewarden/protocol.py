@@ -34,6 +34,21 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+class EndCode(StrEnum):
+    """Why a whole request came to nothing: for programs, where the error beside it is for people.
+
+    Neither side needs the other's to be of its own age: a client takes a code that it has never
+    heard of, or none at all, for an error like any other.
+    """
+
+    NOT_ALLOWED = "not-allowed"
+    """This user may not ask."""
+    UNAVAILABLE = "unavailable"
+    """What a removal cannot do without is not to be had now, such as the audit log."""
+    UNREADABLE = "unreadable"
+    """The store, the machine or the request cannot be read, or not be believed."""
+
+
 @dataclass(frozen=True, slots=True)
 class RemoveRequest:
     """Which entry, of what kind, and what it looked like. It can only point."""
@@ -90,9 +105,10 @@ def encode_outcome(outcome: Outcome) -> bytes:
     return canonical({"v": VERSION, **asdict(outcome), "reasons": list(outcome.reasons)}) + b"\n"
 
 
-def encode_end(error: str = "") -> bytes:
-    """The last line of a reply; with an error where the whole request came to nothing."""
-    return canonical({"v": VERSION, "end": True, "error": error}) + b"\n"
+def encode_end(error: str = "", code: EndCode | None = None) -> bytes:
+    """The last line of a reply; with an error and its code where the request came to nothing."""
+    coded = {"code": code.value} if code else {}
+    return canonical({"v": VERSION, "end": True, "error": error, **coded}) + b"\n"
 
 
 def _members(untrusted: object, keys: set[str]) -> dict[str, object]:

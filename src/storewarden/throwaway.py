@@ -9,14 +9,14 @@ import fcntl
 import hashlib
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from storewarden import host
+from storewarden.config import Config
 from storewarden.errors import StoreUnreadableError
-from storewarden.processes import children_of_this_process
 from storewarden.store.database import connect, registered
 from storewarden.store.entries import BuildUsers
 from storewarden.store.fact import NO, Fact, Known
@@ -37,13 +37,30 @@ SCHEMA = """
 """The tables of libstore/schema.sql that are read here (the same in 2.3 to 2.36)."""
 
 
+def open_store(config: Config, _view: str | None) -> Store:
+    """The throwaway store that a helper's configuration names, where nobody is at work."""
+    place = ThrowawayStore(config.store_dir, config.state_dir)
+    return replace(place.as_store(), processes_of=lambda _: [])
+
+
+def _children(uids: Collection[int]) -> list[int]:
+    """As `processes_of`: who is at work in a throwaway store is a child of this process."""
+    from storewarden.processes import children_of_this_process  # noqa: PLC0415 - not in a helper
+
+    return children_of_this_process(uids)
+
+
+def _builder() -> int:
+    return host.FIRST_ALLOCATED if os.geteuid() == 0 else os.geteuid()
+
+
 @dataclass(slots=True)
 class ThrowawayStore:
     """A store below one directory; what is added to it is really there."""
 
     store_dir: StoreDir
     state_dir: str
-    builder: int
+    builder: int = field(default_factory=_builder)
     """The uid that stranded outputs belong to."""
     held: list[int] = field(default_factory=list)
     """Descriptors whose flocks keep entries alive."""
@@ -61,8 +78,7 @@ class ThrowawayStore:
         with closing(sqlite3.connect(f"{state_dir}/db/db.sqlite")) as connection:
             connection.execute("PRAGMA journal_mode = wal")
             connection.executescript(SCHEMA)
-        builder = host.FIRST_ALLOCATED if os.geteuid() == 0 else os.geteuid()
-        return cls(StoreDir(os.path.realpath(store_dir)), state_dir, builder)
+        return cls(StoreDir(os.path.realpath(store_dir)), state_dir)
 
     def close(self) -> None:
         """Let go of all held locks."""
@@ -135,7 +151,7 @@ class ThrowawayStore:
             state_dir=self.state_dir,
             build_users=BuildUsers(None, own, host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT),
             ask_nix=self.ask_database,
-            processes_of=children_of_this_process,
+            processes_of=_children,
             min_age=min_age,
             view=self.store_dir.path,
         )

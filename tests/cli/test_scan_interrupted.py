@@ -55,9 +55,10 @@ def test_interrupted_while_nix_hangs_nothing_is_removed_and_nix_is_ended(
 
 
 def _interrupting_nix(desk: Desk, times: int) -> None:
-    """One that interrupts who asks it, when it is asked for the second time: in the removal."""
+    """One that interrupts the scan when it is asked for the second time: by the scan's helper."""
     write_answering_nix(f"{desk.nix}-answers")
-    interrupt = "kill -INT $PPID; sleep 0.2; " * times
+    scan = "$(ps -o ppid= -p $PPID)"
+    interrupt = f"kill -INT {scan}; sleep 0.2; " * times
     counter = f"{desk.nix}-asked"
     write_program(
         desk.nix,

@@ -27,6 +27,7 @@ from helper.child import needs_root
 from helper.trees import left_private, write
 from storewarden.audit import Requester, read_records, verify
 from storewarden.cli.status import status_lines
+from storewarden.client import remove_through
 from storewarden.config import Config, Mode
 from storewarden.daemon.agenda import Suspect
 from storewarden.daemon.loop import Loop
@@ -34,7 +35,6 @@ from storewarden.daemon.metrics import exposition
 from storewarden.daemon.watch import Changed, Signalled, inbox
 from storewarden.helper.engine import remove
 from storewarden.protocol import Outcome, RemoveRequest, Status
-from storewarden.repair import remove_through
 from storewarden.store.paths import StorePath, output_lock, path_lock, redirect_path
 from storewarden.throwaway import ThrowawayStore
 from sweeps import needs_lock_table

@@ -13,10 +13,10 @@ from dataclasses import replace
 from json_documents import checked_records
 from storewarden import audit
 from storewarden.audit import Requester
+from storewarden.client import request_for
 from storewarden.errors import StoreUnreadableError
 from storewarden.helper.engine import remove
 from storewarden.protocol import Outcome, RemoveRequest
-from storewarden.repair import request_for
 from storewarden.store.entries import classify, entry_of, open_directory
 from storewarden.store.store import Store
 from storewarden.strays import entries_of

@@ -16,7 +16,7 @@ import pytest
 from helper.bench import log_of, request
 from helper.child import in_child
 from stand_in import write_answering_nix
-from storewarden.repair import encode_request
+from storewarden.client import encode_request
 from storewarden.strict_json import load
 from storewarden.throwaway import ThrowawayStore
 

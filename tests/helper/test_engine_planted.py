@@ -7,7 +7,7 @@ import pytest
 
 from helper.bench import alone, audit_is_whole, held_by_another, names, run
 from helper.child import needs_root
-from storewarden.repair import requests_for
+from storewarden.client import requests_for
 from storewarden.scan import sweep
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StorePath, output_lock, path_lock

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from storewarden import audit
-from storewarden.audit import Requester
 from storewarden.cli import console
 from storewarden.cli.audit import record_line, verification_lines
 from storewarden.cli.usage import Parser
-from storewarden.helper import engine
+from storewarden.client import IMPORT_THIS, Remove, own_helper, requests_for
+from storewarden.config import Config
 from storewarden.protocol import Status
 from storewarden.readable import PLAIN, Mark, Style
-from storewarden.repair import repair, requests_for
 from storewarden.report.sweep import outcome_line, sweep_lines
 from storewarden.scan import sweep
 from storewarden.store.paths import StorePath, output_lock
@@ -25,6 +24,13 @@ _INTRODUCTION = (
     "A throwaway store in {}: real directories, a real database, and one lock that is really held."
     " There is no Nix here, so its database is asked in its place."
 )
+_HELPER = f"""\
+{IMPORT_THIS}
+from storewarden.helper.__main__ import main
+from storewarden.throwaway import open_store
+sys.exit(main(open_store=open_store))
+"""
+"""A helper like any other, with the witnesses of a throwaway store."""
 Say = Callable[[str], None]
 
 
@@ -54,6 +60,11 @@ def demo(say: Say, style: Style = PLAIN) -> int:
             return _show(place, alive, f"{directory}/log/audit.jsonl", _Stage(say, style))
         finally:
             place.close()
+
+
+def _remover(place: ThrowawayStore, log: str) -> Remove:
+    config = Config(store_dir=place.store_dir, state_dir=place.state_dir, audit_log=log)
+    return own_helper(config, "by the demo", program=_HELPER)
 
 
 def _fill(place: ThrowawayStore) -> StorePath:
@@ -98,14 +109,7 @@ def _show(place: ThrowawayStore, alive: StorePath, log: str, stage: _Stage) -> i
     for line in sweep_lines(found, store, style=style):
         say(line)
     stage.command("sudo storewarden scan --yes")
-    requester = Requester(os.getuid(), os.getpid(), "by the demo")
-    outcomes = list(
-        repair(
-            requests_for(found.findings),
-            lambda batch: engine.remove(store, batch, audit_log=log, requester=requester),
-            lambda: False,
-        )
-    )
+    outcomes = list(_remover(place, log)(requests_for(found.findings)))
     for outcome in outcomes:
         say(outcome_line(outcome, store.store_dir, style))
     stage.command("storewarden audit show")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from storewarden.cli.console import note, progress, show, style
+from storewarden.client import open_nix, open_store, this_store
 from storewarden.config import Config
 from storewarden.copyable import ThisStore, can_be_copied
 from storewarden.explain.advice import advice
@@ -15,7 +16,6 @@ from storewarden.explain.locks import Around, LockFile, all_locks, hidden_places
 from storewarden.explain.pointing import point
 from storewarden.explain.story import Story, What, tell
 from storewarden.misplaced import check_place
-from storewarden.opening import open_nix, open_store, this_store
 from storewarden.report.locks import chosen, lock_lines
 from storewarden.report.story import story_lines
 from storewarden.report.story_json import locks_json, stories_json

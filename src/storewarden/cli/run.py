@@ -14,6 +14,16 @@ from storewarden.cli.console import aside, aside_style, error, note
 from storewarden.cli.explain_log import reading_lines
 from storewarden.cli.options import add_audit_log, add_socket, add_store, config_of
 from storewarden.cli.usage import INTERRUPTED, Parser
+from storewarden.client import (
+    HelperKilledError,
+    HelperUnavailableError,
+    by_hand,
+    open_nix,
+    open_remover,
+    open_store,
+    requests_for,
+    this_store,
+)
 from storewarden.config import Config, Mode
 from storewarden.copyable import REMOVE
 from storewarden.daemon.status import is_held, read_status
@@ -23,9 +33,7 @@ from storewarden.findings import Finding
 from storewarden.kept_open import database_kept_open
 from storewarden.misplaced import check_place
 from storewarden.nix_queries import feed_log
-from storewarden.opening import by_hand, open_nix, open_remover, open_store, this_store
 from storewarden.registrations import list_names
-from storewarden.repair import HelperUnavailableError, repair, requests_for
 from storewarden.report.sweep import outcome_line
 from storewarden.scan import sweep_among
 from storewarden.store.entries import EntryKind, open_directory
@@ -79,11 +87,11 @@ def _run(arguments: argparse.Namespace) -> int:
             if _cured(config, log, before, rewind):
                 note(f"running it once more: {shlex.join(command)}")
                 end = _again(config, command)
-        except StorewardenError as cause:
-            error(str(cause))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, HelperKilledError):
             error("interrupted; if a removal was begun, the next one finishes it")
             return INTERRUPTED
+        except StorewardenError as cause:
+            error(str(cause))
     return end_likewise(end)
 
 
@@ -188,7 +196,7 @@ def _removed(config: Config, store: Store, found: Sequence[Finding]) -> bool:
         return False
     try:
         remove = open_remover(config, store, f"{by_hand()}, for a build that failed on it")
-        for outcome in repair(requests_for(found), remove, lambda: False):
+        for outcome in remove(requests_for(found)):
             aside(outcome_line(outcome, store.store_dir, aside_style()))
     except HelperUnavailableError:
         service = read_status(config.runtime_dir) if is_held(config.runtime_dir) else None

@@ -10,15 +10,22 @@ from storewarden.claims import PROOF
 from storewarden.cli.console import error, note, progress, show, style, tell
 from storewarden.cli.options import add_audit_log, add_socket, add_store, config_of
 from storewarden.cli.usage import FOUND, JSON, NOT_ALL, OK, UNREADABLE, Parser
+from storewarden.client import (
+    HelperKilledError,
+    by_hand,
+    open_remover,
+    open_store,
+    removes_here,
+    requests_for,
+    this_store,
+)
 from storewarden.config import Config
 from storewarden.copyable import REMOVE
 from storewarden.findings import Sweep
 from storewarden.interrupts import first_interrupt_waits, interrupt
 from storewarden.kept_open import database_kept_open
-from storewarden.opening import by_hand, open_remover, open_store, removes_here, this_store
 from storewarden.protocol import Outcome, RemoveRequest, Status
 from storewarden.readable import count_text
-from storewarden.repair import repair, requests_for
 from storewarden.report.sweep import done_line, outcome_line, sweep_json, sweep_lines
 from storewarden.scan import sweep
 from storewarden.store.entries import EntryKind
@@ -111,20 +118,19 @@ def _repaired(
     wanted: tuple[RemoveRequest, ...],
 ) -> list[Outcome]:
     """What became of each, told as it happens. Ctrl-C ends it after the batch at work."""
-    remove = open_remover(config, store, by_hand())
-
-    def outcomes(interrupted: list[int]) -> Iterator[Outcome]:
-        # Also where nothing lies about: a run that was killed may have left an open intent.
-        begun = found.leftovers or os.path.exists(config.audit_log)
-        if not wanted and begun and removes_here(store):
-            yield from remove(())
-        yield from repair(wanted, remove, lambda: bool(interrupted))
-
+    # Also where nothing lies about: a run that was killed may have left an open intent.
+    begun = found.leftovers or os.path.exists(config.audit_log)
+    if not wanted and not (begun and removes_here(store)):
+        return []
     with first_interrupt_waits(
         "interrupted; the next run finishes what was begun",
         lambda: note("finishing what was begun; Ctrl-C again to leave it to the next run"),
     ) as interrupted:
-        done = _told(arguments, store, outcomes(interrupted), len(wanted))
+        remove = open_remover(config, store, by_hand(), stopped=lambda: bool(interrupted))
+        try:
+            done = _told(arguments, store, remove(wanted), len(wanted))
+        except HelperKilledError as cause:
+            interrupt(f"interrupted: {cause}")
     if interrupted:
         interrupt("interrupted; what is listed was done, the rest is untouched")
     return done

@@ -16,6 +16,14 @@ from dataclasses import dataclass, field, replace
 
 from storewarden import __version__
 from storewarden.claims import PROOF
+from storewarden.client import (
+    HelperUnavailableError,
+    Remove,
+    open_remover,
+    open_store,
+    removes_here,
+    requests_for,
+)
 from storewarden.config import Config, ConfigError, Mode
 from storewarden.daemon import watch
 from storewarden.daemon.agenda import NEVER, Agenda
@@ -25,9 +33,7 @@ from storewarden.daemon.status import ServiceStatus, Stuck, held, write_status
 from storewarden.errors import StorewardenError
 from storewarden.findings import Finding
 from storewarden.kept_open import database_kept_open
-from storewarden.opening import open_remover, open_store, removes_here
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
-from storewarden.repair import HelperUnavailableError, Remove, repair, requests_for
 from storewarden.scan import sweep, sweep_among
 from storewarden.store.entries import EntryKind
 from storewarden.store.store import Store
@@ -139,8 +145,10 @@ class Loop:
         # Thousands of paths take Nix a while: a sign of life before each batch.
         self.store = open_store(self.config, lambda _asked, _all: self._go_on())
         try:
+            # A helper of its own is not left to go on alone: it would be killed with this process.
+            leave = (lambda: None) if removes_here(self.store) else self._leave_if_ended
             self.remove = open_remover(
-                self.config, self.store, "by the service", self._leave_if_ended
+                self.config, self.store, "by the service", leave, lambda: self.ended
             )
         except StorewardenError as cause:
             self._problem("helper", str(cause))
@@ -385,8 +393,7 @@ class Loop:
         """In a thread of its own: ask for these, and leave each answer in the inbox."""
         ended_by: BaseException | None = None
         try:
-            batches = repair(requests, self.remove, lambda: self.ended)
-            for outcome in batches if requests else self.remove(()):
+            for outcome in self.remove(requests):
                 self.inbox.post(watch.Answered(outcome))
         except BaseException as cause:  # noqa: BLE001 - the loop raises what it does not expect
             ended_by = cause

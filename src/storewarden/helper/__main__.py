@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: MIT
 """`python -I -m storewarden.helper`: the engine behind a Unix socket, one request at a time.
 
+As a service it listens, for users of whom it believes nothing. Or it serves the one process that
+has started it, a command of the store's owner, through a socketpair at its standard input, and ends
+with it (`--for-parent`, from client.py): then that process has chosen the code and the Nix that run
+here, as the same user, so nothing would be gained by refusing either.
+
 It reads the configuration that --config names, if only root can change that, at the start and for
 each request; arguments win. It reads no variable but systemd's LISTEN_* and NOTIFY_SOCKET. The
 allowed uids only limit who may ask; it is meant to be safe if every local user could.
@@ -17,50 +22,52 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from storewarden import host
 from storewarden.audit import Requester
 from storewarden.config import Config, load_config_if_there, overridden
-from storewarden.errors import BadMessageError, StorewardenError
+from storewarden.errors import BadMessageError, StorewardenError, UnavailableError
 from storewarden.helper.engine import remove
 from storewarden.helper.surroundings import check_place, check_surroundings, check_view
 from storewarden.host.listening import listening, notify
-from storewarden.protocol import MAX_REQUEST, Status, decode_request, encode_end, encode_outcome
+from storewarden.protocol import (
+    MAX_REQUEST,
+    EndCode,
+    Status,
+    decode_request,
+    encode_end,
+    encode_outcome,
+)
 from storewarden.store.nix import Nix, ask, find_nix
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store, build_users
 
 _REQUEST_SECONDS = 10.0
+OpenStore = Callable[[Config, str | None], Store]
+"""From a configuration and, where that is not the store directory, a view of it."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until idle for too long or told to end; 0 then.
+def main(argv: Sequence[str] | None = None, open_store: OpenStore | None = None) -> int:
+    """Serve until nobody asks any more or told to end; 0 then.
 
-    2 for wrong use or a wrong configuration, 3 for a broken world.
+    2 for wrong use or a wrong configuration, 3 for a broken world, and 130 where a parent that was
+    interrupted has it leave at once what it began.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if not arguments.allow_uid:
+    if bool(arguments.allow_uid) == (arguments.for_parent is not None):
         parser.error("say who may ask, with --allow-uid UID or --allow-user NAME")
-    os.umask(0o077)
     try:
-        config = _config(arguments)
-    except StorewardenError as cause:
-        _say(3, f"storewarden-helper: error: {cause}")
-        if os.environ.get("LISTEN_PID") == str(os.getpid()):
-            with suppress(OSError), listening("", ()) as listener:
-                _refuse_all(listener, cause)
-        return 2
-    try:
-        with listening(config.socket, arguments.allow_uid) as listener:
-            _prepare(listener, arguments, config)
-            _serve(listener, arguments)
+        if arguments.for_parent is None:
+            return _serve(arguments)
+        return _serve_parent(arguments, open_store or _store)
     except (StorewardenError, OSError) as cause:
         _say(3, f"storewarden-helper: error: {cause}")
         return 3
-    return 0
+    except KeyboardInterrupt:
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", help="the settings, if it is there; others must not be able to change it")
     for key in ("socket", "store-dir", "state-dir", "nix", "build-group", "audit-log"):
         add(f"--{key}", help="instead of what the configuration says")
+    add("--for-parent", metavar="WORDS", help="serve who started it, whom the log calls so")
     add("--view", help="where the store directory is writable, if elsewhere")
     add("--min-age", type=float, default=2.0, metavar="SECONDS")
     add("--idle-exit", type=float, default=0.0, metavar="SECONDS", help="0: never")
@@ -94,74 +102,158 @@ def _config(arguments: argparse.Namespace) -> Config:
     return overridden(config, {**vars(arguments), "store_dir": store_dir})
 
 
-def _prepare(listener: socket.socket, arguments: argparse.Namespace, config: Config) -> None:
-    """Check that the work can be done; where it cannot, those who wait are told why.
-
-    For one who still waited, systemd would start it again at once, and soon give up the socket.
-    """
+def _serve(arguments: argparse.Namespace) -> int:
+    """Answer one connection after the other, of who may ask."""
+    os.umask(0o077)
     try:
-        check_surroundings()
-        os.chdir("/")
-        store_dir = config.store_dir.path
-        if arguments.view in {None, store_dir}:
-            host.make_writable(store_dir)
-        check_view(arguments.view or store_dir, store_dir)
-    except (StorewardenError, OSError) as cause:
-        _refuse_all(listener, cause)
-        raise
+        config = _config(arguments)
+    except StorewardenError as cause:
+        _say(3, f"storewarden-helper: error: {cause}")
+        if os.environ.get("LISTEN_PID") == str(os.getpid()):
+            with suppress(OSError), listening("", ()) as listener:
+                _refuse_all(listener, cause)
+        return 2
+    with listening(config.socket, arguments.allow_uid) as listener:
+        try:
+            check_surroundings()
+            _prepare(arguments, config)
+        except (StorewardenError, OSError) as cause:
+            _refuse_all(listener, cause)
+            raise
+        wake = _ended_by(signal.SIGTERM, signal.SIGINT)
+        where = listener.getsockname()
+        _say(6, f"serving {where} for uid {sorted(set(arguments.allow_uid))}")
+        notify("READY=1")
+        while _is_asked(listener, wake, arguments.idle_exit or None):
+            with listener.accept()[0] as connection:
+                _answer_client(connection, arguments)
+        notify("STOPPING=1")
+    return 0
 
 
 def _refuse_all(listener: socket.socket, cause: Exception) -> None:
-    """Tell those who wait by now that nothing is done for them."""
+    """Tell those who wait by now that nothing is done for them, and why.
+
+    For one who still waited, systemd would start it again at once, and soon give up the socket.
+    """
     listener.settimeout(0)
     with suppress(BlockingIOError):
         while True:
             with listener.accept()[0] as connection:
-                _send(connection, encode_end(f"the helper cannot work: {cause}"))
+                _send(connection, _cannot_work(cause))
 
 
-def _serve(listener: socket.socket, arguments: argparse.Namespace) -> None:
-    """Answer one connection after the other. A signal ends it between two, never within one."""
+def _serve_parent(arguments: argparse.Namespace, open_store: OpenStore) -> int:
+    """Answer one request after the other, until the parent closes its end, or has ended."""
+    with _from_parent() as parent, suppress(ConnectionError):  # it has ended without listening
+        requester = Requester(os.getuid(), os.getppid(), arguments.for_parent)
+        # Ctrl-C is the parent's, which knows whether to go on; what it sends means: leave it so.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        wake = _ended_by(signal.SIGTERM)
+        try:
+            _prepare(arguments, _config(arguments))
+        except (StorewardenError, OSError) as cause:
+            _send(parent, _cannot_work(cause))
+            return 0
+        while _is_asked(parent, wake, None) and parent.recv(1, socket.MSG_PEEK):
+            _answer(parent, requester, arguments, open_store, lambda _level, _text: None)
+    return 0
+
+
+def _from_parent() -> socket.socket:
+    """The end of a socketpair that the process which started this one left at standard input.
+
+    `OSError` for anything else. A connection that came in through a listening socket has that one's
+    address, so a unit that passes `--for-parent` (systemd's Accept=yes, launchd's inetd) serves
+    nobody; and who passes a pair on through sudo has made it as another user.
+    """
+    try:
+        found = socket.socket(fileno=0)
+        kind = (found.family, found.type, os.fstat(0).st_uid)
+        named = found.getsockname() or found.getpeername()
+    except OSError:
+        named = "nothing"
+    if named or kind != (socket.AF_UNIX, socket.SOCK_STREAM, os.geteuid()):
+        raise OSError("--for-parent is for a socketpair that the parent leaves at standard input")
+    return found
+
+
+def _ended_by(*numbers: signal.Signals) -> int:
+    """Let these signals end it between two requests, never within one; where that is to be read.
+
+    Whatever signals the process that started this one kept from itself, these and the ends of
+    children come through.
+    """
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         signal.signal(number, lambda *_: None)
-    where = listener.getsockname()
-    _say(6, f"serving {where} for uid {sorted(set(arguments.allow_uid))}")
-    notify("READY=1")
-    patience = arguments.idle_exit or None
-    while True:
-        ready, _, _ = select.select([listener.fileno(), wake], [], [], patience)
-        if not ready or wake in ready:
-            notify("STOPPING=1")
-            return
-        connection, _ = listener.accept()
-        with connection:
-            _answer(connection, arguments)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return wake
 
 
-def _answer(connection: socket.socket, arguments: argparse.Namespace) -> None:
+def _is_asked(where: socket.socket, wake: int, patience: float | None) -> bool:
+    """Wait until somebody asks there; False when idle for too long, or told to end."""
+    ready, _, _ = select.select([where.fileno(), wake], [], [], patience)
+    return bool(ready) and wake not in ready
+
+
+def _prepare(arguments: argparse.Namespace, config: Config) -> None:
+    """Have the store writable, and be sure that it is the one."""
+    os.chdir("/")
+    store_dir = config.store_dir.path
+    if arguments.view in {None, store_dir} and os.geteuid() == 0:
+        try:
+            host.make_writable(store_dir)
+        except OSError as cause:
+            raise StorewardenError(
+                f"{store_dir} is mounted read-only and cannot be made writable here: {cause}"
+            ) from cause
+    check_view(arguments.view or store_dir, store_dir)
+
+
+def _cannot_work(cause: Exception) -> bytes:
+    return encode_end(f"the helper cannot work: {cause}", EndCode.UNREADABLE)
+
+
+def _answer_client(connection: socket.socket, arguments: argparse.Namespace) -> None:
     try:
         uid, pid = host.peer(connection)
-        if uid not in arguments.allow_uid:
-            _say(4, f"uid {uid} (pid {pid}) may not ask")
-            _send(connection, encode_end(f"uid {uid} may not ask this helper (see --allow-uid)"))
-            return
-        requests = decode_request(_read_line(connection))
-        requester = Requester(uid, pid, "socket")
-        config = _config(arguments)
-        store, log = _store(config, arguments.view), config.audit_log
-        for outcome in remove(store, requests, audit_log=log, requester=requester):
-            level = 3 if outcome.status is Status.FAILED else 6
-            _say(level, f"{outcome.base_name}: {outcome.status} {'; '.join(outcome.reasons)}")
-            _send(connection, encode_outcome(outcome))
-        _send(connection, encode_end())
-    except StorewardenError as cause:
-        _say(4, str(cause))
-        _send(connection, encode_end(str(cause)))
     except OSError as cause:
         _say(4, f"connection lost: {cause}")
+        return
+    if uid in arguments.allow_uid:
+        _answer(connection, Requester(uid, pid, "socket"), arguments, _checked_store, _say)
+        return
+    _say(4, f"uid {uid} (pid {pid}) may not ask")
+    error = f"uid {uid} may not ask this helper (see --allow-uid)"
+    _send(connection, encode_end(error, EndCode.NOT_ALLOWED))
+
+
+def _answer(
+    connection: socket.socket,
+    requester: Requester,
+    arguments: argparse.Namespace,
+    open_store: OpenStore,
+    say: Callable[[int, str], None],
+) -> None:
+    """Do what the request asks for that comes in there, and tell the outcomes as they come."""
+    try:
+        requests = decode_request(_read_line(connection))
+        config = _config(arguments)
+        store, log = open_store(config, arguments.view), config.audit_log
+        for outcome in remove(store, requests, audit_log=log, requester=requester):
+            level = 3 if outcome.status is Status.FAILED else 6
+            say(level, f"{outcome.base_name}: {outcome.status} {'; '.join(outcome.reasons)}")
+            _send(connection, encode_outcome(outcome))
+        _send(connection, encode_end())
+    except (StorewardenError, OSError) as cause:
+        say(4, str(cause))
+        unavailable = isinstance(cause, UnavailableError)
+        code = EndCode.UNAVAILABLE if unavailable else EndCode.UNREADABLE
+        _send(connection, encode_end(str(cause), code))
 
 
 def _read_line(connection: socket.socket) -> bytes:
@@ -192,13 +284,23 @@ def _send(connection: socket.socket, data: bytes) -> None:
         return
 
 
-def _store(config: Config, view: str | None) -> Store:
-    """The store, with its build users resolved anew: they may have changed since the start."""
-    nix = Nix(find_nix(config.nix), config.store_dir, config.state_dir)
+def _checked_store(config: Config, view: str | None) -> Store:
+    """As `_store`, for whoever asks."""
+    nix = _nix(config)
     for program in (nix.program, nix.nix_store):
         check_place(program, "which would be run as root (another: --nix)")
     # The configuration may name another store than at the start.
     check_view(view or config.store_dir.path, config.store_dir.path)
+    return _store(config, view)
+
+
+def _nix(config: Config) -> Nix:
+    return Nix(find_nix(config.nix), config.store_dir, config.state_dir)
+
+
+def _store(config: Config, view: str | None) -> Store:
+    """The store, with its build users resolved anew: they may have changed since the start."""
+    nix = _nix(config)
     allocated = (host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT)
     return Store(
         store_dir=config.store_dir,

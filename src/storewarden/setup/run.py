@@ -12,10 +12,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 from storewarden import host
+from storewarden.client import HelperUnavailableError
 from storewarden.config import DEFAULT_CONFIG, KEYS, Config, configured
 from storewarden.copyable import DECLARE
 from storewarden.readable import PLAIN, Mark, Style, count_text
-from storewarden.repair import HelperUnavailableError
 from storewarden.setup import darwin, linux
 from storewarden.setup.code import CODE, NEEDED, Program, program
 from storewarden.setup.files import (
@@ -64,7 +64,6 @@ _SECONDS = 60
 """A helper that does not answer in this time does not work."""
 ASK = """
 import sys
-from storewarden.repair import remove_through
 from storewarden.store.entries import EntryKind
 from storewarden.errors import StorewardenError
 from storewarden.protocol import RemoveRequest

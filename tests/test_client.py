@@ -1,21 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""From findings to requests, and through a real socket to a stand-in for the helper."""
+"""Nix asked in batches, findings made requests, and a socket with a stand-in for the helper."""
 
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from explaining import nix_of
+from stand_in import write_answering_nix, write_program
 from storewarden.claims import Judgement, Verdict
+from storewarden.client import (
+    MAX_REPLY,
+    HelperUnavailableError,
+    ask_in_batches,
+    remove_through,
+    requests_for,
+)
 from storewarden.errors import BadMessageError, StoreUnreadableError
 from storewarden.findings import Finding
 from storewarden.protocol import (
+    EndCode,
     Outcome,
     RemoveRequest,
     Status,
@@ -23,14 +33,10 @@ from storewarden.protocol import (
     encode_end,
     encode_outcome,
 )
-from storewarden.repair import (
-    MAX_REPLY,
-    HelperUnavailableError,
-    remove_through,
-    repair,
-    requests_for,
-)
 from storewarden.store.entries import Entry, EntryKind, FileId
+from storewarden.store.fact import Fact, Known
+from storewarden.store.paths import StorePath
+from storewarden.throwaway import ThrowawayStore
 
 NAMES = [f"{number:032d}-x" for number in range(40)]
 ENTRY = Entry(NAMES[0], FileId(1, 2), 0o40755, 2, 30001, 30000, 4096, 8, 100.0)
@@ -69,32 +75,21 @@ def test_all_that_nothing_claims_is_asked_for_and_locks_come_last() -> None:
     assert (chroot.base_name, chroot.kind) == (NAMES[7], EntryKind.CHROOT)
 
 
-def test_it_stops_between_two_batches_and_never_within_one() -> None:
-    asked: list[int] = []
-
-    def remove(batch: Sequence[RemoveRequest]) -> Iterator[Outcome]:
-        asked.append(len(batch))
-        yield from (Outcome(each.base_name, Status.REMOVED) for each in batch)
-
-    wanted = tuple(map(request, range(40)))
-    done = list(repair(wanted, remove, lambda: len(asked) == 2))
-    assert asked == [16, 16]
-    assert [outcome.base_name for outcome in done] == NAMES[:32]
-    assert list(repair((), remove, lambda: False)) == []
-
-
 @contextmanager
-def helper(directory: Path, answer: Callable[[bytes], bytes]) -> Iterator[str]:
-    """One that gives `answer` to the one line it is asked, then closes."""
+def helper(
+    directory: Path, answer: Callable[[bytes], bytes], connections: int = 1
+) -> Iterator[str]:
+    """One that gives `answer` to the one line of each connection, then closes."""
     path = f"{directory}/helper.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
 
         def serve() -> None:
-            connection, _ = listener.accept()
-            with connection, connection.makefile("rb") as lines:
-                connection.sendall(answer(lines.readline()))
+            for _ in range(connections):
+                connection, _ = listener.accept()
+                with connection, connection.makefile("rb") as lines:
+                    connection.sendall(answer(lines.readline()))
 
         server = threading.Thread(target=serve)
         server.start()
@@ -111,17 +106,45 @@ def outcomes_of(directory: Path, reply: bytes) -> list[Outcome]:
 
 
 def test_the_helper_is_asked_in_one_line_and_its_outcomes_come_back(tmp_path: Path) -> None:
-    def answer(line: bytes) -> bytes:
-        names = [each.base_name for each in decode_request(line)]
-        told = b"".join(encode_outcome(Outcome(name, Status.REMOVED)) for name in names)
-        return told + encode_end()
-
-    with helper(tmp_path, answer) as path:
+    with helper(tmp_path, removed) as path:
         done = list(remove_through(path)([request(1), request(2)]))
     assert [(o.base_name, o.status) for o in done] == [
         (NAMES[1], Status.REMOVED),
         (NAMES[2], Status.REMOVED),
     ]
+
+
+def removed(line: bytes) -> bytes:
+    """The answer of a helper that does all that it is asked for."""
+    names = [each.base_name for each in decode_request(line)]
+    outcomes = [encode_outcome(Outcome(name, Status.REMOVED)) for name in names]
+    return b"".join(outcomes) + encode_end()
+
+
+def test_it_stops_between_two_batches_and_never_within_one(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def answer(line: bytes) -> bytes:
+        asked.append(len(decode_request(line)))
+        return removed(line)
+
+    wanted = tuple(map(request, range(40)))
+    with helper(tmp_path, answer, connections=2) as path:
+        remove = remove_through(path, stopped=lambda: len(asked) == 2)
+        assert [outcome.base_name for outcome in remove(wanted)] == NAMES[:32]
+    assert asked == [16, 16]
+
+
+def test_a_request_for_nothing_is_sent_also_where_nothing_more_is_wanted(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+
+    def answer(line: bytes) -> bytes:
+        asked.append(line)
+        return removed(line)
+
+    with helper(tmp_path, answer) as path:
+        assert list(remove_through(path, stopped=lambda: True)(())) == []
+    assert [decode_request(line) for line in asked] == [()]
 
 
 def test_each_outcome_is_given_as_it_comes(tmp_path: Path) -> None:
@@ -180,13 +203,15 @@ def test_a_reply_that_breaks_off_is_an_error_and_no_success(tmp_path: Path, repl
 
 
 def test_who_may_not_ask_is_told_so(tmp_path: Path) -> None:
+    end = encode_end("uid 7 may not ask this helper", EndCode.NOT_ALLOWED)
     with pytest.raises(HelperUnavailableError, match="uid 7 may not ask"):
-        outcomes_of(tmp_path, encode_end("uid 7 may not ask this helper"))
+        outcomes_of(tmp_path, end)
 
 
 def test_a_broken_world_of_the_helpers_is_told_as_such(tmp_path: Path) -> None:
+    end = encode_end("the database stayed locked", EndCode.UNREADABLE)
     with pytest.raises(StoreUnreadableError, match="stayed locked"):
-        outcomes_of(tmp_path, encode_outcome(REMOVED) + encode_end("the database stayed locked"))
+        outcomes_of(tmp_path, encode_outcome(REMOVED) + end)
 
 
 @pytest.mark.parametrize("reply", [b"hello\n", b"{}\n", b'{"v":2,"end":true,"error":""}\n', b"\n"])
@@ -203,7 +228,7 @@ def test_without_a_helper_the_way_without_it_is_named(tmp_path: Path) -> None:
         with pytest.raises(HelperUnavailableError, match=r"sudo storewarden scan --yes$"):
             list(remove_through(f"{tmp_path}/{name}")([request()]))
         with pytest.raises(HelperUnavailableError, match=r"any sandbox: by hand$"):
-            list(remove_through(f"{tmp_path}/{name}", by_hand="by hand")([request()]))
+            list(remove_through(f"{tmp_path}/{name}", by_root="by hand")([request()]))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may connect to every socket")
@@ -214,3 +239,41 @@ def test_a_socket_without_permission_is_told_so(tmp_path: Path) -> None:
         os.chmod(f"{tmp_path}/helper.sock", 0)
         with pytest.raises(HelperUnavailableError, match="permission denied"):
             list(remove_through(f"{tmp_path}/helper.sock")([request()]))
+
+
+PATHS = [StorePath(f"{number:032d}-x") for number in range(450)]
+
+
+def test_each_batch_is_told_before_it_is_asked_and_all_is_answered(
+    place: ThrowawayStore, tmp_path: Path
+) -> None:
+    valid = place.path(PATHS[449].base_name)
+    nix = nix_of(place, write_answering_nix(f"{tmp_path}/nix-program", [valid]))
+    told: list[tuple[int, int]] = []
+    answers = ask_in_batches(nix, PATHS, lambda *at: told.append(at))
+    assert told == [(0, 450), (200, 450), (400, 450)]
+    assert list(answers) == PATHS
+    assert [path for path, fact in answers.items() if fact.known is Known.YES] == [PATHS[449]]
+
+
+def test_a_nix_that_hangs_is_waited_for_once(place: ThrowawayStore, tmp_path: Path) -> None:
+    program = write_program(f"{tmp_path}/nix-program", "exec sleep 60\n")
+    nix = replace(nix_of(place, program), timeout=0.5)
+    told: list[int] = []
+    began = time.monotonic()
+    answers = ask_in_batches(nix, PATHS, lambda asked, _: told.append(asked))
+    assert time.monotonic() - began < 5
+    assert told == [0]
+    silent = Fact(Known.UNKNOWN, "nix-program did not answer within 0 s: is nix-daemon hung?")
+    assert answers == dict.fromkeys(PATHS, silent)
+
+
+def test_a_batch_that_nix_refuses_does_not_keep_the_others_from_being_asked(
+    place: ThrowawayStore, tmp_path: Path
+) -> None:
+    write_answering_nix(f"{tmp_path}/answers")
+    body = f'case "$*" in *{PATHS[0].base_name}*) exit 1 ;; esac; exec {tmp_path}/answers "$@"\n'
+    nix = nix_of(place, write_program(f"{tmp_path}/nix-program", body))
+    answers = ask_in_batches(nix, PATHS, lambda _asked, _all: None)
+    known = [answers[path].known for path in PATHS]
+    assert known == [Known.UNKNOWN] * 200 + [Known.NO] * 250
