@@ -76,8 +76,6 @@ from storewarden.helper.__main__ import main
 sys.exit(main())
 """
 """What `-m storewarden.helper` does."""
-
-
 Connect = Callable[[], AbstractContextManager[socket.socket]]
 """Gives the connection on which a helper takes one request."""
 
@@ -122,9 +120,9 @@ def ask_in_batches(nix: Nix, paths: Sequence[StorePath], asking: Asking) -> dict
     for start in range(0, len(paths), BATCH):
         asking(start, len(paths))
         began = time.monotonic()
-        told = ask(nix, paths[start : start + BATCH])
-        answers |= told
-        silent = next((fact for fact in told.values() if fact.known is Known.UNKNOWN), None)
+        batch = ask(nix, paths[start : start + BATCH])
+        answers |= batch
+        silent = next((fact for fact in batch.values() if fact.known is Known.UNKNOWN), None)
         if silent is not None and time.monotonic() - began >= nix.timeout:
             # As in `ask`, one wait is enough: what hangs now would hang for every batch to come.
             return answers | dict.fromkeys(paths[start + BATCH :], silent)
@@ -133,8 +131,8 @@ def ask_in_batches(nix: Nix, paths: Sequence[StorePath], asking: Asking) -> dict
 
 def open_nix(config: Config) -> Nix:
     """The Nix to ask. Root runs none but the configured one, or one of the usual places."""
-    wanted = config.nix or (None if os.geteuid() == 0 else shutil.which("nix"))
-    return Nix(find_nix(wanted), config.store_dir, config.state_dir)
+    program = config.nix or (None if os.geteuid() == 0 else shutil.which("nix"))
+    return Nix(find_nix(program), config.store_dir, config.state_dir)
 
 
 def _apart(state_dir: str) -> bool:
@@ -330,8 +328,8 @@ def _command(config: Config, via: str, program: str) -> list[str]:
     caches = ["-B"] if sys.dont_write_bytecode else []
     if sys.pycache_prefix:
         caches += ["-X", f"pycache_prefix={sys.pycache_prefix}"]
-    said = [f"{key}={value}" for key, value in options.items() if value is not None]
-    return [sys.executable, "-I", *caches, "-c", program, place, *said]
+    arguments = [f"{key}={value}" for key, value in options.items() if value is not None]
+    return [sys.executable, "-I", *caches, "-c", program, place, *arguments]
 
 
 def _ended(status: int) -> UnavailableError:
