@@ -11,10 +11,10 @@ import pytest
 from storewarden.audit import Requester
 from storewarden.errors import StoreUnreadableError
 from storewarden.helper import engine
-from storewarden.registrations import valid_names
 from storewarden.repair import request_for
 from storewarden.store.entries import EntryKind, look
 from storewarden.throwaway import ThrowawayStore
+from sweeps import valid_names
 
 
 @pytest.mark.parametrize("others", [3, 20])

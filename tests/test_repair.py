@@ -14,7 +14,6 @@ import pytest
 
 from storewarden.claims import Judgement, Verdict
 from storewarden.errors import BadMessageError, StoreUnreadableError
-from storewarden.findings import Finding
 from storewarden.protocol import (
     Outcome,
     RemoveRequest,
@@ -30,6 +29,7 @@ from storewarden.repair import (
     repair,
     requests_for,
 )
+from storewarden.scan import Finding
 from storewarden.store.entries import Entry, EntryKind, FileId
 
 NAMES = [f"{number:032d}-x" for number in range(40)]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from storewarden.claims import REMOVED_BY_DEFAULT, Verdict
 from storewarden.copyable import REMOVE
 from storewarden.errors import BadMessageError, StoreUnreadableError, UnavailableError
-from storewarden.findings import Finding
 from storewarden.protocol import MAX_BATCH, MAX_REQUEST, VERSION, Outcome, RemoveRequest, Status
+from storewarden.scan import Finding
 from storewarden.store.entries import Entry, EntryKind
 from storewarden.strict_json import canonical, load
 

@@ -11,12 +11,12 @@ from storewarden import audit
 from storewarden.audit import Requester
 from storewarden.cli import console
 from storewarden.cli.audit import record_line, verification_lines
+from storewarden.cli.scan import outcome_line, sweep_lines
 from storewarden.cli.usage import Parser
 from storewarden.helper import engine
 from storewarden.protocol import Status
 from storewarden.readable import PLAIN, Mark, Style
 from storewarden.repair import repair, requests_for
-from storewarden.report.sweep import outcome_line, sweep_lines
 from storewarden.scan import sweep
 from storewarden.store.paths import StorePath, output_lock
 from storewarden.throwaway import ThrowawayStore
