@@ -16,7 +16,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from operator import itemgetter
 
 from storewarden import host
 from storewarden.claims import Claim, Facts, proof_of
@@ -43,6 +42,9 @@ _GREETING_SECONDS = 1.0
 _TRIES, _AGAIN_SECONDS = 5, 0.05
 """How often the database is tried where a worker of nix-daemon has it open for us, and after which
 pause: a collector that ends at that moment closes it under our hands."""
+
+_ROWS = 1000
+"""Of the database at a time: enough of them that a call costs nothing beside its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,24 +334,22 @@ def unregistered_names(
 ) -> tuple[set[str], int, list[str]]:
     """Those of `names` that are no valid path's; how many paths are valid; whose name is missing.
 
-    About 0.2 s for 200,000: no row becomes more than a look into the set.
+    About 0.2 s for 200,000, as long as SQLite and the set take: no row is looked at by itself, and
+    none is kept.
     """
-    rest = set(names)
+    rest, count = set(names), 0
     # Only what lies in this store directory: "0" is the character after "/".
     first, after = f"{store_dir.path}/", f"{store_dir.path}0"
-    within = "FROM ValidPaths WHERE path > ? AND path < ?"
-    of_paths = f"SELECT substr(path, {len(first) + 1}) {within}"
-    connection.execute("BEGIN")  # both questions are about the same moment
-    try:
-        (count,) = connection.execute(f"SELECT count(*) {within}", (first, after)).fetchone()
-        rest.difference_update(map(itemgetter(0), connection.execute(of_paths, (first, after))))
-        absent: list[str] = []
-        if count != len(names) - len(rest):
-            here = set(names)
-            rows = connection.execute(of_paths, (first, after))
-            absent = [name for (name,) in rows if name not in here]
-    finally:
-        connection.rollback()
+    query = "SELECT substr(path, ?) FROM ValidPaths WHERE path > ? AND path < ?"
+    within = (len(first) + 1, first, after)
+    cursor = connection.execute(query, within)
+    while rows := cursor.fetchmany(_ROWS):
+        count += len(rows)
+        rest.difference_update(chain.from_iterable(rows))
+    absent: list[str] = []
+    if count != len(names) - len(rest):
+        here = set(names)
+        absent = [n for (n,) in connection.execute(query, within) if n not in here]
     return rest, count, absent
 
 
