@@ -49,7 +49,7 @@ _STATES = {
     What.UNKNOWN: "there; whether it is valid is not known",
 }
 _MARKS = {What.VALID: Mark.WELL, What.MISSING: Mark.WRONG}
-_SAID = {
+_ACTS = {
     Verdict.KEEP: "keep it",
     Verdict.CANDIDATE: "remove it, once root has proved it dead",
     Verdict.REMOVABLE: "remove it",
@@ -116,8 +116,8 @@ def story_lines(story: Story, advised: tuple[Advice, ...], style: Style = PLAIN)
     for label, text in (("kind", ", ".join(_kind(story))), *_origin(story), *_claims(story)):
         yield from row(label, text, style)
     for text in would(story):
-        said, colon, why = text.partition(":")
-        yield from row("storewarden", f"{colon}{why}", style, said, _would_mark(said))
+        act, colon, why = text.partition(":")
+        yield from row("storewarden", f"{colon}{why}", style, act, _would_mark(act))
     for one in advised:
         yield from row("you", f"{one.purpose}:" if one.command else one.purpose, style)
         if one.command:
@@ -137,9 +137,9 @@ def _claims(story: Story) -> Iterator[tuple[str, str]]:
     yield from _answer("roots", story.roots, f" -> {story.path}")
 
 
-def _would_mark(said: str) -> Mark | None:
+def _would_mark(act: str) -> Mark | None:
     """Of what would be done: `remove it, ...`, `keep it`, or no more than a report."""
-    match said.split(maxsplit=1)[0]:
+    match act.split(maxsplit=1)[0]:
         case "remove" | "finish":
             return Mark.WELL
         case "keep":
@@ -257,11 +257,11 @@ def would(story: Story) -> Iterator[str]:
             yield "leave it alone"
         case _:
             judgement = story.finding.judgement
-            said = _SAID[judgement.verdict] if story.finding.kind in PROOF else "only report it"
+            act = _ACTS[judgement.verdict] if story.finding.kind in PROOF else "only report it"
             if story.finding.kind is EntryKind.CHROOT and judgement.verdict is not Verdict.KEEP:
-                said += " (only with --kind chroot)"
+                act += " (only with --kind chroot)"
             for reason in judgement.reasons:
-                yield f"{said}: {reason}"
+                yield f"{act}: {reason}"
 
 
 def stories_json(explained: Iterable[Explained], store: Store, notes: Iterable[str]) -> str:

@@ -131,8 +131,8 @@ def _line(lock: LockFile, longest: int, now: float, style: Style) -> Iterator[st
     name = _short(lock)
     beside = f"{'':{_STATE}}{name:<{longest}}  "
     # Of a lock in the store its name says already what it is for.
-    said = [text for label, text in _rows(lock, now) if not (label and lock.role is Role.STORE)]
-    text = "; ".join(said)
+    texts = [text for label, text in _rows(lock, now) if not (label and lock.role is Role.STORE)]
+    text = "; ".join(texts)
     first, *others = style.wrapped(beside, shown(text), " " * len(beside))
     named = f"{style.mark(Mark.NAME, name)}{'':{longest - len(name)}}"
     yield f"{_state(lock, style)}{named}{first[_STATE + longest :]}"

@@ -40,7 +40,7 @@ examples:
   sudo storewarden scan --yes
   storewarden scan --json | jq '.findings[].path'
 """
-_SAID = {
+_VERDICTS = {
     Verdict.KEEP: "kept",
     Verdict.CANDIDATE: "no sign of life, root still has to check",
     Verdict.REMOVABLE: "removable",
@@ -225,18 +225,18 @@ def _finding_lines(finding: Finding, store_dir: StoreDir, style: Style) -> Itera
         least = "" if finding.size_complete else "at least "
         facts.append(f"{least}{size_text(finding.size)}")
     yield from style.wrapped(_INDENT, ", ".join(facts), _INDENT)
-    said, mark = _said(finding)
+    lead, mark = _verdict(finding)
     for reason in finding.judgement.reasons:
-        yield from style.wrapped(_INDENT, f": {shown(reason)}", _INDENT * 2, said, mark)
+        yield from style.wrapped(_INDENT, f": {shown(reason)}", _INDENT * 2, lead, mark)
     if finding.kind is EntryKind.CHROOT and finding.judgement.verdict is not Verdict.KEEP:
         yield f"{_INDENT}only when asked for: --kind chroot"
 
 
-def _said(finding: Finding) -> tuple[str, Mark | None]:
+def _verdict(finding: Finding) -> tuple[str, Mark | None]:
     if finding.kind not in PROOF:
         return "only reported", None
     verdict = finding.judgement.verdict
-    return _SAID[verdict], Mark.KEPT if verdict is Verdict.KEEP else Mark.WELL
+    return _VERDICTS[verdict], Mark.KEPT if verdict is Verdict.KEEP else Mark.WELL
 
 
 def _what(finding: Finding) -> str:

@@ -276,8 +276,8 @@ def _lock_names(seen: Observation, name: str) -> Iterator[str]:
             n for n in seen.names if n.startswith(f"{path.base_name}.") and n.endswith(".lock")
         )
         for output in _outputs(seen, path.base_name):
-            if known := StorePath.maybe(output.path.rpartition("/")[2]):
-                yield path_lock(known)
+            if made := StorePath.maybe(output.path.rpartition("/")[2]):
+                yield path_lock(made)
 
 
 def _registration(seen: Observation, nix: Nix, path: StorePath) -> Registration | None:
@@ -439,8 +439,8 @@ def _first_link(place: str) -> tuple[str, str] | None:
 def _refusal(asked: str, place: str, store_dir: StoreDir) -> str:
     if place == store_dir.path:
         return f"{asked!r} is the store directory itself; storewarden scan looks at all of it"
-    known = "is not in" if os.path.lexists(place) else "is not there, and would not be in"
+    where = "is not in" if os.path.lexists(place) else "is not there, and would not be in"
     return (
-        f"{asked!r} {known} the store directory {store_dir.path}; name a store path, its base"
+        f"{asked!r} {where} the store directory {store_dir.path}; name a store path, its base"
         " name, a lock file, or a link such as ./result"
     )
