@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""How long a sweep takes, beside its floor and beside `nix-store --gc --print-dead`.
+"""How long a sweep takes, beside its floor, a bare Python, `find -user` and Nix's own way.
 
     python benchmarks/sweep.py [ENTRIES]
 
-Makes a throwaway store with that many valid paths (200,000) and a little debris, and prints the
-best of five runs of the whole process, warm. The floor is one directory listing and one read of
-the database in a fresh Python; the rival runs once, on the same store, where Nix is installed.
+Makes a throwaway store with that many valid paths (200,000) and a little debris, and prints medians
+of seven rounds, warm, in each of which every command runs once: a busy machine is busy for all of
+them. The floor is one directory listing, one read of the database and the set difference in a fresh
+Python. Nix's own way (`nix-store --gc --print-dead`) runs once, on the same store.
 """
 
 import os
@@ -14,32 +15,50 @@ import subprocess
 import sys
 import tempfile
 import time
+from statistics import median
 
 from storewarden.throwaway import ThrowawayStore
 
-RUNS = 5
+ROUNDS = 7
+PYTHON = (sys.executable, "-I", "-c")
 FLOOR = """
 import os, sqlite3, sys
 store, database = sys.argv[1:]
-names = os.listdir(store)
+names = set(os.listdir(store))
 rows = sqlite3.connect(f"file:{database}?mode=ro", uri=True).execute("SELECT path FROM ValidPaths")
-print(len(names), len(rows.fetchall()))
+print(len(names - {path[len(store) + 1:] for (path,) in rows}))
 """
 
 
 def main() -> None:
-    """Print the three times and their ratios."""
+    """Print the times and the ratios to the floor, in the median of all rounds."""
     entries = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
     with tempfile.TemporaryDirectory(prefix="storewarden-bench-") as directory:
         place = ThrowawayStore.create(directory)
         fill(place, entries)
-        floor = best([sys.executable, "-c", FLOOR, place.store_dir.path, database(place)], {})
-        sweep = best(scan_command(place), nix_environment(place, directory))
-        print(f"{entries} entries, whole process, warm, best of {RUNS}")
-        print(f"floor (list, read database)     {floor:7.3f} s")
-        print(f"storewarden scan --dry-run      {sweep:7.3f} s   {sweep / floor:5.1f} x the floor")
-        rival(place, directory, sweep)
+        store, environment = place.store_dir.path, nix_environment(place, directory)
+        commands = {
+            "floor (list, database, difference)": [*PYTHON, FLOOR, store, database(place)],
+            "bare Python": [*PYTHON, "pass"],
+            "find -user": ["find", store, "-maxdepth", "1", "-user", str(place.builder)],
+            "storewarden scan --dry-run": scan_command(place),
+        }
+        rounds = [
+            {name: timed(command, environment) for name, command in commands.items()}
+            for _ in range(ROUNDS + 1)
+        ][1:]
+        print(f"{entries} entries, whole process, warm, median of {ROUNDS} rounds")
+        for name in commands:
+            seconds = median(times[name] for times in rounds)
+            ratios = [times[name] / next(iter(times.values())) for times in rounds]
+            print(row(name, seconds), f"{median(ratios):6.2f} x the floor")
+        print(rival(environment))
         place.close()
+
+
+def row(name: str, seconds: float) -> str:
+    """A line of the table."""
+    return f"{name:36}{seconds:8.3f} s"
 
 
 def fill(place: ThrowawayStore, entries: int, stranded: int = 3) -> None:
@@ -80,29 +99,22 @@ def nix_environment(place: ThrowawayStore, directory: str) -> dict[str, str]:
     }
 
 
-def best(command: list[str], environment: dict[str, str]) -> float:
-    """Seconds of the fastest of some runs."""
-    return min(timed(command, environment) for _ in range(RUNS))
-
-
 def timed(command: list[str], environment: dict[str, str]) -> float:
     """Seconds of one run."""
     start = time.perf_counter()
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, check=False)
     seconds = time.perf_counter() - start
-    # 3: no Nix here to ask about the candidates; the sweep itself is the same.
+    # 3: no Nix here to ask about what is found; the sweep itself is the same.
     assert done.returncode in {0, 3}, done.stderr.decode()
     return seconds
 
 
-def rival(place: ThrowawayStore, directory: str, sweep: float) -> None:
-    """Nix's own way to list what is not wanted, once."""
+def rival(environment: dict[str, str]) -> str:
+    """Nix's own way to list what nothing needs, once; it has to look at every path."""
+    name = "nix-store --gc --print-dead"
     if (nix_store := shutil.which("nix-store")) is None:
-        print("nix-store --gc --print-dead     not installed here")
-        return
-    command = [nix_store, "--gc", "--print-dead"]
-    seconds = timed(command, nix_environment(place, directory))
-    print(f"nix-store --gc --print-dead     {seconds:7.3f} s   {seconds / sweep:5.1f} x the sweep")
+        return f"{name:36}not installed here"
+    return f"{row(name, timed([nix_store, *name.split()[1:]], environment))}   once"
 
 
 if __name__ == "__main__":

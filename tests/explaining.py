@@ -2,17 +2,14 @@
 """Stories of entries of a throwaway store, with a stand-in that answers as nix-store would."""
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from json_documents import checked
 from stand_in import write_answering_nix, write_program
+from storewarden.cli.explain_paths import stories_json
 from storewarden.explain.advice import advice
-from storewarden.explain.locks import Around, look_at_locks
-from storewarden.explain.pointing import point
-from storewarden.explain.story import Story, tell
-from storewarden.report.story_json import stories_json
-from storewarden.store.entries import open_directory
+from storewarden.explain.entry import Pointed, Story, point, story_of_entry
+from storewarden.observe import observe
 from storewarden.store.nix import Nix
 from storewarden.store.store import Store
 from storewarden.throwaway import ThrowawayStore
@@ -30,26 +27,16 @@ def write_nix(directory: str, roots: Iterable[str] = (), referrers: Iterable[str
     return f"{directory}/nix"
 
 
-def nix_of(place: ThrowawayStore, program: str) -> Nix:
+def nix_of(place: ThrowawayStore | Store, program: str) -> Nix:
     """That program, asked about this store."""
     return Nix(program, place.store_dir, place.state_dir)
 
 
-@contextmanager
-def around(place: ThrowawayStore | Store) -> Iterator[Around]:
-    """What is looked at once."""
-    store = place if isinstance(place, Store) else place.as_store()
-    store_fd = open_directory(store.view)
-    try:
-        yield look_at_locks(store, store_fd)
-    finally:
-        os.close(store_fd)
-
-
-def story_of(place: ThrowawayStore, nix: str, asked: str) -> Story:
+def story_of(place: ThrowawayStore | Store, nix: str, asked: str | Pointed) -> Story:
     """The story of the entry that is asked for."""
-    with around(place) as seen:
-        story = tell(seen, nix_of(place, nix), point(asked, place.store_dir))
-        told = [(story, advice(story))]
-        checked(stories_json(told, seen.store, story.notes), "explain")
-        return story
+    store = place if isinstance(place, Store) else place.as_store()
+    pointed = point(asked, store.store_dir) if isinstance(asked, str) else asked
+    with observe(store) as seen:
+        story = story_of_entry(seen, nix_of(store, nix), pointed)
+    checked(stories_json([(story, advice(story))], store, story.notes), "explain")
+    return story

@@ -6,16 +6,19 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
 
 from storewarden import host
 from storewarden.claims import Verdict
-from storewarden.findings import Finding, Sweep
-from storewarden.scan import sweep
+from storewarden.observe import unregistered_names
+from storewarden.scan import Finding, Sweep, sweep
+from storewarden.store.database import DatabaseUnseenError, Outputs, connect, registered
+from storewarden.store.derivation import find_origins
 from storewarden.store.entries import EntryKind
+from storewarden.store.paths import Origin, StoreDir, StorePath
 from storewarden.store.store import Store
 from storewarden.throwaway import ThrowawayStore
 
@@ -69,6 +72,34 @@ def user_lock(place: ThrowawayStore) -> str:
 def found(swept: Sweep) -> dict[str, Finding]:
     """The findings by name."""
     return {finding.base_name: finding for finding in swept.findings}
+
+
+def valid_names(state_dir: str, store_dir: StoreDir) -> set[str]:
+    """What the database has as valid in that store directory, as a sweep takes it away."""
+    with connect(state_dir) as connection:
+        _, count, absent = unregistered_names(connection, store_dir, ())
+    assert len(absent) == count
+    return set(absent)
+
+
+def still_valid(state_dir: str, store_dir: StoreDir, names: Iterable[str]) -> list[str]:
+    """Those of `names` that it has."""
+    with connect(state_dir) as connection:
+        paths = filter(None, map(StorePath.maybe, names))
+        return [path.base_name for path in paths if registered(connection, store_dir, path)]
+
+
+def origins_of(
+    store: Store, store_fd: int, paths: Iterable[StorePath], names: Iterable[str]
+) -> dict[StorePath, Origin]:
+    """As `find_origins`, by the database if it can be read."""
+    paths, names = list(paths), list(names)
+    try:
+        with connect(store.state_dir) as connection:
+            outputs = Outputs(connection, store.store_dir)
+            return find_origins(store, store_fd, paths, names, outputs)
+    except DatabaseUnseenError:
+        return find_origins(store, store_fd, paths, names, None)
 
 
 def look_at(

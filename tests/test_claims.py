@@ -21,6 +21,7 @@ from storewarden.claims import (
     proof_of,
 )
 from storewarden.helper import hold
+from storewarden.observe import PROBES
 from storewarden.store.entries import EntryKind
 from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import Deriver, Origin, StorePath
@@ -74,7 +75,7 @@ def test_the_numbers_are_those_of_the_table_in_the_proof() -> None:
         assert told == sorted(claim.asked for claim in proof_of(EntryKind.OUTPUT, origin))
 
 
-@pytest.mark.parametrize("looks", [hold.LOOKS])
+@pytest.mark.parametrize("looks", [hold.LOOKS, PROBES])
 def test_each_witness_has_a_look_of_its_own_for_every_claim(
     looks: Mapping[Claim, Callable[..., object]],
 ) -> None:

@@ -23,7 +23,6 @@ from storewarden.client import (
     requests_for,
 )
 from storewarden.errors import BadMessageError, StoreUnreadableError
-from storewarden.findings import Finding
 from storewarden.protocol import (
     EndCode,
     Outcome,
@@ -33,6 +32,7 @@ from storewarden.protocol import (
     encode_end,
     encode_outcome,
 )
+from storewarden.scan import Finding
 from storewarden.store.entries import Entry, EntryKind, FileId
 from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import StorePath

@@ -12,9 +12,9 @@ from storewarden.audit import Requester
 from storewarden.client import request_for
 from storewarden.errors import StoreUnreadableError
 from storewarden.helper import engine
-from storewarden.registrations import valid_names
 from storewarden.store.entries import EntryKind, look
 from storewarden.throwaway import ThrowawayStore
+from sweeps import valid_names
 
 
 @pytest.mark.parametrize("others", [3, 20])

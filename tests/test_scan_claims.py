@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from storewarden.claims import Verdict
-from storewarden.findings import Finding
+from storewarden.scan import Finding
 from storewarden.store.entries import EntryKind
 from storewarden.store.fact import Known
 from storewarden.store.paths import StorePath, output_lock, path_lock

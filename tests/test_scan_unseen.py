@@ -11,10 +11,9 @@ from command import run as run_command
 from disks import debugfs, needs_a_disk, of_a_changed_disk
 from helper.bench import audit_is_whole, names, request, run_requests
 from storewarden.protocol import RemoveRequest
-from storewarden.scan import sweep
+from storewarden.scan import glance, sweep
 from storewarden.store.entries import EntryKind, FileId
 from storewarden.store.paths import output_lock, path_lock
-from storewarden.strays import glance
 from storewarden.throwaway import ThrowawayStore
 from sweeps import found
 

@@ -18,8 +18,8 @@ from storewarden.config import KEYS, Config, Mode
 from storewarden.daemon.status import PLACES
 from storewarden.doctor.diagnosis import Severity
 from storewarden.explain.buildlog import MOST_PATHS
+from storewarden.explain.entry import What
 from storewarden.explain.locks import Role
-from storewarden.explain.story import What
 from storewarden.protocol import Status
 from storewarden.readable import JSON_VERSION
 from storewarden.setup.files import State

@@ -28,7 +28,6 @@ from storewarden.errors import (
     UnavailableError,
     reason_of,
 )
-from storewarden.findings import Finding
 from storewarden.protocol import (
     MAX_BATCH,
     MAX_REQUEST,
@@ -38,6 +37,7 @@ from storewarden.protocol import (
     RemoveRequest,
     Status,
 )
+from storewarden.scan import Finding
 from storewarden.store.entries import Entry, EntryKind
 from storewarden.store.fact import Fact, Known
 from storewarden.store.nix import BATCH, Nix, ask, find_nix

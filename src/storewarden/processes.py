@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What an ordinary user can see of processes. The only file that knows psutil."""
+"""What an ordinary user can see of processes. The only file that knows psutil, if need be."""
 
 import os
 import re
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
-
-import psutil
 
 _LONG = 72
 _DAEMON = "nix-daemon"
@@ -35,19 +33,21 @@ def processes_of(uids: Collection[int]) -> list[int] | None:
 
     On Linux with `hidepid`, or in a sandbox, an ordinary user does not see pid 1.
     """
+    import psutil
+
     found = []
     try:
         if not psutil.pid_exists(1) or not _visible(1):
             return None
         for process in psutil.process_iter():
             try:
-                owners = process.uids()
-                # Of a process whose main thread has ended, the others may live on.
-                zombie = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+                if any(uid in uids for uid in process.uids()):
+                    # Of a process whose main thread has ended, the others may live on.
+                    ended = process.status() == psutil.STATUS_ZOMBIE
+                    if not (ended and process.num_threads() <= 1):
+                        found.append(process.pid)
             except psutil.NoSuchProcess:
                 continue
-            if not zombie and not {owners.real, owners.effective, owners.saved}.isdisjoint(uids):
-                found.append(process.pid)
     except (psutil.Error, OSError):
         return None
     return found
@@ -55,6 +55,8 @@ def processes_of(uids: Collection[int]) -> list[int] | None:
 
 def children_of_this_process(uids: Collection[int]) -> list[int]:
     """Pids of our own children, and theirs, that run as one of those uids now."""
+    import psutil
+
     found = []
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
@@ -65,6 +67,8 @@ def children_of_this_process(uids: Collection[int]) -> list[int]:
 
 def command_of(pid: int) -> str | None:
     """The command of a process in one line, control characters escaped; None if not to be seen."""
+    import psutil
+
     try:
         words = psutil.Process(pid).cmdline() or [psutil.Process(pid).name()]
     except (psutil.Error, OSError):
@@ -75,6 +79,8 @@ def command_of(pid: int) -> str | None:
 
 def running(pid: int) -> Running:
     """What is to be seen of that process; of one that has ended, its number."""
+    import psutil
+
     try:
         process = psutil.Process(pid)
         command = command_of(pid)
@@ -100,6 +106,8 @@ def _older(pid: int, than: float) -> str | None:
 
 def began(pid: int) -> float | None:
     """When that process began, as a Unix time; infinity if it is not there, None if not seen."""
+    import psutil
+
     try:
         return psutil.Process(pid).create_time() if _visible(1) else None
     except psutil.NoSuchProcess:
@@ -113,6 +121,8 @@ def oldest_daemon() -> float | None:
 
     Not its workers, which live on where it is restarted, nor one that has ended.
     """
+    import psutil
+
     times = []
     try:
         for process in psutil.process_iter():

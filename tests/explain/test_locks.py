@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from explaining import around
+from storewarden.cli.locks import chosen, lock_lines, state_of
 from storewarden.explain.locks import (
     LockFile,
     Role,
@@ -18,8 +18,8 @@ from storewarden.explain.locks import (
     state_lock,
     store_lock,
 )
+from storewarden.observe import observe
 from storewarden.processes import Running
-from storewarden.report.locks import chosen, lock_lines, state_of
 from storewarden.store.fact import Known
 from storewarden.store.paths import Deriver, output_lock, path_lock
 from storewarden.throwaway import ThrowawayStore
@@ -31,7 +31,7 @@ def test_a_held_lock_is_told_with_its_holder_and_for_which_output(place: Throwaw
     derivation = place.add_derivation("hello")
     path = place.strand(derivation)
     name = output_lock(derivation, "out")
-    with holding(place.path(name)) as pid, around(place) as seen:
+    with holding(place.path(name)) as pid, observe(place.as_store()) as seen:
         lock = store_lock(seen, name)
     assert lock is not None
     assert (lock.held, lock.deriver) == (Known.YES, Deriver(derivation, "out"))
@@ -51,10 +51,10 @@ def test_a_temp_root_of_another_process_tells_who_wants_it(place: ThrowawayStore
     temp_roots = f"{place.state_dir}/temproots/{os.getpid()}"
     with open(temp_roots, "w", encoding="ascii") as file:
         file.write(place.path(derivation.base_name) + "\0")
-    with around(place) as seen:
+    with observe(place.as_store()) as seen:
         dead = store_lock(seen, name)
     place.hold(temp_roots)
-    with holding(place.path(name)), around(place) as seen:
+    with holding(place.path(name)), observe(place.as_store()) as seen:
         wanted = store_lock(seen, name)
     assert dead is not None
     assert dead.rooted == (), "its file is not held, so its process is dead"
@@ -74,7 +74,7 @@ def test_all_kinds_of_lock_files_are_found_and_no_output_that_is_called_so(
             pass
     os.makedirs(f"{place.state_dir}/profiles")
     place.hold(f"{place.state_dir}/profiles/default.lock")
-    with around(place) as seen:
+    with observe(place.as_store()) as seen:
         found = {lock.path: lock for lock in all_locks(seen)}
     assert place.path(cargo.base_name) not in found
     roles = {path.removeprefix(f"{place.state_dir}/"): lock.role for path, lock in found.items()}
@@ -98,7 +98,7 @@ def test_without_a_table_of_locks_nothing_is_said_to_be_free(place: ThrowawaySto
     with open(f"{place.state_dir}/gc.lock", "w", encoding="ascii"):
         pass
     apart = replace(place.as_store(), apart=lambda: True)
-    with around(apart) as seen:
+    with observe(apart) as seen:
         locks = list(all_locks(seen))
     assert {lock.held for lock in locks} == {Known.UNKNOWN}
     assert {state_of(lock) for lock in locks} == {"unknown"}
@@ -111,7 +111,7 @@ def test_a_lock_that_may_not_be_looked_at_is_unknown_and_its_place_is_named(
 ) -> None:
     os.chmod(f"{place.state_dir}/userpool", 0)
     try:
-        with around(place) as seen:
+        with observe(place.as_store()) as seen:
             lock = state_lock(seen, "userpool/30001")
         assert lock is not None
         assert lock.held is Known.UNKNOWN
@@ -122,7 +122,7 @@ def test_a_lock_that_may_not_be_looked_at_is_unknown_and_its_place_is_named(
 
 def test_what_is_not_there_or_is_no_file_is_no_lock(place: ThrowawayStore) -> None:
     name = path_lock(place.invent("strange"))
-    with around(place) as seen:
+    with observe(place.as_store()) as seen:
         assert store_lock(seen, name) is None
         assert state_lock(seen, "gc.lock") is None
         os.symlink("/etc/passwd", place.path(name))

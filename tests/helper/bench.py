@@ -16,10 +16,11 @@ from storewarden.audit import Requester
 from storewarden.client import request_for
 from storewarden.errors import StoreUnreadableError
 from storewarden.helper.engine import remove
+from storewarden.observe import observe
 from storewarden.protocol import Outcome, RemoveRequest
-from storewarden.store.entries import classify, entry_of, open_directory
+from storewarden.scan import entries_of
+from storewarden.store.entries import classify, entry_of
 from storewarden.store.store import Store
-from storewarden.strays import entries_of
 from storewarden.throwaway import ThrowawayStore
 
 _HOLD = """
@@ -39,16 +40,15 @@ def log_of(place: ThrowawayStore) -> str:
 
 def request(place: ThrowawayStore, base_name: str, store: Store | None = None) -> RemoveRequest:
     """The request that a sweep would make for that entry, whatever its kind."""
-    store, all_names = store or place.as_store(), os.listdir(place.store_dir.path)
-    store_fd = open_directory(place.store_dir.path)
+    store = store or place.as_store()
     try:
-        [(entry, kind)] = entries_of(store, store_fd, [base_name], all_names).found
+        with observe(store) as seen:
+            [it] = entries_of(seen, [base_name]).found
+        entry, kind = it.entry, it.kind
     except StoreUnreadableError:  # of a broken world the engine has to find out by itself
-        entry, owner = entry_of(base_name, os.lstat(place.path(base_name))), os.fstat(store_fd)
-        users = store.build_users
-        kind = classify(entry, None, store_uid=owner.st_uid, build_users=users)
-    finally:
-        os.close(store_fd)
+        entry = entry_of(base_name, os.lstat(place.path(base_name)))
+        owner = os.stat(place.store_dir.path).st_uid
+        kind = classify(entry, None, store_uid=owner, build_users=store.build_users)
     return request_for(entry, kind)
 
 

@@ -4,9 +4,9 @@
 import pytest
 
 from storewarden.errors import StoreUnreadableError
-from storewarden.registrations import valid_names
 from storewarden.store.database import Census, connect, sample
 from storewarden.throwaway import ThrowawayStore
+from sweeps import valid_names
 
 
 @pytest.mark.parametrize(

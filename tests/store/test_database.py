@@ -11,10 +11,10 @@ from contextlib import closing, contextmanager
 import pytest
 
 from storewarden.errors import StoreUnreadableError
-from storewarden.registrations import still_valid, valid_names
 from storewarden.store.database import check_schema, connect, registered
 from storewarden.store.paths import StoreDir
 from storewarden.throwaway import ThrowawayStore
+from sweeps import still_valid, valid_names
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from storewarden.registrations import origins_of, valid_names
 from storewarden.store.database import DatabaseUnseenError
 from storewarden.throwaway import ThrowawayStore
+from sweeps import origins_of, valid_names
 
 pytestmark = pytest.mark.skipif(os.geteuid() == 0, reason="root can open every database")
 

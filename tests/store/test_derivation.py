@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from storewarden.registrations import origins_of
 from storewarden.store.paths import (
     Deriver,
     StoreDir,
@@ -16,6 +15,7 @@ from storewarden.store.paths import (
     scratch_path,
 )
 from storewarden.throwaway import ThrowawayStore
+from sweeps import origins_of
 
 STORE = StoreDir("/nix/store")
 HASH = "1c" * 16

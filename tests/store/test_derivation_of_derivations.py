@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Derivations that make derivations (`x.drv.drv`): their locks have every reading too."""
 
-from storewarden.registrations import origins_of
 from storewarden.store.paths import (
     Deriver,
     LockName,
@@ -11,6 +10,7 @@ from storewarden.store.paths import (
     scratch_path,
 )
 from storewarden.throwaway import ThrowawayStore
+from sweeps import origins_of
 
 DRV = StorePath(f"{'1c' * 16}-hello.drv.drv")
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from storewarden.registrations import origins_of
 from storewarden.store.entries import open_directory
 from storewarden.store.paths import (
     Deriver,
@@ -19,6 +18,7 @@ from storewarden.store.paths import (
     scratch_path,
 )
 from storewarden.throwaway import ThrowawayStore
+from sweeps import origins_of
 from tables import BUILD_TRACE, REALISATIONS, execute, know_output, realise
 
 REST = '[],["/nix/store/x"],"x86_64-linux","/bin/sh",["-c","echo"],[("name","x")])'

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from storewarden.errors import StoreUnreadableError
-from storewarden.registrations import is_private
+from storewarden.scan import is_private
 from storewarden.store.entries import (
     PRIVATE_PREFIX,
     BuildUsers,

@@ -26,7 +26,7 @@ COMMANDS = {
     "scan": ("scan", "find debris, and remove it on request"),
     "run": ("run", "run a build, and once more if debris was in its way"),
     "explain": ("explain", "why a path is as it is, or why a build failed; what to do"),
-    "locks": ("explain", "who holds which of Nix's locks, and who waits"),
+    "locks": ("locks", "who holds which of Nix's locks, and who waits"),
     "doctor": ("doctor", "what of this machine breeds debris or hides it"),
     "audit": ("audit", "what was removed, by whom, on what proof"),
     "watch": ("watch", "the service: remove debris as it is stranded"),

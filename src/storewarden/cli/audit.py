@@ -8,9 +8,9 @@ from dataclasses import asdict
 from storewarden.audit import Members, Verification, flaw, read_records, verify
 from storewarden.cli.console import error, progress, show, style
 from storewarden.cli.options import add_audit_log, add_config, config_of
+from storewarden.cli.scan import MARKS
 from storewarden.cli.usage import FOUND, JSON, OK, Parser, add_command
 from storewarden.readable import PLAIN, Mark, Style, count_text, json_text, shown, size_text
-from storewarden.report.sweep import MARKS
 
 _AUDIT = """\
 The audit log has an intent before each removal and its result after it, in a

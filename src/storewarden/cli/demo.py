@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from storewarden import audit
 from storewarden.cli import console
 from storewarden.cli.audit import record_line, verification_lines
+from storewarden.cli.scan import outcome_line, sweep_lines
 from storewarden.cli.usage import Parser
 from storewarden.client import IMPORT_THIS, Remove, own_helper, requests_for
 from storewarden.config import Config
 from storewarden.protocol import Status
 from storewarden.readable import PLAIN, Mark, Style
-from storewarden.report.sweep import outcome_line, sweep_lines
 from storewarden.scan import sweep
 from storewarden.store.paths import StorePath, output_lock
 from storewarden.throwaway import ThrowawayStore

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from storewarden.cli.console import progress, show, style
 from storewarden.cli.options import add_config, config_of
+from storewarden.cli.table import row
 from storewarden.cli.usage import JSON, NOT_ALL, OK, UNREADABLE, Parser
 from storewarden.client import open_nix
 from storewarden.config import Config, ConfigError
@@ -17,7 +18,6 @@ from storewarden.doctor.patient import Patient, Unknown
 from storewarden.explain.failures import issue_url
 from storewarden.nix_queries import NixVersion
 from storewarden.readable import PLAIN, Mark, Style, json_text, shown
-from storewarden.report.columns import row
 
 _DESCRIPTION = """\
 Looks at Nix (its version, settings, daemon), at the store, at the build users,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`storewarden explain` and `storewarden locks`: what may be said to them."""
+"""`storewarden explain`: of a path (explain_paths.py) or of a log (explain_log.py)."""
 
 import argparse
 
@@ -21,14 +21,6 @@ examples:
   nix build 2>&1 | storewarden explain -
   storewarden explain --log build.log --json
 """
-_LOCKS = """\
-Lists lock files, held ones first. It takes no lock and needs no privilege; who
-waits for one only root can see.
-examples:
-  storewarden locks
-  sudo storewarden locks
-  storewarden locks --json | jq '.locks[] | select(.held == "yes")'
-"""
 
 
 def define_explain(command: Parser) -> None:
@@ -42,20 +34,11 @@ def define_explain(command: Parser) -> None:
     add_store(command)
 
 
-def define_locks(command: Parser) -> None:
-    """What it takes and does."""
-    command.does(_locks, _LOCKS)
-    add = command.add_argument
-    add("--all", action="store_true", help="also those that always lie there, free")
-    add("--json", action="store_true", help=JSON)
-    add_store(command)
-
-
 def _explain(arguments: argparse.Namespace) -> int:
     if arguments.log is not None or arguments.paths == ["-"]:
         return _explain_log(arguments)
     from storewarden.cli.explain_paths import explain  # noqa: PLC0415 - not for a log
-    from storewarden.explain.pointing import NotInStoreError  # noqa: PLC0415 - likewise
+    from storewarden.explain.entry import NotInStoreError  # noqa: PLC0415 - likewise
 
     if not arguments.paths or "-" in arguments.paths:
         raise ConfigError(_WHAT)
@@ -87,10 +70,3 @@ def _explain_log(arguments: argparse.Namespace) -> int:
     if console.unshown:
         return NOT_ALL
     return OK if known else FOUND
-
-
-def _locks(arguments: argparse.Namespace) -> int:
-    from storewarden.cli.explain_paths import locks  # noqa: PLC0415 - seldom wanted
-
-    locks(config_of(arguments), everything=arguments.all, as_json=arguments.json)
-    return OK

@@ -1,53 +1,88 @@
 # SPDX-License-Identifier: MIT
-"""`storewarden explain PATH…` and `storewarden locks`: what is looked at, and said."""
+"""`storewarden explain PATH...`: what is looked at, and shown, for people and as JSON."""
 
 import os
 import shlex
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 
+from storewarden.claims import PROOF, Verdict
 from storewarden.cli.console import note, progress, show, style
+from storewarden.cli.table import (
+    lock_json,
+    lock_text,
+    process_json,
+    process_text,
+    processes_json,
+    row,
+)
 from storewarden.client import open_nix, open_store, this_store
 from storewarden.config import Config
 from storewarden.copyable import ThisStore, can_be_copied
-from storewarden.explain.advice import advice
-from storewarden.explain.locks import Around, LockFile, all_locks, hidden_places, look_at_locks
-from storewarden.explain.pointing import point
-from storewarden.explain.story import Story, What, tell
-from storewarden.misplaced import check_place
-from storewarden.report.locks import chosen, lock_lines
-from storewarden.report.story import story_lines
-from storewarden.report.story_json import locks_json, stories_json
-from storewarden.store.entries import open_directory
+from storewarden.explain.advice import Advice, advice
+from storewarden.explain.entry import Answer, Story, Uses, What, point, story_of_entry
+from storewarden.observe import observe
+from storewarden.readable import (
+    PLAIN,
+    Mark,
+    Style,
+    count_text,
+    json_text,
+    moment,
+    shown,
+    since,
+    size_text,
+)
+from storewarden.store.entries import EntryKind
 from storewarden.store.fact import Known
 from storewarden.store.store import Store
 
+_MOST = 8
+"""Lines of one kind; the rest is counted, and is in the JSON."""
+_STATES = {
+    What.VALID: "valid",
+    What.MISSING: "NOT THERE, but registered as valid",
+    What.ABSENT: "not there, and not valid",
+    What.UNREGISTERED: "there, but not valid: registered nowhere",
+    What.LEFTOVER: "what an interrupted removal by storewarden left",
+    What.SHARED_FILE: "a file that valid paths share, for `nix-store --optimise`",
+    What.UNKNOWN: "there; whether it is valid is not known",
+}
+_MARKS = {What.VALID: Mark.WELL, What.MISSING: Mark.WRONG}
+_ACTS = {
+    Verdict.KEEP: "keep it",
+    Verdict.CANDIDATE: "remove it, once root has proved it dead",
+    Verdict.REMOVABLE: "remove it",
+}
+_TYPES = ((stat.S_ISDIR, "directory"), (stat.S_ISLNK, "symbolic link"), (stat.S_ISREG, "file"))
+
+Explained = tuple[Story, tuple[Advice, ...]]
+
 
 def explain(config: Config, asked: Sequence[str], *, as_json: bool) -> str:
-    """Tell of each entry that is asked for; gives why Nix was silent, or nothing.
+    """Show what can be learned of each of those entries; gives why Nix was silent, or nothing.
 
-    `NotInStoreError` before anything is said, if one leads to nothing in the store.
+    `NotInStoreError` before anything is shown, if one leads to nothing in the store.
     """
     pointed = [point(one, config.store_dir) for one in asked]
     store, nix, this = open_store(config), open_nix(config), this_store(config)
-    with _around(store) as around:
-        told, look = [], style()
-        for number, one in enumerate(pointed):
-            with progress(f"looking at {one.base_name}"):
-                story = tell(around, nix, one)
-            advised = advice(story, this)
-            told.append((story, advised))
-            if not as_json:
-                for line in ([""] if number else []) + list(story_lines(story, advised, look)):
-                    show(line)
-    stories = [story for story, _ in told]
+    explained: list[Explained] = []
+    for number, one in enumerate(pointed):
+        with progress(f"looking at {one.base_name}"), observe(store) as seen:
+            seen.check_place()
+            story = story_of_entry(seen, nix, one)
+        advised = advice(story, this)
+        explained.append((story, advised))
+        if not as_json:
+            for line in ([""] if number else []) + list(story_lines(story, advised, style())):
+                show(line)
+    stories = [story for story, _ in explained]
     notes = [note for story in stories for note in story.notes]
     notes = list(dict.fromkeys(notes + _limits(stories, this)))
     for text in notes:
         note(text)
     if as_json:
-        show(stories_json(told, store, notes))
+        show(stories_json(explained, store, notes))
     return next((s.valid.detail for s in stories if s.valid.known is Known.UNKNOWN), "")
 
 
@@ -68,36 +103,222 @@ def _dim(story: Story) -> bool:
     )
 
 
-def locks(config: Config, *, everything: bool, as_json: bool) -> None:
-    """Tell of the lock files: those that matter, or all."""
-    store = open_store(config)
-    with progress("looking at the lock files"), _around(store) as around:
-        found = chosen(all_locks(around), everything=everything)
-        notes = list(_locks_notes(around, found, this_store(config)))
-    if as_json:
-        show(locks_json(found, store, notes))
+def story_lines(story: Story, advised: tuple[Advice, ...], style: Style = PLAIN) -> Iterator[str]:
+    """One block, the path first; what cannot be seen is said to be unknown."""
+    yield style.mark(Mark.NAME, shown(story.path))
+    if story.pointed.through or story.pointed.inside:
+        yield from row("asked for", "; ".join([story.pointed.asked, *story.pointed.through]), style)
+    mark, lead, state = _MARKS.get(story.what), _STATES[story.what], _state(story)
+    if mark is None or not state.startswith(lead):
+        yield from row("state", state, style)
     else:
-        for line in lock_lines(found, time.time(), style()):
-            show(line)
-    for text in notes:
-        note(text)
+        yield from row("state", state.removeprefix(lead), style, lead, mark)
+    for label, text in (("kind", ", ".join(_kind(story))), *_origin(story), *_claims(story)):
+        yield from row(label, text, style)
+    for text in would(story):
+        act, colon, why = text.partition(":")
+        yield from row("storewarden", f"{colon}{why}", style, act, _would_mark(act))
+    for one in advised:
+        yield from row("you", f"{one.purpose}:" if one.command else one.purpose, style)
+        if one.command:
+            yield f"{'':16}  {style.mark(Mark.NAME, shown(one.command))}"
 
 
-def _locks_notes(around: Around, found: Sequence[LockFile], this: ThisStore) -> Iterator[str]:
-    as_root = this.command("sudo storewarden locks")
-    if around.table is None:
-        yield "who holds a lock cannot be seen here: there is no table of locks for it"
-    for place in hidden_places(around.store.state_dir):
-        yield f"{place} cannot be listed by this user: {as_root}"
-    if any(lock.rooted is None for lock in found) and os.geteuid() != 0:
-        yield f"who waits can be seen by root: {as_root}"
+def _claims(story: Story) -> Iterator[tuple[str, str]]:
+    for lock in story.locks:
+        yield "lock", f"{lock.path.rpartition('/')[2]}: {lock_text(lock, story.now)}"
+    if story.user_lock is not None:
+        yield "build user", lock_text(story.user_lock, story.now)
+    yield "temp roots", _temp_roots(story)
+    yield from _processes(story)
+    yield "collector", _collector(story)
+    yield from _answer("referrers", story.referrers)
+    # Of a root on itself the link alone, else also what it is on that needs this.
+    yield from _answer("roots", story.roots, f" -> {story.path}")
 
 
-@contextmanager
-def _around(store: Store) -> Iterator[Around]:
-    check_place(store)
-    store_fd = open_directory(store.view)
-    try:
-        yield look_at_locks(store, store_fd)
-    finally:
-        os.close(store_fd)
+def _would_mark(act: str) -> Mark | None:
+    """Of what would be done: `remove it, ...`, `keep it`, or no more than a report."""
+    match act.split(maxsplit=1)[0]:
+        case "remove" | "finish":
+            return Mark.WELL
+        case "keep":
+            return Mark.KEPT
+        case _:
+            return None
+
+
+def _state(story: Story) -> str:
+    text = _STATES[story.what]
+    if story.what is What.ABSENT and story.valid.known is Known.UNKNOWN:
+        text = "not there; whether it is registered is not known"
+    if story.finding is not None and story.finding.kind is EntryKind.LOCK:
+        return "there, as lock files of builds and copies are: never valid"
+    if story.registered and story.registered.time:
+        text += f" since {moment(story.registered.time, story.now)}"
+    if story.what is What.UNKNOWN or (story.valid.known is not Known.YES and story.valid.detail):
+        text += f" ({story.valid.detail})"
+    return text
+
+
+def _kind(story: Story) -> Iterator[str]:
+    entry, finding, registered = story.entry, story.finding, story.registered
+    if finding is not None:
+        yield "lock file" if finding.kind is EntryKind.LOCK else finding.kind.value
+    elif story.path.endswith(".drv"):
+        yield "derivation"
+    elif registered is not None:
+        yield "content-addressed path" if registered.content_address else "store path"
+    if entry is None:
+        yield "nothing is there"
+        return
+    yield next((name for test, name in _TYPES if test(entry.mode)), "special file")
+    yield f"owner {story.owner_name or 'without a name'} (uid {entry.uid})"
+    yield f"last changed {since(entry.ctime, story.now)} ago"
+    if finding is not None and finding.size is not None and finding.kind is not EntryKind.LOCK:
+        yield f"{'' if finding.size_complete else 'at least '}{size_text(finding.size)}"
+    if registered is not None and registered.nar_size:
+        yield size_text(registered.nar_size)
+
+
+def _origin(story: Story) -> Iterator[tuple[str, str]]:
+    for deriver in story.derivers:
+        yield "output", f"{deriver.output} of {deriver.derivation.base_name}"
+    if story.registered and story.registered.deriver:
+        yield "deriver", story.registered.deriver.rpartition("/")[2]
+    for output in story.outputs:
+        how = "scratch path of its builds: " if output.scratch else ""
+        there = "is there" if output.there else "is not there"
+        yield "output", f"{output.name}: {how}{output.path.rpartition('/')[2]}, {there}"
+
+
+def _temp_roots(story: Story) -> str:
+    if story.rooted is None:
+        return "cannot be read by this user"
+    if not story.rooted:
+        return "none"
+    return "; ".join(process_text(one, story.now) for one in story.rooted)
+
+
+def _processes(story: Story) -> Iterator[tuple[str, str]]:
+    ways = {use.pid: use.ways for use in story.uses.seen}
+    for one in story.users[:_MOST]:
+        yield "process", f"{process_text(one, story.now)}: {', '.join(ways[one.pid])}"
+    if len(story.users) > _MOST:
+        yield "", f"and {len(story.users) - _MOST} more"
+    if text := _unseen(story.uses):
+        yield "" if story.users else "processes", text
+
+
+def _unseen(uses: Uses) -> str:
+    if uses.unseen is None:
+        return "cannot be seen here"
+    text = f"{count_text(uses.unseen, 'process')} could not be looked into" if uses.unseen else ""
+    return text if uses.seen else "; ".join(filter(None, ["none seen to use it", text]))
+
+
+def _collector(story: Story) -> str:
+    lock = story.collector
+    if lock is None or lock.held is Known.NO or lock.shared:
+        return "not at work"
+    if lock.held is Known.UNKNOWN:
+        return "whether it is at work cannot be seen here"
+    return f"AT WORK: {'; '.join(process_text(one, story.now) for one in lock.holders)}"
+
+
+def _answer(label: str, answer: Answer | None, without: str = "") -> Iterator[tuple[str, str]]:
+    if answer is None:
+        return
+    if answer.problem:
+        yield label, f"unknown: {answer.problem}"
+        return
+    for line in answer.lines[:_MOST]:
+        yield label, line.removesuffix(without)
+    if not answer.lines:
+        yield label, "none"
+    elif len(answer.lines) > _MOST:
+        yield "", f"and {len(answer.lines) - _MOST} more"
+
+
+def would(story: Story) -> Iterator[str]:
+    """What `storewarden scan --yes` would do about it, and why."""
+    match story.what:
+        case What.VALID:
+            yield "leave it alone: it never touches a valid path"
+        case What.MISSING:
+            yield "only report it: it never changes the database"
+        case What.ABSENT:
+            yield "nothing: there is nothing"
+        case What.SHARED_FILE:
+            yield "leave it alone: it never touches .links"
+        case What.LEFTOVER:
+            yield "finish the removal, or undo it"
+        case _ if story.finding is None:
+            yield "leave it alone"
+        case _:
+            judgement = story.finding.judgement
+            act = _ACTS[judgement.verdict] if story.finding.kind in PROOF else "only report it"
+            if story.finding.kind is EntryKind.CHROOT and judgement.verdict is not Verdict.KEEP:
+                act += " (only with --kind chroot)"
+            for reason in judgement.reasons:
+                yield f"{act}: {reason}"
+
+
+def stories_json(explained: Iterable[Explained], store: Store, notes: Iterable[str]) -> str:
+    """The document of `storewarden explain --json`."""
+    return json_text(
+        {
+            "storeDir": store.store_dir.path,
+            "stateDir": store.state_dir,
+            "paths": [_story_json(story, advised) for story, advised in explained],
+            "notes": list(notes),
+        }
+    )
+
+
+def _story_json(story: Story, advised: tuple[Advice, ...]) -> dict[str, object]:
+    top = story.path.removesuffix(story.pointed.base_name).rstrip("/")
+    finding, registered = story.finding, story.registered
+    return {
+        "asked": story.pointed.asked,
+        "path": story.path,
+        "inside": story.pointed.inside,
+        "links": list(story.pointed.through),
+        "state": story.what.value,
+        "valid": story.valid.known.value,
+        "registrationTime": registered and registered.time,
+        "narSize": registered and registered.nar_size,
+        "ca": registered and registered.content_address,
+        "deriver": registered and registered.deriver,
+        "kind": finding and finding.kind.value,
+        "owner": story.entry
+        and {"uid": story.entry.uid, "gid": story.entry.gid, "name": story.owner_name},
+        "changed": story.entry and story.entry.ctime,
+        "sizeBytes": finding and finding.size,
+        "outputOf": [
+            {"deriver": f"{top}/{one.derivation.base_name}", "output": one.output}
+            for one in story.derivers
+        ],
+        "outputs": [
+            {"name": o.name, "path": o.path, "scratch": o.scratch, "there": o.there}
+            for o in story.outputs
+        ],
+        "locks": [lock_json(lock, top) for lock in story.locks],
+        "userLock": story.user_lock and lock_json(story.user_lock, top),
+        "collector": story.collector and lock_json(story.collector, top),
+        "tempRoots": processes_json(story.rooted),
+        "processes": [
+            {**process_json(one), "ways": list(use.ways)}
+            for one, use in zip(story.users, story.uses.seen, strict=True)
+        ],
+        "processesUnseen": story.uses.unseen,
+        "referrers": _answer_json(story.referrers),
+        "roots": _answer_json(story.roots),
+        "verdict": finding and finding.judgement.verdict.value,
+        "would": list(would(story)),
+        "advice": [{"purpose": a.purpose, "command": a.command or None} for a in advised],
+    }
+
+
+def _answer_json(answer: Answer | None) -> list[str] | None:
+    return None if answer is None or answer.problem else list(answer.lines)

@@ -13,6 +13,7 @@ from storewarden.claims import Verdict
 from storewarden.cli.console import aside, aside_style, error, note
 from storewarden.cli.explain_log import reading_lines
 from storewarden.cli.options import add_audit_log, add_socket, add_store, config_of
+from storewarden.cli.scan import outcome_line
 from storewarden.cli.usage import INTERRUPTED, Parser
 from storewarden.client import (
     HelperKilledError,
@@ -27,15 +28,11 @@ from storewarden.client import (
 from storewarden.config import Config, Mode
 from storewarden.copyable import REMOVE
 from storewarden.daemon.status import is_held, read_status
-from storewarden.errors import StorewardenError
+from storewarden.errors import StoreUnreadableError, StorewardenError
 from storewarden.explain.buildlog import BuildLog, Reading
-from storewarden.findings import Finding
-from storewarden.kept_open import database_kept_open
-from storewarden.misplaced import check_place
 from storewarden.nix_queries import feed_log
-from storewarden.registrations import list_names
-from storewarden.report.sweep import outcome_line
-from storewarden.scan import sweep_among
+from storewarden.observe import list_names, misplaced
+from storewarden.scan import Finding, sweep_among
 from storewarden.store.entries import EntryKind, open_directory
 from storewarden.store.nix import Nix
 from storewarden.store.paths import StoreDir
@@ -101,7 +98,8 @@ def _cured(
     """Whether it failed on debris that is gone now, so that it may be run again; if not, why."""
     first = log.reading()
     store = open_store(config)
-    check_place(store)
+    if why := misplaced(store.state_dir, store.store_dir):
+        raise StoreUnreadableError(why)
     found: tuple[Finding, ...] = ()
     for reading in readings(log, open_nix(config)):
         first = first if first.seen else reading
@@ -161,8 +159,7 @@ def blamed(store: Store, reading: Reading, before: Collection[str]) -> tuple[Fin
     names = named.intersection(before)
     until = time.monotonic() + _SETTLE_SECONDS
     while names:
-        with database_kept_open(store):
-            swept = sweep_among(store, names, (EntryKind.OUTPUT,)).findings
+        swept = sweep_among(store, names, (EntryKind.OUTPUT,)).findings
         found = tuple(finding for finding in swept if finding.base_name in names)
         if not any(map(is_kept, found)) or time.monotonic() > until:
             return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from storewarden.claims import Claim, Verdict
 from storewarden.config import Config
-from storewarden.findings import Finding
+from storewarden.scan import Finding
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import LOCK_SUFFIX, StoreDir, covered_paths
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from storewarden import __version__
@@ -31,13 +31,10 @@ from storewarden.daemon.log import Log
 from storewarden.daemon.notify import Notify, notifying, reloading, watchdog_interval
 from storewarden.daemon.status import ServiceStatus, Stuck, held, write_status
 from storewarden.errors import StorewardenError
-from storewarden.findings import Finding
-from storewarden.kept_open import database_kept_open
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
-from storewarden.scan import sweep, sweep_among
+from storewarden.scan import Finding, glance, sweep, sweep_among
 from storewarden.store.entries import EntryKind
 from storewarden.store.store import Store
-from storewarden.strays import glance
 
 _BEAT_SECONDS = 60.0
 """The status is written at least so often."""
@@ -292,8 +289,7 @@ class Loop:
         """Look at the whole store."""
         began = time.monotonic()
         try:
-            with database_kept_open(self.store):
-                swept = sweep(self.store)
+            swept = sweep(self.store)
         except StorewardenError as cause:
             self._problem("store", str(cause))
             return
@@ -317,8 +313,7 @@ class Loop:
         try:
             seen = glance(self.store, {name: suspects[name].covering for name in names})
             rest = set(names) - seen.alive - seen.gone - seen.others
-            with database_kept_open(self.store) if rest else nullcontext():
-                swept = sweep_among(self.store, rest, tuple(PROOF)) if rest else None
+            swept = sweep_among(self.store, rest, tuple(PROOF)) if rest else None
         except StorewardenError as cause:
             self._problem("store", str(cause))
             for name in names:

@@ -13,8 +13,8 @@ from storewarden.doctor.patient import Patient, Unknown, within
 from storewarden.doctor.service import Service, serve
 from storewarden.doctor.settings import NixConf
 from storewarden.errors import StoreUnreadableError
-from storewarden.misplaced import misplaced
 from storewarden.nix_queries import Settings
+from storewarden.observe import misplaced
 from storewarden.store import database
 from storewarden.store.fact import Known
 from storewarden.store.paths import StoreDir

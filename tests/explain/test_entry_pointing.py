@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.explain.pointing import NotInStoreError, Pointed, point
+from storewarden.explain.entry import NotInStoreError, Pointed, point
 from storewarden.throwaway import ThrowawayStore
 
 

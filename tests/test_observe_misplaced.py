@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from command import PROGRAM, Desk, open_desk, report, run
-from storewarden.misplaced import misplaced
+from storewarden.observe import misplaced
 from storewarden.store.paths import StoreDir
 from storewarden.throwaway import ThrowawayStore
 

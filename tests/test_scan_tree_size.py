@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.sizes import tree_size
+from storewarden.scan import tree_size
 from storewarden.store.entries import look
 
 

@@ -1,13 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""Lock files for a tired person: held ones first, in blocks, or on a wide terminal in a table."""
+"""`storewarden locks`: who holds which of Nix's locks, and who waits.
 
+Held ones first, in blocks, or on a wide terminal in a table.
+"""
+
+import argparse
+import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from storewarden.explain.locks import LockFile, Role
-from storewarden.readable import PLAIN, Mark, Style, count_text, shown
-from storewarden.report.columns import lock_text, row
+from storewarden.cli.console import note, progress, show, style
+from storewarden.cli.options import add_store, config_of
+from storewarden.cli.table import lock_json, lock_text, row
+from storewarden.cli.usage import JSON, OK, Parser
+from storewarden.client import open_store, this_store
+from storewarden.copyable import ThisStore
+from storewarden.explain.locks import LockFile, Role, all_locks, hidden_places
+from storewarden.observe import Observation, observe
+from storewarden.readable import PLAIN, Mark, Style, count_text, json_text, shown
 from storewarden.store.fact import Known
+from storewarden.store.store import Store
 
+_DESCRIPTION = """\
+Lists lock files, held ones first. It takes no lock and needs no privilege; who
+waits for one only root can see.
+examples:
+  storewarden locks
+  sudo storewarden locks
+  storewarden locks --json | jq '.locks[] | select(.held == "yes")'
+"""
 _ROLES = {
     Role.BUILD_USER: "a build user, taken by the build that runs as it",
     Role.COLLECTOR: "the garbage collector",
@@ -20,6 +41,42 @@ _BESIDE = 60
 """Columns that must be left beside the longest name for a table."""
 _STATES = {"held": Mark.KEPT, "unknown": Mark.KEPT}
 _POISONED = "POISONED"
+
+
+def define_locks(command: Parser) -> None:
+    """What it takes and does."""
+    command.does(_locks, _DESCRIPTION)
+    add = command.add_argument
+    add("--all", action="store_true", help="also those that always lie there, free")
+    add("--json", action="store_true", help=JSON)
+    add_store(command)
+
+
+def _locks(arguments: argparse.Namespace) -> int:
+    config = config_of(arguments)
+    store, this = open_store(config), this_store(config)
+    with progress("looking at the lock files"), observe(store) as seen:
+        seen.check_place()
+        found = chosen(all_locks(seen), everything=arguments.all)
+        notes = list(_notes(seen, found, this))
+    if arguments.json:
+        show(locks_json(found, store, notes))
+    else:
+        for line in lock_lines(found, time.time(), style()):
+            show(line)
+    for text in notes:
+        note(text)
+    return OK
+
+
+def _notes(seen: Observation, found: Sequence[LockFile], this: ThisStore) -> Iterator[str]:
+    as_root = this.command("sudo storewarden locks")
+    if seen.flocks is None:
+        yield "who holds a lock cannot be seen here: there is no table of locks for it"
+    for place in hidden_places(seen.store.state_dir):
+        yield f"{place} cannot be listed by this user: {as_root}"
+    if any(lock.rooted is None for lock in found) and os.geteuid() != 0:
+        yield f"who waits can be seen by root: {as_root}"
 
 
 def state_of(lock: LockFile) -> str:
@@ -74,8 +131,8 @@ def _line(lock: LockFile, longest: int, now: float, style: Style) -> Iterator[st
     name = _short(lock)
     beside = f"{'':{_STATE}}{name:<{longest}}  "
     # Of a lock in the store its name says already what it is for.
-    said = [text for label, text in _rows(lock, now) if not (label and lock.role is Role.STORE)]
-    text = "; ".join(said)
+    texts = [text for label, text in _rows(lock, now) if not (label and lock.role is Role.STORE)]
+    text = "; ".join(texts)
     first, *others = style.wrapped(beside, shown(text), " " * len(beside))
     named = f"{style.mark(Mark.NAME, name)}{'':{longest - len(name)}}"
     yield f"{_state(lock, style)}{named}{first[_STATE + longest :]}"
@@ -120,3 +177,15 @@ def _summary(locks: Sequence[LockFile]) -> str:
     if not counts:
         return "no lock files"
     return f"{count_text(len(locks), 'lock file')}: {', '.join(counts)}"
+
+
+def locks_json(locks: Iterable[LockFile], store: Store, notes: Iterable[str]) -> str:
+    """The document of `storewarden locks --json`."""
+    return json_text(
+        {
+            "storeDir": store.store_dir.path,
+            "stateDir": store.state_dir,
+            "locks": [lock_json(lock, store.store_dir.path) for lock in locks],
+            "notes": list(notes),
+        }
+    )

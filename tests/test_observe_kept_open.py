@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from storewarden.kept_open import database_kept_open
+from storewarden.observe import database_kept_open
 from storewarden.throwaway import ThrowawayStore
 
 needs_ordinary = pytest.mark.skipif(os.geteuid() == 0, reason="root asks nobody")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Words in columns, and processes and locks as people read them."""
+"""Words in columns; processes and lock files as people read them, and as JSON."""
 
 from collections.abc import Iterator
 
@@ -71,7 +71,7 @@ def _held(one: Running, now: float) -> str:
 
 
 def process_json(one: Running) -> dict[str, object]:
-    """The same as a JSON object."""
+    """A process as a JSON object."""
     return {
         "pid": one.pid,
         "command": one.command,
@@ -79,4 +79,28 @@ def process_json(one: Running) -> dict[str, object]:
         "began": one.began,
         "client": one.client,
         "clientCommand": one.client_command,
+    }
+
+
+def processes_json(those: tuple[Running, ...] | None) -> list[dict[str, object]] | None:
+    """Each of them; None where they cannot be seen."""
+    return None if those is None else [process_json(one) for one in those]
+
+
+def lock_json(lock: LockFile, store_dir: str) -> dict[str, object]:
+    """A lock file as a JSON object; `store_dir` is that of what it covers."""
+    deriver = lock.deriver
+    return {
+        "path": lock.path,
+        "role": lock.role.value,
+        "held": lock.held.value,
+        "shared": lock.shared,
+        "holders": processes_json(lock.holders),
+        "blocked": processes_json(lock.blocked),
+        "wantedBy": processes_json(lock.rooted),
+        "changed": lock.changed,
+        "sizeBytes": lock.size,
+        "covers": [f"{store_dir}/{name}" for name in lock.covers],
+        "deriver": deriver and f"{store_dir}/{deriver.derivation.base_name}",
+        "output": deriver and deriver.output,
     }

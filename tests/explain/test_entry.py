@@ -8,16 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from explaining import around, nix_of, story_of, write_nix
+from explaining import story_of, write_nix
 from storewarden.claims import Verdict
+from storewarden.cli.explain_paths import story_lines, would
 from storewarden.copyable import repair_path
 from storewarden.explain.advice import Advice, advice
-from storewarden.explain.kept import Answer
-from storewarden.explain.kinship import Output
-from storewarden.explain.pointing import Pointed, point
-from storewarden.explain.story import Story, What, tell
-from storewarden.explain.uses import Uses
-from storewarden.report.story import story_lines, would
+from storewarden.explain.entry import Answer, Output, Pointed, Story, Uses, What, point
 from storewarden.store.entries import EntryKind
 from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import Deriver, output_lock
@@ -171,14 +167,11 @@ def test_where_neither_nix_nor_the_database_says_it_is_unknown(
     path = place.strand(derivation)
     silent = Fact(Known.UNKNOWN, "nix-daemon is away")
     store = replace(place.as_store(), ask_nix=lambda paths: dict.fromkeys(paths, silent))
-    with around(store) as seen:
-        story = tell(seen, nix_of(place, nix), Pointed("x", path.base_name))
+    story = story_of(store, nix, Pointed("x", path.base_name))
     assert story.what is What.UNKNOWN
     assert "nix-daemon is away" in text(story)
     assert "storewarden remove" not in text(story)
-    with around(store) as seen:
-        absent = place.invent("never").base_name
-        story = tell(seen, nix_of(place, nix), Pointed("x", absent))
+    story = story_of(store, nix, Pointed("x", place.invent("never").base_name))
     assert "not there; whether it is registered is not known" in text(story)
 
 

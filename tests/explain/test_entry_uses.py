@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.explain.uses import uses_of
+from storewarden.explain.entry import uses_of
 
 pytestmark = pytest.mark.skipif(
     not os.path.exists("/proc/self/environ"), reason="this system has no /proc to look into"
@@ -96,8 +96,8 @@ def test_where_processes_cannot_be_seen_their_number_is_unknown(tmp_path: Path) 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look on from another user's place")
 def test_processes_that_may_not_be_looked_into_are_counted(place: Path) -> None:
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from storewarden.explain.uses import uses_of;"
-        " print(uses_of(sys.argv[2]).unseen)"
+        "import sys; sys.path.insert(0, sys.argv[1]); from storewarden.explain.entry import"
+        " uses_of; print(uses_of(sys.argv[2]).unseen)"
     )
     source = os.path.dirname(os.path.dirname(sys.modules["storewarden"].__file__ or ""))
     with process(cwd=place):

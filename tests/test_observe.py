@@ -4,20 +4,23 @@
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
 
 from storewarden.claims import Claim, Facts, proof_of
 from storewarden.host import Mount
-from storewarden.sight import Lock, Sight, look_around
+from storewarden.observe import Lock, Observation, Unregistered
+from storewarden.store.derivation import covering_locks
 from storewarden.store.entries import Entry, EntryKind, look, open_directory
-from storewarden.store.fact import Fact, Known
+from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, path_lock
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, needs_lock_table, user_lock
 
 Seen = tuple[Entry, Origin | None]
+Covering = tuple[str, ...] | None
 
 
 @pytest.fixture
@@ -45,27 +48,34 @@ def unknown(stranded: Seen) -> Seen:
     return stranded[0], None
 
 
-def around(place: ThrowawayStore, store_fd: int) -> Sight:
-    """All that is to be seen, in a store where nobody else is at work."""
-    store = replace(place.as_store(), processes_of=lambda _: [])
-    return look_around(store, store_fd, {place.builder})
+def around(
+    place: ThrowawayStore, store_fd: int, min_age: float | None = 0.0, pids: list[int] | None = None
+) -> Observation:
+    """What is to be seen in a store where nobody else is at work, or those processes are."""
+    store = replace(place.as_store(min_age), processes_of=lambda _: pids or [])
+    return Observation(store, store_fd, ExitStack())
 
 
-def facts_of(sight: Sight, seen: Seen) -> Facts:
+def covering(seen: Observation, entry: Entry, kind: EntryKind, origin: Origin | None) -> Covering:
+    """The locks that cover that entry."""
+    return covering_locks(seen.store, seen.store_fd, entry, kind, origin)
+
+
+def facts_of(seen: Observation, of: Seen) -> Facts:
     """What is seen of each claim on the entry that counts for it."""
-    entry, origin = seen
-    covering = sight.covering(entry, EntryKind.OUTPUT, origin)
-    return sight.facts(entry, EntryKind.OUTPUT, origin, covering)
+    entry, origin = of
+    locks = covering(seen, entry, EntryKind.OUTPUT, origin)
+    return seen.facts(Unregistered(entry, EntryKind.OUTPUT, origin, locks, NO, NO))
 
 
-def facts(sight: Sight, seen: Seen) -> dict[Claim, Known]:
+def facts(seen: Observation, of: Seen) -> dict[Claim, Known]:
     """What is known of each claim on the entry that counts for it."""
-    return {claim: fact.known for claim, fact in facts_of(sight, seen).items()}
+    return {claim: fact.known for claim, fact in facts_of(seen, of).items()}
 
 
-def locks(sight: Sight, entry: Entry, kind: EntryKind, origin: Origin | None) -> list[Lock]:
+def locks(seen: Observation, entry: Entry, kind: EntryKind, origin: Origin | None) -> list[Lock]:
     """The locks that are there of those that cover it."""
-    return list(sight.locks(entry, sight.covering(entry, kind, origin)))
+    return list(seen.locks(entry, covering(seen, entry, kind, origin)))
 
 
 @needs_lock_table
@@ -79,11 +89,8 @@ def test_nothing_claims_what_nobody_is_at_work_on(
 def test_only_what_the_proof_needs_is_looked_at(
     place: ThrowawayStore, store_fd: int, stranded: Seen
 ) -> None:
-    asked = place.as_store(min_age=0)
-    by_default = replace(around(place, store_fd), store=replace(asked, min_age=None))
-    of_nix = {Claim.VALID_TO_NIX, Claim.VALID_IN_DATABASE}
-    needed = set(proof_of(EntryKind.OUTPUT, stranded[1])) - of_nix
-    assert facts(by_default, stranded).keys() == needed
+    needed = set(proof_of(EntryKind.OUTPUT, stranded[1]))
+    assert facts(around(place, store_fd, min_age=None), stranded).keys() == needed
     # An age that somebody asks for counts, whatever the proof needs.
     assert facts(around(place, store_fd), stranded).keys() == needed | {Claim.TOO_YOUNG}
 
@@ -96,10 +103,9 @@ def test_what_cannot_be_seen_is_unknown_for_every_claim_that_rests_on_it(
     for name in ("gc.lock", f"userpool/{entry.uid}", user_lock(place)):
         with open(f"{place.state_dir}/{name}", "wb"):
             pass
-    blind = replace(
-        around(place, store_fd), holders=None, running={entry.uid: None}, roots=None, mounts=None
-    )
-    blind = replace(blind, store=replace(blind.store, processes_of=lambda _: None))
+    store = replace(place.as_store(), processes_of=lambda _: None)
+    blind = Observation(store, store_fd, ExitStack())
+    blind.flocks = blind.mounts = blind.temp_roots = None
     always = {Claim.COLLECTOR, Claim.PATH_LOCK, Claim.TEMP_ROOT, Claim.MOUNT}
     of_user = {Claim.USER_LOCK, Claim.PROCESS, Claim.SHARED}
     for origin, unseen in ((stranded[1], {Claim.ORPHAN}), (None, of_user)):
@@ -107,11 +113,13 @@ def test_what_cannot_be_seen_is_unknown_for_every_claim_that_rests_on_it(
         assert {c for c, fact in known.items() if fact is Known.UNKNOWN} == always | unseen
 
 
-def test_a_uid_that_was_not_looked_for_is_unknown(
+def test_whether_root_or_a_hidden_owner_is_at_work_is_unknown(
     place: ThrowawayStore, store_fd: int, stranded: Seen
 ) -> None:
-    other = replace(stranded[0], uid=stranded[0].uid + 1)
-    assert facts(around(place, store_fd), (other, None))[Claim.PROCESS] is Known.UNKNOWN
+    seen = around(place, store_fd)
+    seen.store = replace(seen.store, hidden_uid=65534)
+    for uid in (0, 65534):
+        assert facts(seen, (replace(stranded[0], uid=uid), None))[Claim.PROCESS] is Known.UNKNOWN
 
 
 @needs_lock_table
@@ -150,8 +158,9 @@ def test_a_mount_on_it_or_in_it_is_a_claim(
     place: ThrowawayStore, store_fd: int, stranded: Seen, below: str, known: Known
 ) -> None:
     point = f"{place.path(stranded[0].base_name)}{below}"
-    sight = replace(around(place, store_fd), mounts=[Mount("/", "ext4"), Mount(point, "tmpfs")])
-    assert facts(sight, stranded)[Claim.MOUNT] is known
+    seen = around(place, store_fd)
+    seen.mounts = [Mount("/", "ext4"), Mount(point, "tmpfs")]
+    assert facts(seen, stranded)[Claim.MOUNT] is known
 
 
 @pytest.mark.parametrize(
@@ -161,8 +170,9 @@ def test_the_age_counts_from_the_last_change_and_a_future_one_is_too_young(
     place: ThrowawayStore, store_fd: int, stranded: Seen, since: float, known: Known
 ) -> None:
     entry, origin = stranded
-    sight = replace(around(place, store_fd), store=place.as_store(min_age=10), now=1000.0)
-    fact = facts_of(sight, (replace(entry, ctime=1000.0 - since), origin))[Claim.TOO_YOUNG]
+    seen = around(place, store_fd, min_age=10)
+    seen.now = 1000.0
+    fact = facts_of(seen, (replace(entry, ctime=1000.0 - since), origin))[Claim.TOO_YOUNG]
     assert fact.known is known
     assert ("sudo touch -h" in fact.detail) == (since < 0)
     # Rounded down: nothing is too young that is as old as is wanted.
@@ -174,12 +184,14 @@ def test_what_others_may_write_to_is_shared_while_another_build_user_is_at_work(
 ) -> None:
     entry, _ = unknown
     shared = replace(entry, mode=stat.S_IFDIR | 0o777)
-    sight = around(place, store_fd)
-    busy = replace(sight, store=replace(sight.store, processes_of=lambda _: [4711]))
+    quiet, busy = around(place, store_fd), around(place, store_fd)
+    users = busy.store.build_users
+    other = next(uid for uid in users.everyone[1] if users.slot(uid) != users.slot(place.builder))
+    busy.store = replace(busy.store, processes_of=lambda uids: [4711] if other in uids else [])
     assert facts(busy, (shared, None))[Claim.SHARED] is Known.YES
     assert facts(busy, (entry, None))[Claim.SHARED] is Known.NO
-    assert facts(sight, (shared, None))[Claim.SHARED] is Known.NO
-    own = replace(busy, running={entry.uid: [4711]})
+    assert facts(quiet, (shared, None))[Claim.SHARED] is Known.NO
+    own = around(place, store_fd, pids=[4711])
     assert facts(own, (shared, None))[Claim.SHARED] is Known.NO, "that is its owner's process"
 
 

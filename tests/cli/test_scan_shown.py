@@ -8,8 +8,8 @@ import pytest
 
 from json_documents import checked
 from storewarden.claims import Verdict
+from storewarden.cli.scan import done_line, outcome_line, sweep_json, sweep_lines
 from storewarden.protocol import Outcome, Status
-from storewarden.report.sweep import done_line, outcome_line, sweep_json, sweep_lines
 from storewarden.scan import sweep
 from storewarden.store.paths import StoreDir, output_lock
 from storewarden.throwaway import ThrowawayStore

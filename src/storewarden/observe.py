@@ -1,0 +1,556 @@
+# SPDX-License-Identifier: MIT
+"""What an ordinary user can see of a store and of what claims its entries, each thing once.
+
+No lock is tried here, not even for an instant: a builder would have to wait for it. Nothing is
+written. What cannot be seen is unknown, and never taken for absent.
+"""
+
+import os
+import shlex
+import socket
+import sqlite3
+import struct
+import time
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+from storewarden import host
+from storewarden.claims import Claim, Facts, proof_of
+from storewarden.errors import StoreUnreadableError, reason_of
+from storewarden.processes import command_of
+from storewarden.store.database import DatabaseUnseenError, Outputs, connect, registered
+from storewarden.store.derivation import find_origins
+from storewarden.store.entries import (
+    LINKS,
+    Entry,
+    EntryKind,
+    look,
+    open_directory,
+    opened_anew,
+)
+from storewarden.store.fact import NO, UNKNOWN, Fact, Known
+from storewarden.store.paths import Origin, StoreDir, StorePath, path_lock
+from storewarden.store.store import Store
+
+_HELLO = struct.pack("<4Q", 0x6E697863, 0x115, 0, 0)
+"""All that a client of protocol 1.21 says before it asks for anything (worker-protocol.hh)."""
+_GREETING_SECONDS = 1.0
+"""For which nix-daemon's answer is waited for."""
+_TRIES, _AGAIN_SECONDS = 5, 0.05
+"""How often the database is tried where a worker of nix-daemon has it open for us, and after which
+pause: a collector that ends at that moment closes it under our hands."""
+
+_ROWS = 1000
+"""Of the database at a time: enough of them that a call costs nothing beside its rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lock file that covers an entry, or is it, and who holds it as far as can be seen."""
+
+    base_name: str
+    held: Known
+    pid: int | None = None
+    command: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unregistered:
+    """An entry that is not registered, with what has been found out about it among all others."""
+
+    entry: Entry
+    kind: EntryKind
+    origin: Origin | None
+    covering: tuple[str, ...] | None
+    """The locks that whoever may write there holds; None where they cannot be known."""
+    valid_to_nix: Fact = UNKNOWN
+    valid_in_database: Fact = UNKNOWN
+    covers: Fact = NO
+    """Of a lock file: whether it covers what is kept, or what may be there."""
+
+
+class Observation:
+    """A store at one moment: what is asked for is looked at when it is first asked for, and once.
+
+    So the order in which things are asked for is the order in which they were seen.
+    """
+
+    def __init__(self, store: Store, store_fd: int, opened: ExitStack) -> None:
+        """Look at nothing yet. `opened` ends the connection to the database."""
+        self.store, self.store_fd = store, store_fd
+        self.store_uid = os.fstat(store_fd).st_uid
+        self._opened = opened
+        self._connection: sqlite3.Connection | None = None
+        self._unseen: DatabaseUnseenError | None = None
+        self._valid_to_nix: dict[StorePath, Fact] = {}
+        self._origins: dict[bool, dict[StorePath, Origin | None]] = {}
+        self._running: dict[str, list[int] | None] = {}
+
+    # The store directory, and who says what of it.
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Every name in the store directory but `.links`."""
+        return list_names(self.store_fd)
+
+    @contextmanager
+    def database(self) -> Iterator[sqlite3.Connection]:
+        """The one connection to Nix's database; errors as of `store.database.connect`.
+
+        Also an error of SQLite's within the block becomes one of those.
+        """
+        if self._unseen is not None:
+            raise self._unseen
+        try:
+            if self._connection is None:
+                self._connection = _connect_readable(self.store, self._opened)
+            yield self._connection
+        except DatabaseUnseenError as cause:
+            self._unseen = cause
+            raise
+        except (sqlite3.Error, UnicodeDecodeError) as cause:
+            self._connection = None
+            # connect() waits in there to say what is wrong.
+            self._opened.__exit__(type(cause), cause, cause.__traceback__)
+            raise
+
+    def check_place(self) -> None:
+        """`StoreUnreadableError` for a store that is `misplaced`.
+
+        Where the database cannot be read, that is said where it is needed.
+        """
+        why = ""
+        with suppress(StoreUnreadableError), self.database() as connection:
+            why = _misplaced(connection, self.store.state_dir, self.store.store_dir)
+        if why:
+            raise StoreUnreadableError(why)
+
+    def registered_among(self, names: Iterable[str]) -> list[str]:
+        """Those of `names` that the database has as valid."""
+        paths = [path for name in names if (path := StorePath.maybe(name)) is not None]
+        if not paths:
+            return []
+        with self.database() as connection:
+            store_dir = self.store.store_dir
+            return [path.base_name for path in paths if registered(connection, store_dir, path)]
+
+    def valid_to_nix(self, paths: Collection[StorePath]) -> dict[StorePath, Fact]:
+        """Of each of those paths, whether Nix has it as valid."""
+        if new := [path for path in paths if path not in self._valid_to_nix]:
+            self._valid_to_nix |= self.store.ask_nix(new)
+        return {path: self._valid_to_nix.get(path, UNKNOWN) for path in paths}
+
+    def origins(
+        self, paths: Collection[StorePath], *, by_names: bool = True
+    ) -> dict[StorePath, Origin]:
+        """As `find_origins`, of what this user can read of the database, and by the names here."""
+        found = self._origins.setdefault(by_names, {})
+        if new := [path for path in paths if path not in found]:
+            names = self.names if by_names else ()
+            try:
+                with self.database() as connection:
+                    outputs = Outputs(connection, self.store.store_dir)
+                    fresh = find_origins(self.store, self.store_fd, new, names, outputs)
+                    connection.text_factory = str  # Outputs has one that takes any bytes
+            except DatabaseUnseenError:
+                fresh = find_origins(self.store, self.store_fd, new, names, None)
+            found |= dict.fromkeys(new) | fresh
+        return {path: origin for path in paths if (origin := found[path]) is not None}
+
+    # What lives: locks, processes, temp roots, mounts.
+
+    @cached_property
+    def now(self) -> float:
+        """Unix time, when an age is first asked for: nothing that was seen has changed later."""
+        return time.time()
+
+    @cached_property
+    def flocks(self) -> tuple[host.Flock, ...] | None:
+        """Every flock; None where they cannot be seen, as where nix-daemon runs apart.
+
+        The table leaves out what processes of other pid namespaces hold.
+        """
+        return None if self.store.apart() else host.flocks()
+
+    @cached_property
+    def holders(self) -> Mapping[int, int] | None:
+        """By inode the pid that holds its flock exclusively."""
+        return None if self.flocks is None else host.exclusive_holders(self.flocks)
+
+    @cached_property
+    def mounts(self) -> list[host.Mount] | None:
+        """Every mount; None where one cannot be told."""
+        return host.mounts()
+
+    @cached_property
+    def temp_roots(self) -> Mapping[str, list[str]] | None:
+        """By hash part of a live temp root the pids that hold it; None if one cannot be read."""
+        return _temp_roots(self.store.state_dir, self.holders)
+
+    def rooted(self, paths: Iterable[StorePath]) -> tuple[int, ...] | None:
+        """Pids with a temp root on one of those paths; None where that cannot be seen."""
+        if self.temp_roots is None:
+            return None
+        pids = [pid for path in paths for pid in self.temp_roots.get(path.hash_part, ())]
+        if not all(map(str.isdigit, pids)):
+            return None  # no Nix up to 2.34 names its file otherwise
+        return tuple(dict.fromkeys(map(int, pids)))
+
+    @cached_property
+    def builders(self) -> list[int] | None:
+        """Pids that run as any build user; None where some cannot be seen."""
+        return self.store.processes_of(_Uids(self.store.build_users.everyone))
+
+    def running_as(self, uid: int) -> list[int] | None:
+        """Pids of a build that may run under the lock of that uid; None where some are not seen.
+
+        Where no build user runs anything at all, one walk over all processes told so.
+        """
+        users = self.store.build_users
+        if not users.is_stranger(uid) and self.builders == []:
+            return []
+        slot = users.user_lock(uid)
+        if slot not in self._running:
+            self._running[slot] = self.store.processes_of(users.under_lock_of(uid))
+        return self._running[slot]
+
+    # What follows for one entry.
+
+    def locks(self, entry: Entry, covering: tuple[str, ...] | None) -> tuple[Lock, ...]:
+        """Those of its locks that are there, and who holds them."""
+        path = entry.store_path
+        own = (path_lock(path),) if path else ()
+        return self._present(own if covering is None else covering)
+
+    def facts(self, it: Unregistered) -> Facts:
+        """What the proof needs; and its age, if somebody asks for one."""
+        needed = {*proof_of(it.kind, it.origin)}
+        if self.store.min_age is not None:
+            needed.add(Claim.TOO_YOUNG)
+        return {claim: probe(self, it) for claim, probe in PROBES.items() if claim in needed}
+
+    def is_alive(self, entry: Entry, covering: tuple[str, ...] | None) -> bool:
+        """Whether somebody is plainly at work on it: cheap enough for every second.
+
+        `covering` are the locks that cover it, beside its own; None where they cannot be known.
+        """
+        path, users = entry.store_path, self.store.build_users
+        own = (path_lock(path),) if path else ()
+        locks = self._present((*own, *(covering or ())))
+        if entry.file_id.inode in (self.holders or ()) or any(
+            lock.held is Known.YES for lock in locks
+        ):
+            return True
+        if covering is None:
+            return users.own(entry.uid, entry.gid) and self._is_busy(entry.uid)
+        return self.orphan_of(entry).known is Known.YES
+
+    def held_below_state(self, name: str) -> Fact:
+        """Whether somebody holds the lock file of that name below the state directory."""
+        try:
+            inode = os.stat(f"{self.store.state_dir}/{name}", follow_symlinks=False).st_ino
+        except FileNotFoundError:
+            return NO  # what does not exist is not held
+        except OSError:
+            return UNKNOWN
+        if self.holders is None:
+            return UNKNOWN
+        pid = self.holders.get(inode)
+        return NO if pid is None else Fact(Known.YES, f"{name} by {_process_text(pid)}")
+
+    def user_lock_of(self, uid: int) -> Fact:
+        """Whether the lock of that build user is held."""
+        if uid == self.store.hidden_uid:
+            return UNKNOWN
+        return self.held_below_state(self.store.build_users.user_lock(uid))
+
+    def orphan_of(self, entry: Entry) -> Fact:
+        """As the helper sees it (helper/hold.py), of what runs now."""
+        users = self.store.build_users
+        if entry.uid == self.store_uid and not users.own(entry.uid, entry.gid):
+            return NO
+        if entry.uid == self.store.hidden_uid:
+            return UNKNOWN
+        pids = self.running_as(entry.uid)
+        lock = f"{self.store.state_dir}/{users.user_lock(entry.uid)}"
+        return UNKNOWN if pids is None else _by_first(host.orphans(lock, pids))
+
+    def _is_busy(self, uid: int) -> bool:
+        """Whether a build is seen to use that build user, or a process to run as it."""
+        if uid == self.store.hidden_uid:
+            return False  # whoever it is
+        return self.user_lock_of(uid).known is Known.YES or bool(self.running_as(uid))
+
+    def _present(self, names: Iterable[str]) -> tuple[Lock, ...]:
+        return tuple(lock for name in names if (lock := self._lock(name)) is not None)
+
+    def _lock(self, name: str) -> Lock | None:
+        try:
+            found = look(self.store_fd, name)
+        except OSError:
+            return Lock(name, Known.UNKNOWN)
+        if found is None:
+            return None
+        if self.holders is None:
+            return Lock(name, Known.UNKNOWN)
+        pid = self.holders.get(found.file_id.inode)
+        if pid is None:
+            return Lock(name, Known.NO)
+        return Lock(name, Known.YES, pid, command_of(pid))
+
+
+@contextmanager
+def observe(store: Store) -> Iterator[Observation]:
+    """Look at that store; `StoreUnreadableError` where its directory cannot be looked at."""
+    store_fd = open_directory(store.view)
+    try:
+        with ExitStack() as opened:
+            yield Observation(store, store_fd, opened)
+    except OSError as cause:
+        reason = os.strerror(cause.errno or 0).lower()
+        raise StoreUnreadableError(f"cannot look at {store.view}: {reason}") from cause
+    finally:
+        os.close(store_fd)
+
+
+def list_names(store_fd: int) -> list[str]:
+    """Every name in the store directory but `.links`."""
+    try:
+        with opened_anew(store_fd) as fd:
+            names = os.listdir(fd)
+    except OSError as cause:
+        reason = reason_of(cause)
+        raise StoreUnreadableError(f"cannot list the store directory: {reason}") from cause
+    with suppress(ValueError):
+        names.remove(LINKS)
+    return names
+
+
+def unregistered_names(
+    connection: sqlite3.Connection, store_dir: StoreDir, names: Collection[str]
+) -> tuple[set[str], int, list[str]]:
+    """Those of `names` that are no valid path's; how many paths are valid; whose name is missing.
+
+    About 0.2 s for 200,000, as long as SQLite and the set take: no row is looked at by itself, and
+    none is kept.
+    """
+    rest, count = set(names), 0
+    # Only what lies in this store directory: "0" is the character after "/".
+    first, after = f"{store_dir.path}/", f"{store_dir.path}0"
+    query = "SELECT substr(path, ?) FROM ValidPaths WHERE path > ? AND path < ?"
+    within = (len(first) + 1, first, after)
+    cursor = connection.execute(query, within)
+    while rows := cursor.fetchmany(_ROWS):
+        count += len(rows)
+        rest.difference_update(chain.from_iterable(rows))
+    absent: list[str] = []
+    if count != len(names) - len(rest):
+        here = set(names)
+        absent = [n for (n,) in connection.execute(query, within) if n not in here]
+    return rest, count, absent
+
+
+def misplaced(state_dir: str, store_dir: StoreDir) -> str:
+    """Why that database is of no use for that directory; empty if it is, or cannot be read.
+
+    Nix's `local?root=DIR` has /nix/store in its database and below DIR on disk. By names nothing
+    there is registered, so all of it would look stranded.
+    """
+    try:
+        with connect(state_dir) as connection:
+            return _misplaced(connection, state_dir, store_dir)
+    except StoreUnreadableError:
+        return ""  # which is said where it is needed
+
+
+def _misplaced(connection: sqlite3.Connection, state_dir: str, store_dir: StoreDir) -> str:
+    first, after = f"{store_dir.path}/", f"{store_dir.path}0"  # "0" comes after "/"
+    query = "SELECT path FROM ValidPaths WHERE path > ? AND path < ? LIMIT 1"
+    here = connection.execute(query, (first, after)).fetchone()
+    any_path = connection.execute("SELECT path FROM ValidPaths LIMIT 1").fetchone()
+    if here or not any_path:
+        return ""
+    elsewhere = str(any_path[0]).rpartition("/")[0]
+    return (
+        f"the database in {state_dir} has its paths in {elsewhere}, and none in {store_dir.path}:"
+        " is --state-dir the one of this store? If this is a chroot store (local?root=...): a store"
+        " that lies elsewhere than its paths say is not supported"
+    )
+
+
+@contextmanager
+def database_kept_open(store: Store) -> Iterator[bool]:
+    """While inside, an ordinary user is a client of nix-daemon, if it lets them: gives whether.
+
+    Before Nix 2.22 they can read the database only while some Nix process has it open, as those
+    that build or collect have, on and off. A worker has it for as long as its client is connected:
+    it opens the store before it reads what the client says (daemon.cc, 2.8.1, 2.26.3 and 2.34.6).
+    """
+    answered = False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        if os.geteuid() != 0:
+            client.settimeout(_GREETING_SECONDS)
+            with suppress(OSError):
+                client.connect(f"{store.state_dir}/daemon-socket/socket")
+                client.sendall(_HELLO)
+                answered = bool(client.recv(1))
+        yield answered
+
+
+def _connect_readable(store: Store, opened: ExitStack) -> sqlite3.Connection:
+    """A connection that can be read from, as it has been once; it ends with `opened`.
+
+    From then on it is what keeps the database open, so the worker is let go.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        kept_open = False
+        try:
+            with ExitStack() as attempt, database_kept_open(store) as kept_open:
+                connection = attempt.enter_context(connect(store.state_dir))
+                connection.execute("SELECT 1 FROM ValidPaths LIMIT 1").fetchone()
+                opened.push(attempt.pop_all())
+                return connection
+        except DatabaseUnseenError as cause:
+            passing = isinstance(cause.__cause__, sqlite3.Error)
+            if not (passing and kept_open and tries_left):
+                raise
+            time.sleep(_AGAIN_SECONDS)
+    raise AssertionError("the last try ends in an answer or an error")
+
+
+@dataclass(frozen=True, slots=True)
+class _Uids(Collection[int]):
+    """Several collections of uids as one: some are ranges of millions."""
+
+    parts: tuple[Collection[int], ...]
+
+    def __contains__(self, uid: object) -> bool:
+        return any(uid in part for part in self.parts)
+
+    def __iter__(self) -> Iterator[int]:
+        return chain.from_iterable(self.parts)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+
+def _temp_roots(state_dir: str, holders: Container[int] | None) -> dict[str, list[str]] | None:
+    """By hash part of a live temp root, the names of the files that have it: pids.
+
+    `holders` has the inodes of all files whose lock is held: those are live. Root can read them.
+    """
+    directory = f"{state_dir}/temproots"
+    roots: dict[str, list[str]] = {}
+    try:
+        names = os.listdir(directory)
+        if names and holders is None:
+            return None
+        for name in names:
+            with suppress(FileNotFoundError), open(f"{directory}/{name}", "rb") as file:
+                if os.fstat(file.fileno()).st_ino in (holders or ()):
+                    for text in file.read().split(b"\0"):
+                        path = StorePath.maybe(os.fsdecode(text).rpartition("/")[2])
+                        if path is not None:
+                            roots.setdefault(path.hash_part, []).append(name)
+    except FileNotFoundError:
+        return roots  # nobody ever had one
+    except OSError:
+        return None
+    return roots
+
+
+def _path_lock(seen: Observation, it: Unregistered) -> Fact:
+    locks = seen.locks(it.entry, it.covering)
+    for lock in locks:
+        if lock.held is Known.YES:
+            by = _process_text(lock.pid) if lock.pid else "a process"
+            return Fact(Known.YES, f"{lock.base_name} by {by}")
+    if it.kind is EntryKind.CHROOT and it.covering is None:
+        return Fact(Known.UNKNOWN, "its derivation is not there to tell which")
+    all_free = seen.holders is not None and all(lock.held is Known.NO for lock in locks)
+    return NO if all_free else UNKNOWN
+
+
+def _process(seen: Observation, it: Unregistered) -> Fact:
+    uid = it.entry.uid
+    pids = None if uid in {0, seen.store.hidden_uid} else seen.running_as(uid)
+    return UNKNOWN if pids is None else _by_first(pids)
+
+
+def _shared(seen: Observation, it: Unregistered) -> Fact:
+    """Whether another build user than its owner, who may write to it, is at work."""
+    if not it.entry.open_to_others:
+        return NO
+    own = None if it.entry.uid in {0, seen.store.hidden_uid} else seen.running_as(it.entry.uid)
+    if own is None or seen.builders is None:
+        return UNKNOWN
+    return _by_first(sorted(set(seen.builders).difference(own)))
+
+
+def _temp_root(seen: Observation, it: Unregistered) -> Fact:
+    path, roots = it.entry.store_path, seen.temp_roots
+    if roots is None or path is None:
+        return UNKNOWN
+    for rooted in (path, *(it.origin.rooted if it.origin else ())):
+        if rooted.hash_part in roots:
+            return Fact(Known.YES, f"process {roots[rooted.hash_part][-1]}")
+    return NO
+
+
+def _inside(seen: Observation, it: Unregistered) -> Fact:
+    if seen.store.apart():
+        return UNKNOWN
+    place = seen.store.store_dir.join(it.entry.base_name)
+    pids = host.processes_inside(place, {it.entry.file_id})
+    return UNKNOWN if pids is None else _by_first(pids)
+
+
+def _too_young(seen: Observation, it: Unregistered) -> Fact:
+    age = seen.now - it.entry.ctime
+    if age >= seen.store.least_age:
+        return NO
+    if age >= 0:
+        return Fact(Known.YES, f"{int(age)} s ago, {seen.store.least_age:g} s are wanted")
+    place = shlex.quote(seen.store.store_dir.join(it.entry.base_name))
+    cure = f"if the clock is right now: sudo touch -h {place}"
+    year = time.gmtime(it.entry.ctime).tm_year
+    return Fact(Known.YES, f"by the clock in {year}, in the future; {cure}")
+
+
+def _mount(seen: Observation, it: Unregistered) -> Fact:
+    if seen.mounts is None:
+        return UNKNOWN
+    place = seen.store.store_dir.join(it.entry.base_name)
+    return Fact(Known.YES) if any(mount.is_within(place) for mount in seen.mounts) else NO
+
+
+def _by_first(pids: Sequence[int]) -> Fact:
+    """Yes, with the first of those processes; no where there is none."""
+    return Fact(Known.YES, _process_text(pids[0])) if pids else NO
+
+
+def _process_text(pid: int) -> str:
+    command = command_of(pid)
+    return f"process {pid}, {command}" if command else f"process {pid}"
+
+
+PROBES: Mapping[Claim, Callable[[Observation, Unregistered], Fact]] = {
+    Claim.VALID_TO_NIX: lambda _, it: it.valid_to_nix,
+    Claim.VALID_IN_DATABASE: lambda _, it: it.valid_in_database,
+    Claim.CHANGED: lambda _seen, _it: NO,
+    Claim.TOO_YOUNG: _too_young,
+    Claim.COLLECTOR: lambda seen, _: seen.held_below_state("gc.lock"),
+    Claim.PATH_LOCK: _path_lock,
+    Claim.USER_LOCK: lambda seen, it: seen.user_lock_of(it.entry.uid),
+    Claim.PROCESS: _process,
+    Claim.ORPHAN: lambda seen, it: seen.orphan_of(it.entry),
+    Claim.TEMP_ROOT: _temp_root,
+    Claim.MOUNT: _mount,
+    Claim.SHARED: _shared,
+    Claim.COVERS: lambda _, it: it.covers,
+    Claim.INSIDE: _inside,
+}
+"""How an ordinary user looks for each claim. The helper has probes of its own (helper/)."""
