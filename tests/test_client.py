@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Nix asked in batches, findings made requests, and a socket with a stand-in for the helper."""
+"""From findings to requests, and through a real socket to a stand-in for the helper."""
 
 import os
 import socket
@@ -12,16 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from explaining import nix_of
-from stand_in import write_answering_nix, write_program
 from storewarden.claims import Judgement, Verdict
-from storewarden.client import (
-    MAX_REPLY,
-    HelperUnavailableError,
-    ask_in_batches,
-    remove_through,
-    requests_for,
-)
+from storewarden.client import MAX_REPLY, HelperUnavailableError, remove_through, requests_for
 from storewarden.errors import BadMessageError, StoreUnreadableError
 from storewarden.protocol import (
     EndCode,
@@ -34,9 +26,6 @@ from storewarden.protocol import (
 )
 from storewarden.scan import Finding
 from storewarden.store.entries import Entry, EntryKind, FileId
-from storewarden.store.fact import Fact, Known
-from storewarden.store.paths import StorePath
-from storewarden.throwaway import ThrowawayStore
 
 NAMES = [f"{number:032d}-x" for number in range(40)]
 ENTRY = Entry(NAMES[0], FileId(1, 2), 0o40755, 2, 30001, 30000, 4096, 8, 100.0)
@@ -239,41 +228,3 @@ def test_a_socket_without_permission_is_told_so(tmp_path: Path) -> None:
         os.chmod(f"{tmp_path}/helper.sock", 0)
         with pytest.raises(HelperUnavailableError, match="permission denied"):
             list(remove_through(f"{tmp_path}/helper.sock")([request()]))
-
-
-PATHS = [StorePath(f"{number:032d}-x") for number in range(450)]
-
-
-def test_each_batch_is_told_before_it_is_asked_and_all_is_answered(
-    place: ThrowawayStore, tmp_path: Path
-) -> None:
-    valid = place.path(PATHS[449].base_name)
-    nix = nix_of(place, write_answering_nix(f"{tmp_path}/nix-program", [valid]))
-    told: list[tuple[int, int]] = []
-    answers = ask_in_batches(nix, PATHS, lambda *at: told.append(at))
-    assert told == [(0, 450), (200, 450), (400, 450)]
-    assert list(answers) == PATHS
-    assert [path for path, fact in answers.items() if fact.known is Known.YES] == [PATHS[449]]
-
-
-def test_a_nix_that_hangs_is_waited_for_once(place: ThrowawayStore, tmp_path: Path) -> None:
-    program = write_program(f"{tmp_path}/nix-program", "exec sleep 60\n")
-    nix = replace(nix_of(place, program), timeout=0.5)
-    told: list[int] = []
-    began = time.monotonic()
-    answers = ask_in_batches(nix, PATHS, lambda asked, _: told.append(asked))
-    assert time.monotonic() - began < 5
-    assert told == [0]
-    silent = Fact(Known.UNKNOWN, "nix-program did not answer within 0 s: is nix-daemon hung?")
-    assert answers == dict.fromkeys(PATHS, silent)
-
-
-def test_a_batch_that_nix_refuses_does_not_keep_the_others_from_being_asked(
-    place: ThrowawayStore, tmp_path: Path
-) -> None:
-    write_answering_nix(f"{tmp_path}/answers")
-    body = f'case "$*" in *{PATHS[0].base_name}*) exit 1 ;; esac; exec {tmp_path}/answers "$@"\n'
-    nix = nix_of(place, write_program(f"{tmp_path}/nix-program", body))
-    answers = ask_in_batches(nix, PATHS, lambda _asked, _all: None)
-    known = [answers[path].known for path in PATHS]
-    assert known == [Known.UNKNOWN] * 200 + [Known.NO] * 250

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""From a configuration to its store, and to the one way in which anything is removed from it.
+"""The one way in which anything is removed: a helper is asked for it, in the protocol's lines.
 
-A helper is asked for that, in the protocol's lines. The store's owner (root, nearly always) starts
-one, which ends with the removal; anybody else asks the service's, at its socket.
+The store's owner (root, nearly always) starts one, which ends with the removal; anybody else asks
+the service's, at its socket.
 """
 
-import functools
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,10 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import storewarden
-from storewarden import host, processes
 from storewarden.claims import REMOVED_BY_DEFAULT, Verdict
 from storewarden.config import Config
-from storewarden.copyable import REMOVE, ThisStore
+from storewarden.copyable import REMOVE
 from storewarden.errors import (
     BadMessageError,
     StoreUnreadableError,
@@ -28,6 +25,7 @@ from storewarden.errors import (
     UnavailableError,
     reason_of,
 )
+from storewarden.observe import open_nix, this_store
 from storewarden.protocol import (
     MAX_BATCH,
     MAX_REQUEST,
@@ -39,14 +37,9 @@ from storewarden.protocol import (
 )
 from storewarden.scan import Finding
 from storewarden.store.entries import Entry, EntryKind
-from storewarden.store.fact import Fact, Known
-from storewarden.store.nix import BATCH, Nix, ask, find_nix
-from storewarden.store.paths import StorePath
-from storewarden.store.store import Store, build_users
+from storewarden.store.store import Store
 from storewarden.strict_json import canonical, load
 
-Asking = Callable[[int, int], None]
-"""Takes how many paths Nix has been asked about, and of how many."""
 Remove = Callable[[Sequence[RemoveRequest]], Iterator[Outcome]]
 """Has these removed, in this order, and gives the outcomes as they come.
 
@@ -86,67 +79,6 @@ class HelperUnavailableError(UnavailableError):
 
 class HelperKilledError(UnavailableError):
     """A signal ended the helper that this process started, in the middle of a removal."""
-
-
-def open_store(config: Config, asking: Asking = lambda _asked, _all: None) -> Store:
-    """The store that the configuration names, with its build users as they are now.
-
-    `asking` is called before each batch of paths that Nix is asked about.
-    """
-    root = os.geteuid() == 0
-    # Asked late, and once: to connect has the daemon open and close its database, which between
-    # the two an ordinary user may not be able to read (before Nix 2.22).
-    apart = functools.cache(lambda: _apart(config.state_dir))
-    # Root's witness needs no third party's code.
-    processes_of = host.processes_of if root else processes.processes_of
-    nix = open_nix(config)
-    allocated = (host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT)
-    return Store(
-        store_dir=config.store_dir,
-        state_dir=config.state_dir,
-        build_users=build_users(config.build_group, allocated),
-        ask_nix=lambda paths: ask_in_batches(nix, paths, asking),
-        processes_of=lambda uids: None if apart() else processes_of(uids),
-        min_age=config.min_age,
-        view=config.store_dir.path,
-        hidden_uid=host.hidden_uid(),
-        apart=apart,
-    )
-
-
-def ask_in_batches(nix: Nix, paths: Sequence[StorePath], asking: Asking) -> dict[StorePath, Fact]:
-    """As `ask`; `asking` is called before each batch, and what it raises ends that."""
-    answers: dict[StorePath, Fact] = {}
-    for start in range(0, len(paths), BATCH):
-        asking(start, len(paths))
-        began = time.monotonic()
-        batch = ask(nix, paths[start : start + BATCH])
-        answers |= batch
-        silent = next((fact for fact in batch.values() if fact.known is Known.UNKNOWN), None)
-        if silent is not None and time.monotonic() - began >= nix.timeout:
-            # As in `ask`, one wait is enough: what hangs now would hang for every batch to come.
-            return answers | dict.fromkeys(paths[start + BATCH :], silent)
-    return answers
-
-
-def open_nix(config: Config) -> Nix:
-    """The Nix to ask. Root runs none but the configured one, or one of the usual places."""
-    program = config.nix or (None if os.geteuid() == 0 else shutil.which("nix"))
-    return Nix(find_nix(program), config.store_dir, config.state_dir)
-
-
-def _apart(state_dir: str) -> bool:
-    """Whether nix-daemon runs in a pid namespace that cannot be seen from here."""
-    try:
-        found = host.listener(f"{state_dir}/daemon-socket/socket")
-    except OSError:
-        return False  # then Nix cannot be asked either, which keeps everything
-    return found is not None and found[1] is None
-
-
-def this_store(config: Config) -> ThisStore:
-    """The store that commands to copy are about."""
-    return ThisStore(config.store_dir.path, config.state_dir)
 
 
 def request_for(entry: Entry, kind: EntryKind) -> RemoveRequest:

@@ -5,8 +5,10 @@ No lock is tried here, not even for an instant: a builder would have to wait for
 written. What cannot be seen is unknown, and never taken for absent.
 """
 
+import functools
 import os
 import shlex
+import shutil
 import socket
 import sqlite3
 import struct
@@ -14,11 +16,12 @@ import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 
-from storewarden import host
+from storewarden import host, processes
 from storewarden.claims import Claim, Facts, proof_of
+from storewarden.config import Config
+from storewarden.copyable import ThisStore
 from storewarden.errors import StoreUnreadableError, reason_of
 from storewarden.processes import command_of
 from storewarden.store.database import DatabaseUnseenError, Outputs, connect, registered
@@ -32,9 +35,12 @@ from storewarden.store.entries import (
     opened_anew,
 )
 from storewarden.store.fact import NO, UNKNOWN, Fact, Known
+from storewarden.store.nix import BATCH, Nix, ask, find_nix
 from storewarden.store.paths import Origin, StoreDir, StorePath, path_lock
-from storewarden.store.store import Store
+from storewarden.store.store import Store, build_users
 
+Asking = Callable[[int, int], None]
+"""Takes how many paths Nix has been asked about, and of how many."""
 _HELLO = struct.pack("<4Q", 0x6E697863, 0x115, 0, 0)
 """All that a client of protocol 1.21 says before it asks for anything (worker-protocol.hh)."""
 _GREETING_SECONDS = 1.0
@@ -91,7 +97,7 @@ class Observation:
 
     # The store directory, and who says what of it.
 
-    @cached_property
+    @functools.cached_property
     def names(self) -> list[str]:
         """Every name in the store directory but `.links`."""
         return list_names(self.store_fd)
@@ -162,12 +168,12 @@ class Observation:
 
     # What lives: locks, processes, temp roots, mounts.
 
-    @cached_property
+    @functools.cached_property
     def now(self) -> float:
         """Unix time, when an age is first asked for: nothing that was seen has changed later."""
         return time.time()
 
-    @cached_property
+    @functools.cached_property
     def flocks(self) -> tuple[host.Flock, ...] | None:
         """Every flock; None where they cannot be seen, as where nix-daemon runs apart.
 
@@ -175,17 +181,17 @@ class Observation:
         """
         return None if self.store.apart() else host.flocks()
 
-    @cached_property
+    @functools.cached_property
     def holders(self) -> Mapping[int, int] | None:
         """By inode the pid that holds its flock exclusively."""
         return None if self.flocks is None else host.exclusive_holders(self.flocks)
 
-    @cached_property
+    @functools.cached_property
     def mounts(self) -> list[host.Mount] | None:
         """Every mount; None where one cannot be told."""
         return host.mounts()
 
-    @cached_property
+    @functools.cached_property
     def temp_roots(self) -> Mapping[str, list[str]] | None:
         """By hash part of a live temp root the pids that hold it; None if one cannot be read."""
         return _temp_roots(self.store.state_dir, self.holders)
@@ -199,7 +205,7 @@ class Observation:
             return None  # no Nix up to 2.34 names its file otherwise
         return tuple(dict.fromkeys(map(int, pids)))
 
-    @cached_property
+    @functools.cached_property
     def builders(self) -> list[int] | None:
         """Pids that run as any build user; None where some cannot be seen."""
         return self.store.processes_of(_Uids(self.store.build_users.everyone))
@@ -554,3 +560,64 @@ PROBES: Mapping[Claim, Callable[[Observation, Unregistered], Fact]] = {
     Claim.INSIDE: _inside,
 }
 """How an ordinary user looks for each claim. The helper has probes of its own (helper/)."""
+
+
+def open_store(config: Config, asking: Asking = lambda _asked, _all: None) -> Store:
+    """The store that the configuration names, with its build users as they are now.
+
+    `asking` is called before each batch of paths that Nix is asked about.
+    """
+    root = os.geteuid() == 0
+    # Asked late, and once: to connect has the daemon open and close its database, which between
+    # the two an ordinary user may not be able to read (before Nix 2.22).
+    apart = functools.cache(lambda: _apart(config.state_dir))
+    # Root's witness needs no third party's code.
+    processes_of = host.processes_of if root else processes.processes_of
+    nix = open_nix(config)
+    allocated = (host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT)
+    return Store(
+        store_dir=config.store_dir,
+        state_dir=config.state_dir,
+        build_users=build_users(config.build_group, allocated),
+        ask_nix=lambda paths: ask_in_batches(nix, paths, asking),
+        processes_of=lambda uids: None if apart() else processes_of(uids),
+        min_age=config.min_age,
+        view=config.store_dir.path,
+        hidden_uid=host.hidden_uid(),
+        apart=apart,
+    )
+
+
+def ask_in_batches(nix: Nix, paths: Sequence[StorePath], asking: Asking) -> dict[StorePath, Fact]:
+    """As `ask`; `asking` is called before each batch, and what it raises ends that."""
+    answers: dict[StorePath, Fact] = {}
+    for start in range(0, len(paths), BATCH):
+        asking(start, len(paths))
+        began = time.monotonic()
+        batch = ask(nix, paths[start : start + BATCH])
+        answers |= batch
+        silent = next((fact for fact in batch.values() if fact.known is Known.UNKNOWN), None)
+        if silent is not None and time.monotonic() - began >= nix.timeout:
+            # As in `ask`, one wait is enough: what hangs now would hang for every batch to come.
+            return answers | dict.fromkeys(paths[start + BATCH :], silent)
+    return answers
+
+
+def open_nix(config: Config) -> Nix:
+    """The Nix to ask. Root runs none but the configured one, or one of the usual places."""
+    program = config.nix or (None if os.geteuid() == 0 else shutil.which("nix"))
+    return Nix(find_nix(program), config.store_dir, config.state_dir)
+
+
+def _apart(state_dir: str) -> bool:
+    """Whether nix-daemon runs in a pid namespace that cannot be seen from here."""
+    try:
+        found = host.listener(f"{state_dir}/daemon-socket/socket")
+    except OSError:
+        return False  # then Nix cannot be asked either, which keeps everything
+    return found is not None and found[1] is None
+
+
+def this_store(config: Config) -> ThisStore:
+    """The store that commands to copy are about."""
+    return ThisStore(config.store_dir.path, config.state_dir)

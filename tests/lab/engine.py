@@ -14,7 +14,7 @@ OF_A_LOCK = ("proved", "intended", "taken")
 _PROGRAM = """
 import os, signal, sys
 from storewarden.audit import Requester
-from storewarden import cli, client
+from storewarden import cli, observe
 from storewarden.cli.options import config_of
 from storewarden.helper import engine
 from storewarden.client import requests_for
@@ -22,7 +22,7 @@ from storewarden.scan import sweep
 
 log, wanted, how, path = sys.argv[1:]
 asked = cli.parser().parse_args(["scan", "--yes", "--min-age", "0", "--audit-log", log])
-store = client.open_store(config_of(asked))
+store = observe.open_store(config_of(asked))
 found = [f for f in sweep(store).findings if store.store_dir.join(f.base_name) == path]
 
 def checkpoint(step):

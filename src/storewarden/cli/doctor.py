@@ -9,7 +9,6 @@ from storewarden.cli.console import progress, show, style
 from storewarden.cli.options import add_config, config_of
 from storewarden.cli.table import row
 from storewarden.cli.usage import JSON, NOT_ALL, OK, UNREADABLE, Parser
-from storewarden.client import open_nix
 from storewarden.config import Config, ConfigError
 from storewarden.doctor.checks import blind, diagnose, examine
 from storewarden.doctor.diagnosis import Diagnosis, Severity
@@ -17,6 +16,7 @@ from storewarden.doctor.nix import Installation
 from storewarden.doctor.patient import Patient, Unknown
 from storewarden.explain.failures import issue_url
 from storewarden.nix_queries import NixVersion
+from storewarden.observe import open_nix
 from storewarden.readable import PLAIN, Mark, Style, json_text, shown
 
 _DESCRIPTION = """\

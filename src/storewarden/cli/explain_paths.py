@@ -16,12 +16,11 @@ from storewarden.cli.table import (
     processes_json,
     row,
 )
-from storewarden.client import open_nix, open_store, this_store
 from storewarden.config import Config
 from storewarden.copyable import ThisStore, can_be_copied
 from storewarden.explain.advice import Advice, advice
 from storewarden.explain.entry import Answer, Story, Uses, What, point, story_of_entry
-from storewarden.observe import observe
+from storewarden.observe import observe, open_nix, open_store, this_store
 from storewarden.readable import (
     PLAIN,
     Mark,

@@ -19,11 +19,8 @@ from storewarden.client import (
     HelperKilledError,
     HelperUnavailableError,
     by_hand,
-    open_nix,
     open_remover,
-    open_store,
     requests_for,
-    this_store,
 )
 from storewarden.config import Config, Mode
 from storewarden.copyable import REMOVE
@@ -31,7 +28,7 @@ from storewarden.daemon.status import is_held, read_status
 from storewarden.errors import StoreUnreadableError, StorewardenError
 from storewarden.explain.buildlog import BuildLog, Reading
 from storewarden.nix_queries import feed_log
-from storewarden.observe import list_names, misplaced
+from storewarden.observe import list_names, misplaced, open_nix, open_store, this_store
 from storewarden.scan import Finding, sweep_among
 from storewarden.store.entries import EntryKind, open_directory
 from storewarden.store.nix import Nix

@@ -20,7 +20,6 @@ from storewarden.client import (
     HelperUnavailableError,
     Remove,
     open_remover,
-    open_store,
     removes_here,
     requests_for,
 )
@@ -31,6 +30,7 @@ from storewarden.daemon.log import Log
 from storewarden.daemon.notify import Notify, notifying, reloading, watchdog_interval
 from storewarden.daemon.status import ServiceStatus, Stuck, held, write_status
 from storewarden.errors import StorewardenError
+from storewarden.observe import open_store
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
 from storewarden.scan import Finding, glance, sweep, sweep_among
 from storewarden.store.entries import EntryKind

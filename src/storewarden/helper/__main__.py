@@ -25,21 +25,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from storewarden import host
+from storewarden import host, protocol
 from storewarden.audit import Requester
 from storewarden.config import Config, load_config_if_there, overridden
 from storewarden.errors import BadMessageError, StorewardenError, UnavailableError
 from storewarden.helper.engine import remove
 from storewarden.helper.surroundings import check_place, check_surroundings, check_view
 from storewarden.host.listening import listening, notify
-from storewarden.protocol import (
-    MAX_REQUEST,
-    EndCode,
-    Status,
-    decode_request,
-    encode_end,
-    encode_outcome,
-)
 from storewarden.store.nix import Nix, ask, find_nix
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store, build_users
@@ -215,7 +207,7 @@ def _prepare(arguments: argparse.Namespace, config: Config) -> None:
 
 
 def _cannot_work(cause: Exception) -> bytes:
-    return encode_end(f"the helper cannot work: {cause}", EndCode.UNREADABLE)
+    return protocol.encode_end(f"the helper cannot work: {cause}", protocol.EndCode.UNREADABLE)
 
 
 def _answer_client(connection: socket.socket, arguments: argparse.Namespace) -> None:
@@ -229,7 +221,7 @@ def _answer_client(connection: socket.socket, arguments: argparse.Namespace) -> 
         return
     _say(4, f"uid {uid} (pid {pid}) may not ask")
     error = f"uid {uid} may not ask this helper (see --allow-uid)"
-    _send(connection, encode_end(error, EndCode.NOT_ALLOWED))
+    _send(connection, protocol.encode_end(error, protocol.EndCode.NOT_ALLOWED))
 
 
 def _answer(
@@ -241,19 +233,19 @@ def _answer(
 ) -> None:
     """Do what the request asks for that comes in there, and tell the outcomes as they come."""
     try:
-        requests = decode_request(_read_line(connection))
+        requests = protocol.decode_request(_read_line(connection))
         config = _config(arguments)
         store, log = open_store(config, arguments.view), config.audit_log
         for outcome in remove(store, requests, audit_log=log, requester=requester):
-            level = 3 if outcome.status is Status.FAILED else 6
+            level = 3 if outcome.status is protocol.Status.FAILED else 6
             say(level, f"{outcome.base_name}: {outcome.status} {'; '.join(outcome.reasons)}")
-            _send(connection, encode_outcome(outcome))
-        _send(connection, encode_end())
+            _send(connection, protocol.encode_outcome(outcome))
+        _send(connection, protocol.encode_end())
     except (StorewardenError, OSError) as cause:
         say(4, str(cause))
-        unavailable = isinstance(cause, UnavailableError)
-        code = EndCode.UNAVAILABLE if unavailable else EndCode.UNREADABLE
-        _send(connection, encode_end(str(cause), code))
+        codes = protocol.EndCode
+        code = codes.UNAVAILABLE if isinstance(cause, UnavailableError) else codes.UNREADABLE
+        _send(connection, protocol.encode_end(str(cause), code))
 
 
 def _read_line(connection: socket.socket) -> bytes:
@@ -263,11 +255,11 @@ def _read_line(connection: socket.socket) -> bytes:
     while b"\n" not in data:
         connection.settimeout(max(0.01, deadline - time.monotonic()))
         try:
-            more = connection.recv(MAX_REQUEST + 1 - len(data))
+            more = connection.recv(protocol.MAX_REQUEST + 1 - len(data))
         except TimeoutError:
             raise BadMessageError("the request did not come in time") from None
-        if not more or len(data) + len(more) > MAX_REQUEST:
-            raise BadMessageError(f"a request is one line of at most {MAX_REQUEST} bytes")
+        if not more or len(data) + len(more) > protocol.MAX_REQUEST:
+            raise BadMessageError(f"a request is one line of at most {protocol.MAX_REQUEST} bytes")
         data += more
     line, _, rest = data.partition(b"\n")
     if rest:
