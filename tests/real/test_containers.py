@@ -20,8 +20,6 @@ from real.warden import AT_ONCE, command, finding, scan, warden
 from real.watching import service, start_service
 
 Result = CompletedProcess[str]
-SECONDS = 8.0
-"""Within which the service removes what is dead: two for the age, two for polling, and to spare."""
 _WATCH = "{base}/source/.venv/bin/python -m storewarden watch"
 # Nix makes its directories and its database badly where two of it do so at once.
 _MADE = "until [ -e /nix/var/nix/daemon-socket/socket ]; do sleep 0.1; done"
@@ -50,7 +48,7 @@ def named(text: str) -> str:
 
 
 def wait_until_gone(rig: Rig, build: Build) -> None:
-    ns.wait_until(lambda: not still_there(rig, build.entries), "the removal", SECONDS)
+    ns.wait_until(lambda: not still_there(rig, build.entries), "the removal")
 
 
 def orphaned(rig: Rig) -> Build:
