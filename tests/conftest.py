@@ -3,6 +3,8 @@
 
 import os
 import signal
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,19 @@ for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
 # How long an example takes says more of the machine and its load than of what is tested.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each run a directory that no other run closes to other users, as pytest's own does."""
+    if not hasattr(config, "workerinput") and config.option.basetemp is None:
+        config.option.basetemp = tempfile.mkdtemp(prefix="storewarden-tests-")
+
+        def remove() -> None:
+            # Not shutil.rmtree: it gives up at trees as deep as those that the tests make.
+            subprocess.run(["rm", "-rf", config.option.basetemp], check=False)
+
+        config.add_cleanup(remove)
 
 
 @pytest.fixture
