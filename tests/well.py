@@ -4,7 +4,7 @@
 from dataclasses import replace
 from typing import Any
 
-from storewarden.audit import Verification
+from storewarden.audit_reading import Verification
 from storewarden.config import Config
 from storewarden.daemon.status import ServiceStatus
 from storewarden.doctor.bugs import Emulation

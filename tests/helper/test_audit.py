@@ -10,7 +10,8 @@ import pytest
 
 from helper.child import traced
 from helper.trees import descriptors
-from storewarden.audit import Intent, Other, Result, read_records, verify
+from storewarden.audit import Intent, Other, Result
+from storewarden.audit_reading import read_records, verify
 from storewarden.errors import AuditUnavailableError
 from storewarden.helper.audit import open_log
 
