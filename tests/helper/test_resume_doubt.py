@@ -12,8 +12,8 @@ from helper.child import kill_self, killed, needs_root
 from helper.trees import left_private, write
 from storewarden.audit_reading import verify
 from storewarden.store.entries import PRIVATE_PREFIX
-from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import StorePath
+from storewarden.store.store import NO, Fact, Known
 from storewarden.throwaway import ThrowawayStore
 
 

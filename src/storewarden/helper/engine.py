@@ -34,9 +34,8 @@ from storewarden.helper.purge import (
 from storewarden.helper.resume import Leftover, conclude_unmoved, finish, purged_outcome, settle
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
 from storewarden.store.entries import EntryKind, classify, look, open_directory
-from storewarden.store.fact import Known
 from storewarden.store.paths import StorePath
-from storewarden.store.store import Store
+from storewarden.store.store import Known, Store
 
 Checkpoint = Callable[[str], None]
 

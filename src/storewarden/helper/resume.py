@@ -14,9 +14,8 @@ from storewarden.helper.hold import NotHeldError, hold_collector, hold_path, in_
 from storewarden.helper.purge import Private, Purged, old_private, purge, put_back
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, Status
 from storewarden.store.entries import PRIVATE_PREFIX, EntryKind, each_name, look, opened_anew
-from storewarden.store.fact import UNKNOWN, Known
 from storewarden.store.paths import StorePath, parse_lock_name, path_lock
-from storewarden.store.store import Store
+from storewarden.store.store import UNKNOWN, Known, Store
 
 _AGAIN = "an earlier removal of it was interrupted"
 _LONG = "it takes long, the next run goes on with it"

@@ -155,16 +155,16 @@ def orphans(user_lock: str, pids: Collection[int]) -> list[int]:
 
     The first of all where it cannot be told. What was forked twice has lost its parent.
     """
-    told = False
+    certain = False
     try:
         holder = _holder(user_lock) if pids else None
         related = set() if holder is None else {holder}
         left = next((pid for pid in pids if not _descends(pid, related)), None)
         # In a container all that has lost its parent is the child of process 1, the holder or not.
-        told = holder != 1 and (not pids or _holder(user_lock) == holder)
+        certain = holder != 1 and (not pids or _holder(user_lock) == holder)
     except (OSError, ValueError, LookupError, StopIteration):
         left = None
-    return [left] if left is not None else [] if told else [*pids][:1]
+    return [left] if left is not None else [] if certain else [*pids][:1]
 
 
 def _holder(path: str, table: str = "/proc/locks") -> int | None:
