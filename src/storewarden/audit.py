@@ -284,8 +284,8 @@ class Chain:
 
     def _misfit(self, members: Members, where: str) -> str:
         """Why the record cannot stand here; empty if it can."""
-        told = members.get("action"), members.get("torn_sha256")
-        if self.torn and told != ("recovered", self.recovered.torn_sha256):
+        explains = members.get("action"), members.get("torn_sha256")
+        if self.torn and explains != ("recovered", self.recovered.torn_sha256):
             return self.why
         if members.get("prev") != self.last or members.get("seq") != self.seq + 1:
             number = f"{members.get('seq')!s:.20}"

@@ -323,11 +323,10 @@ class Witness:
             return UNKNOWN
         if os.fstat(self.store_fd).st_dev != self.entry.file_id.device:
             return Fact(Known.YES, "it is another file system")
-        for directory in {self.store.store_dir.path, self.store.view}:
-            place = f"{directory}/{self.entry.base_name}"
-            if any(mount.is_within(place) for mount in seen):
-                return YES
-        return NO
+        name, store = self.entry.base_name, self.store
+        places = {store.store_dir.join(name), f"{store.view}/{name}"}
+        inside = any(mount.is_within(place) for mount in seen for place in places)
+        return YES if inside else NO
 
     def hold_path_locks(self) -> Fact:
         """Hold the locks that cover it; its own alone, where they are not known."""

@@ -138,11 +138,11 @@ class Outputs:
         self._connection, self._store_dir = connection, store_dir
         self._tables = {name for (name,) in self._ask("SELECT name FROM sqlite_master")}
 
-    def known(self, path: StorePath) -> list[StorePath]:
+    def derivers_of(self, path: StorePath) -> list[StorePath]:
         """The derivations that have `path` as an output which is known before their build."""
         return self._paths(f"SELECT v.path {_KNOWN} WHERE o.path = ?", path)
 
-    def known_of(self, derivation: StorePath) -> list[StorePath]:
+    def paths_of(self, derivation: StorePath) -> list[StorePath]:
         """The outputs of a registered derivation that have a known path."""
         return self._paths(f"SELECT o.path {_KNOWN} WHERE v.path = ?", derivation)
 

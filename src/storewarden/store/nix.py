@@ -62,12 +62,12 @@ class Nix:
         return base
 
 
-def find_nix(wanted: str | None, places: Sequence[str] = NIX_PLACES) -> str:
-    """The program to ask: `wanted`, or the first of the usual places. PATH is never searched.
+def find_nix(program: str | None, places: Sequence[str] = NIX_PLACES) -> str:
+    """The program to ask: that one, or the first of the usual places. PATH is never searched.
 
     Where none is there, the first place is given, and asking it says so.
     """
-    return wanted or next((place for place in places if os.access(place, os.X_OK)), places[0])
+    return program or next((place for place in places if os.access(place, os.X_OK)), places[0])
 
 
 class SilentError(StorewardenError):
