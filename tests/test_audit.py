@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.audit import Intent, Result, log_files, read_records, seal, verify
+from storewarden.audit import Intent, Result, seal
+from storewarden.audit_reading import log_files, read_records, verify
 from storewarden.errors import AuditUnavailableError
 from storewarden.helper.audit import open_log
 

@@ -10,16 +10,8 @@ from pathlib import Path
 import pytest
 
 from json_documents import checked_records
-from storewarden.audit import (
-    Intent,
-    Result,
-    flaw,
-    log_files,
-    members_of,
-    read,
-    read_records,
-    verify,
-)
+from storewarden.audit import Intent, Result, members_of, read
+from storewarden.audit_reading import flaw, log_files, read_records, verify
 from storewarden.helper.audit import open_log
 from storewarden.store.entries import FileId
 from storewarden.strict_json import canonical

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command import PROGRAM, run
-from storewarden.audit import Intent, Result, flaw, read_records, seal, verify
+from storewarden.audit import Intent, Result, seal
+from storewarden.audit_reading import flaw, read_records, verify
 from storewarden.cli.audit import record_line
 from storewarden.helper.audit import open_log
 

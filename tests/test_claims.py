@@ -23,8 +23,8 @@ from storewarden.claims import (
 from storewarden.helper import hold
 from storewarden.observe import PROBES
 from storewarden.store.entries import EntryKind
-from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import Deriver, Origin, StorePath
+from storewarden.store.store import NO, Fact, Known
 
 DERIVER = Deriver(StorePath(f"{'1c' * 16}-x.drv"), "out")
 ORIGIN = Origin(DERIVER, (f"{DERIVER.derivation.base_name}.out.lock",), scratch=True)

@@ -15,7 +15,7 @@ import pytest
 from command import Desk, open_desk, run, strand_lock
 from stand_in import ends, write_answering_nix, write_program
 from storewarden import __file__ as package
-from storewarden.audit import read_records, verify
+from storewarden.audit_reading import read_records, verify
 from storewarden.client import HelperUnavailableError, own_helper, request_for
 from storewarden.config import Config
 from storewarden.protocol import RemoveRequest, Status

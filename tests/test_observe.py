@@ -14,8 +14,8 @@ from storewarden.host import Mount
 from storewarden.observe import Lock, Observation, Unregistered
 from storewarden.store.derivation import covering_locks
 from storewarden.store.entries import Entry, EntryKind, look, open_directory
-from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, path_lock
+from storewarden.store.store import NO, Fact, Known
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, needs_lock_table, user_lock
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from explaining import nix_of
 from stand_in import write_answering_nix, write_program
 from storewarden.observe import ask_in_batches
-from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import StorePath
+from storewarden.store.store import Fact, Known
 from storewarden.throwaway import ThrowawayStore
 
 PATHS = [StorePath(f"{number:032d}-x") for number in range(450)]
@@ -37,6 +37,16 @@ def test_a_nix_that_hangs_is_waited_for_once(place: ThrowawayStore, tmp_path: Pa
     assert told == [0]
     silent = Fact(Known.UNKNOWN, "nix-program did not answer within 0 s: is nix-daemon hung?")
     assert answers == dict.fromkeys(PATHS, silent)
+
+
+def test_answers_before_a_hang_are_kept(place: ThrowawayStore, tmp_path: Path) -> None:
+    write_answering_nix(f"{tmp_path}/answers")
+    last = PATHS[-1]
+    body = f'case "$*" in *{last.base_name}*) exec sleep 300 ;; esac; exec {tmp_path}/answers "$@"'
+    nix = replace(nix_of(place, write_program(f"{tmp_path}/nix-program", f"{body}\n")), timeout=1.0)
+    answers = ask_in_batches(nix, PATHS, lambda _asked, _all: None)
+    assert {answers[path].known for path in PATHS[:400]} == {Known.NO}
+    assert answers[last].known is Known.UNKNOWN
 
 
 def test_a_batch_that_nix_refuses_does_not_keep_the_others_from_being_asked(

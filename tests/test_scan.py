@@ -14,8 +14,8 @@ from storewarden.copyable import ThisStore, repair_path
 from storewarden.errors import StoreUnreadableError
 from storewarden.scan import sweep
 from storewarden.store.entries import PRIVATE_PREFIX, EntryKind
-from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import Deriver, StorePath, output_lock
+from storewarden.store.store import Fact, Known
 from storewarden.throwaway import ThrowawayStore
 from sweeps import BEST, look_at, picture
 

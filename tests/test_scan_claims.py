@@ -10,9 +10,8 @@ import pytest
 from storewarden.claims import Verdict
 from storewarden.scan import Finding
 from storewarden.store.entries import EntryKind
-from storewarden.store.fact import Known
 from storewarden.store.paths import StorePath, output_lock, path_lock
-from storewarden.store.store import Store
+from storewarden.store.store import Known, Store
 from storewarden.throwaway import ThrowawayStore
 from sweeps import BEST, building_as, holding, look_at, needs_lock_table, user_lock
 

@@ -13,8 +13,8 @@ from storewarden.claims import Claim, Verdict
 from storewarden.errors import StoreUnreadableError
 from storewarden.scan import sweep
 from storewarden.store.entries import EntryKind
-from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import StoreDir, output_lock
+from storewarden.store.store import Fact, Known
 from storewarden.throwaway import ThrowawayStore
 from sweeps import look_at
 

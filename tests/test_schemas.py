@@ -24,7 +24,7 @@ from storewarden.protocol import Status
 from storewarden.readable import JSON_VERSION
 from storewarden.setup.files import State
 from storewarden.store.entries import EntryKind
-from storewarden.store.fact import Known
+from storewarden.store.store import Known
 
 NAMES = sorted(name.removesuffix(".json") for name in os.listdir(SCHEMAS))
 WITH_JSON = [one for one in commands() if "--json" in one.options]

@@ -4,7 +4,7 @@
 from dataclasses import replace
 from typing import Any
 
-from storewarden.audit import Verification
+from storewarden.audit_reading import Verification
 from storewarden.config import Config
 from storewarden.daemon.status import ServiceStatus
 from storewarden.doctor.bugs import Emulation
@@ -18,8 +18,8 @@ from storewarden.doctor.settings import NixConf
 from storewarden.doctor.store import Database, Mount, Room, Storage
 from storewarden.doctor.users import Accounts, Users
 from storewarden.nix_queries import Flavour, NixVersion, Settings
-from storewarden.store.fact import Fact, Known
 from storewarden.store.nix import Nix
+from storewarden.store.store import Fact, Known
 
 OK, NOTE, UNKNOWN, PROBLEM = Severity.OK, Severity.NOTE, Severity.UNKNOWN, Severity.PROBLEM
 NOW = 1_700_000_000.0

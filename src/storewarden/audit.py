@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""The audit log: its records, where their chain stands, and whether it holds. Never writes.
+"""The audit log: its records, and where their chain stands. Reads no file and writes none.
 
 JSON Lines, chained by hash: intent before an act, result after it. A chain shows edits and gaps; it
 cannot show that the end was cut off, nor what root rewrote whole. The helper writes it
-(helper/audit.py), and whoever may read it can check it.
+(helper/audit.py), and whoever may read it can check it (audit_reading.py).
 """
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args
 
-from storewarden.errors import AuditUnavailableError, BadMessageError, reason_of
+from storewarden.errors import BadMessageError
 from storewarden.protocol import Outcome, Status
 from storewarden.store.entries import FileId
 from storewarden.strict_json import canonical, load
@@ -183,15 +182,6 @@ def read(members: Members) -> Record:
     return _typed(kind, members) if kind else Other(head.action, members)
 
 
-def flaw(members: Members) -> str:
-    """Why these members are no record that this program writes, for people; empty if they are."""
-    try:
-        read(members)
-    except BadMessageError as cause:
-        return str(cause)
-    return ""
-
-
 def _typed(kind: type[T], members: Members) -> T:
     """That dataclass out of its members; what else stands there is of a version to come."""
     given: dict[str, Any] = {}
@@ -294,8 +284,8 @@ class Chain:
 
     def _misfit(self, members: Members, where: str) -> str:
         """Why the record cannot stand here; empty if it can."""
-        told = members.get("action"), members.get("torn_sha256")
-        if self.torn and told != ("recovered", self.recovered.torn_sha256):
+        explains = members.get("action"), members.get("torn_sha256")
+        if self.torn and explains != ("recovered", self.recovered.torn_sha256):
             return self.why
         if members.get("prev") != self.last or members.get("seq") != self.seq + 1:
             number = f"{members.get('seq')!s:.20}"
@@ -328,19 +318,6 @@ def _by_number(intents: tuple[Intent, ...]) -> dict[int, Intent]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """Whether every record is whole and in its place; if not, where the first is that is not."""
-
-    files: tuple[str, ...]
-    records: int
-    head: str
-    """The hash of the last record: kept elsewhere, it shows later that none was cut off."""
-    problem: str = ""
-    open_intents: int = 0
-    """Removals that were begun and whose end is not on record; the next run concludes them."""
-
-
 def rotated_files(path: str) -> list[str]:
     """The earlier files of the log at `path`, oldest first; `OSError` if they cannot be listed."""
     directory, name = os.path.split(path)
@@ -351,49 +328,3 @@ def rotated_files(path: str) -> list[str]:
         return []
     old = [n for n in names if n.startswith(f"{stem}-") and n.endswith(".jsonl")]
     return [os.path.join(directory, n) for n in sorted(old)]
-
-
-def log_files(path: str) -> tuple[str, ...]:
-    """The rotated files of the log at `path`, oldest first, and itself; those that exist."""
-    try:
-        rotated = rotated_files(path)
-        os.lstat(path)
-    except FileNotFoundError:
-        return tuple(rotated)
-    except NotADirectoryError:
-        return ()
-    except OSError:
-        return (path,)  # it is not known to be absent; opening it tells why
-    return (*rotated, path)
-
-
-def read_records(path: str) -> Iterator[dict[str, object]]:
-    """The members of every whole record, oldest first; what is broken is left to `verify`."""
-    for _, line in _lines(path, log_files(path)):
-        with suppress(BadMessageError):
-            yield unseal(line)
-
-
-def verify(path: str) -> Verification:
-    """Walk the chain through all files. A torn line is fine if the next record explains it."""
-    chain, files = Chain(), log_files(path)
-    for where, line in _lines(path, files):
-        before = chain.seq, chain.last
-        if problem := chain.follow(line, where):
-            return Verification(files, *before, problem)
-    return Verification(files, chain.seq, chain.last, chain.why, len(chain.open_intents))
-
-
-def _lines(path: str, files: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    if not files:
-        raise AuditUnavailableError(f"there is no audit log {path}: nothing was removed yet")
-    for name in files:
-        try:
-            with open(name, "rb") as file:
-                for number, line in enumerate(file, 1):
-                    yield f"{name} line {number}", line
-        except OSError as cause:
-            advice = "; try: sudo storewarden audit show" if os.geteuid() else ""
-            raise AuditUnavailableError(
-                f"cannot read the audit log {name}: {reason_of(cause)}{advice}"
-            ) from cause

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Self
 
-from storewarden import host
 from storewarden.explain.buildlog import PIECE, pass_on, pass_pieces
 
 _PASSED_ON = frozenset(
@@ -150,7 +149,7 @@ def run_child(command: Sequence[str], feed: Callable[[bytes], None]) -> End:
 def _to_its_end(pid: int, channel: _Channel, waiting: frozenset[signal.Signals]) -> End:
     by_request = False
     while True:
-        number, has_it = host.next_signal(waiting)
+        number, has_it = _next_signal(waiting)
         by_request = by_request or number in _ENDS
         if number == signal.SIGCHLD:
             found, status = os.waitpid(pid, os.WNOHANG)
@@ -162,6 +161,30 @@ def _to_its_end(pid: int, channel: _Channel, waiting: frozenset[signal.Signals])
         # The kernel's size of its terminal may have been read before it was changed: once more.
         if not has_it or number == signal.SIGWINCH:
             os.kill(pid, number)
+
+
+def _next_signal(waiting: frozenset[signal.Signals]) -> tuple[int, bool]:
+    """The next of those signals; and whether a child of this terminal has got it too.
+
+    That is so if the kernel sent it, as for Ctrl-C: to all processes in the foreground. Where
+    nothing tells who sent it (macOS), Ctrl-C and the like are most likely the terminal's own.
+    """
+    # mypy takes what there is for the system it looks at.
+    if tells := getattr(signal, "sigwaitinfo", None):
+        found = tells(waiting)
+        return found.si_signo, found.si_code > 0
+    number = signal.sigwait(waiting)
+    return number, number in {signal.SIGINT, signal.SIGQUIT} and _in_foreground()
+
+
+def _in_foreground() -> bool:
+    with suppress(OSError):
+        terminal = os.open("/dev/tty", os.O_RDONLY)
+        try:
+            return os.tcgetpgrp(terminal) == os.getpgrp()
+        finally:
+            os.close(terminal)
+    return False
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from enum import Flag, StrEnum, auto
 from typing import Self
 
 from storewarden.store.entries import EntryKind
-from storewarden.store.fact import UNKNOWN, Fact, Known
 from storewarden.store.paths import Origin
+from storewarden.store.store import UNKNOWN, Fact, Known
 
 
 class Proof(Flag):

@@ -118,47 +118,33 @@ def _optional_key(read: Callable[[object], T], example: object, sentence: str) -
 class Config:
     """What may stand in the file; `_` in a name is `-` there. Lengths of time in seconds."""
 
+    # fmt: off
     mode: Mode = _key(_mode, "repair", '"repair" removes what is proved dead, "report" says so.')
     kinds: frozenset[EntryKind] = _key(
-        _kinds, sorted(REMOVED_BY_DEFAULT), "What is removed; everything is reported."
-    )
-    min_age: float | None = _optional_key(
-        seconds,
-        "30s",
-        "How long an entry must have been left alone. If not set: 2s, or 0 where locks are known.",
-    )
+        _kinds, sorted(REMOVED_BY_DEFAULT), "What is removed; everything is reported.")
+    min_age: float | None = _optional_key(seconds, "30s",
+        "How long an entry must have been left alone. If not set: 2s, or 0 where locks are known.")
     sweep_interval: float = _key(_interval, "15m", "How often to look at the whole store at least.")
-    poll_interval: float = _key(
-        _interval, "2s", "How often to look for changes where the system does not tell of them."
-    )
-    max_removals: int = _key(
-        _count, 1000, "A sweep that would remove more removes nothing: that is something else."
-    )
+    poll_interval: float = _key(_interval, "2s",
+        "How often to look for changes where the system does not tell of them.")
+    max_removals: int = _key(_count, 1000,
+        "A sweep that would remove more removes nothing: that is something else.")
     store_dir: StoreDir = _key(_store_dir, "/nix/store", "Nix's store directory.")
     state_dir: str = _key(_path, "/nix/var/nix", "Nix's state directory.")
     build_group: str = _key(_text, "nixbld", "Nix's build-users-group.")
-    nix: str | None = _optional_key(
-        _path,
-        "/nix/var/nix/profiles/default/bin/nix",
-        "The program that is asked what is valid. If not set: the first of Nix's usual places.",
-    )
-    socket: str = _key(
-        _path,
-        "/run/storewarden/helper.sock",
-        "Where the helper is asked (and, without systemd, listens).",
-    )
+    nix: str | None = _optional_key(_path, "/nix/var/nix/profiles/default/bin/nix",
+        "The program that is asked what is valid. If not set: the first of Nix's usual places.")
+    socket: str = _key(_path, "/run/storewarden/helper.sock",
+        "Where the helper is asked (and, without systemd, listens).")
     audit_log: str = _key(_path, "/var/log/storewarden/audit.jsonl", "Where removals are recorded.")
-    runtime_dir: str = _key(
-        _path, "/run/storewarden/watch", "Where the service keeps its lock and its status."
-    )
+    runtime_dir: str = _key(_path, "/run/storewarden/watch",
+        "Where the service keeps its lock and its status.")
     metrics_textfile: str | None = _optional_key(
-        _path,
-        "/var/lib/prometheus/node-exporter/storewarden.prom",
-        "For Prometheus: a file for node_exporter's textfile collector.",
-    )
-    metrics_listen: str | None = _optional_key(
-        _address, "127.0.0.1:9913", "For Prometheus: an address to be asked at."
-    )
+        _path, "/var/lib/prometheus/node-exporter/storewarden.prom",
+        "For Prometheus: a file for node_exporter's textfile collector.")
+    metrics_listen: str | None = _optional_key(_address, "127.0.0.1:9913",
+        "For Prometheus: an address to be asked at.")
+    # fmt: on
 
 
 KEYS: Mapping[str, Field[Any]] = {one.name.replace("_", "-"): one for one in fields(Config)}

@@ -34,13 +34,14 @@ from storewarden.store.entries import (
     open_directory,
     opened_anew,
 )
-from storewarden.store.fact import NO, UNKNOWN, Fact, Known
-from storewarden.store.nix import BATCH, Nix, ask, find_nix
+from storewarden.store.nix import Nix, ask, find_nix
 from storewarden.store.paths import Origin, StoreDir, StorePath, path_lock
-from storewarden.store.store import Store, build_users
+from storewarden.store.store import NO, UNKNOWN, Fact, Known, Store, build_users
 
 Asking = Callable[[int, int], None]
 """Takes how many paths Nix has been asked about, and of how many."""
+_BATCH = 200
+"""Paths that Nix is asked about at once."""
 _HELLO = struct.pack("<4Q", 0x6E697863, 0x115, 0, 0)
 """All that a client of protocol 1.21 says before it asks for anything (worker-protocol.hh)."""
 _GREETING_SECONDS = 1.0
@@ -591,15 +592,15 @@ def open_store(config: Config, asking: Asking = lambda _asked, _all: None) -> St
 def ask_in_batches(nix: Nix, paths: Sequence[StorePath], asking: Asking) -> dict[StorePath, Fact]:
     """As `ask`; `asking` is called before each batch, and what it raises ends that."""
     answers: dict[StorePath, Fact] = {}
-    for start in range(0, len(paths), BATCH):
+    for start in range(0, len(paths), _BATCH):
         asking(start, len(paths))
         began = time.monotonic()
-        batch = ask(nix, paths[start : start + BATCH])
+        batch = ask(nix, paths[start : start + _BATCH])
         answers |= batch
         silent = next((fact for fact in batch.values() if fact.known is Known.UNKNOWN), None)
         if silent is not None and time.monotonic() - began >= nix.timeout:
-            # As in `ask`, one wait is enough: what hangs now would hang for every batch to come.
-            return answers | dict.fromkeys(paths[start + BATCH :], silent)
+            # One wait is enough: what hangs now would hang for every batch to come.
+            return answers | dict.fromkeys(paths[start + _BATCH :], silent)
     return answers
 
 

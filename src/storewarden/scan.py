@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from storewarden.claims import PROOF, REPORT_ONLY, Judgement, Verdict, judge
 from storewarden.copyable import ThisStore, repair_path
 from storewarden.observe import Lock, Observation, Unregistered, observe, unregistered_names
-from storewarden.store.database import Census, DatabaseUnseenError
+from storewarden.store.database import DatabaseUnseenError, check_census
 from storewarden.store.derivation import covering_locks
 from storewarden.store.entries import (
     OPEN_TO_OTHERS,
@@ -27,7 +27,6 @@ from storewarden.store.entries import (
     is_lock_file,
     look,
 )
-from storewarden.store.fact import NO, UNKNOWN, Fact, Known
 from storewarden.store.paths import (
     Deriver,
     Origin,
@@ -36,7 +35,7 @@ from storewarden.store.paths import (
     parse_lock_name,
     path_lock,
 )
-from storewarden.store.store import Store
+from storewarden.store.store import NO, UNKNOWN, Fact, Known, Store
 
 _MOST_UNSEEN = 10
 """Of the entries that cannot be looked at, so many are named."""
@@ -174,8 +173,10 @@ def _difference(seen: Observation) -> Difference:
     if not count:
         seen.check_place()
     paths = [n for n in rest if not n.endswith(".lock") and StorePath.maybe(n) is not None]
-    census = Census(count, count - len(absent), len(paths))
-    census.check(lambda: count_owned(store_fd, paths, store.build_users))
+    present = count - len(absent)
+    check_census(
+        count, present, len(paths), lambda: count_owned(store_fd, paths, store.build_users)
+    )
     gone = [name for name in absent if is_gone(store_fd, name)]
     return Difference(rest, NO, missing=seen.registered_among(gone))
 

@@ -19,9 +19,8 @@ from storewarden.config import Config
 from storewarden.errors import StoreUnreadableError
 from storewarden.store.database import connect, registered
 from storewarden.store.entries import BuildUsers
-from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import StoreDir, StorePath, nix32, output_lock, scratch_path
-from storewarden.store.store import Store
+from storewarden.store.store import NO, Fact, Known, Store
 
 SCHEMA = """
     CREATE TABLE ValidPaths (

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storewarden.audit import Verification
+from storewarden.audit_reading import Verification
 from storewarden.cli.audit import record_line, verification_lines
 
 

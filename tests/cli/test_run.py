@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from command import PROGRAM, ROOT, SECONDS, Desk, open_desk
-from storewarden.audit import verify
+from storewarden.audit_reading import verify
 from storewarden.cli.run import are_gone, blamed, names_in
 from storewarden.explain.buildlog import BuildLog, Reading
 from storewarden.store.paths import StorePath

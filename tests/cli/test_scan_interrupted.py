@@ -13,7 +13,7 @@ import pytest
 
 from command import Desk, open_desk, run, strand_lock
 from stand_in import ends, write_answering_nix, write_program
-from storewarden.audit import verify
+from storewarden.audit_reading import verify
 from storewarden.throwaway import ThrowawayStore
 
 

@@ -25,7 +25,8 @@ from helper.bench import held_by_another, log_of, names
 from helper.bench import run as run_engine
 from helper.child import needs_root
 from helper.trees import left_private, write
-from storewarden.audit import Requester, read_records, verify
+from storewarden.audit import Requester
+from storewarden.audit_reading import read_records, verify
 from storewarden.cli.status import status_lines
 from storewarden.client import remove_through
 from storewarden.config import Config, Mode

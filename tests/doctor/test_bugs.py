@@ -17,7 +17,7 @@ from storewarden.doctor.bugs import (
 from storewarden.doctor.diagnosis import Severity
 from storewarden.explain.failures import issue_url
 from storewarden.nix_queries import Flavour, NixVersion, parse_version
-from storewarden.store.fact import Known
+from storewarden.store.store import Known
 from well import PROBLEM, WELL, but, named, severities, with_version
 
 YES, NO, UNKNOWN = Known.YES, Known.NO, Known.UNKNOWN

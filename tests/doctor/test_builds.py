@@ -13,7 +13,7 @@ from storewarden.doctor.diagnosis import Severity
 from storewarden.doctor.patient import Unknown
 from storewarden.doctor.service import Service
 from storewarden.nix_queries import Flavour, NixVersion, Settings
-from storewarden.store.fact import Known
+from storewarden.store.store import Known
 from storewarden.throwaway import ThrowawayStore
 from well import (
     IDLE,

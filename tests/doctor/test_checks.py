@@ -23,7 +23,7 @@ from storewarden.doctor.settings import NixConf
 from storewarden.doctor.store import Database, Storage
 from storewarden.doctor.users import Accounts, Users
 from storewarden.nix_queries import Flavour, NixVersion
-from storewarden.store.fact import Fact, Known
+from storewarden.store.store import Fact, Known
 from well import (
     IDLE,
     MAC,

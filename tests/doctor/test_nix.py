@@ -16,9 +16,9 @@ from storewarden.doctor.checks import blind, diagnose
 from storewarden.doctor.nix import Daemon, Installation, listener, look
 from storewarden.doctor.patient import Patient, Unknown, admit
 from storewarden.nix_queries import Flavour, NixVersion
-from storewarden.store.fact import Fact, Known
 from storewarden.store.nix import Nix
 from storewarden.store.paths import StoreDir
+from storewarden.store.store import Fact, Known
 from well import (
     APART,
     NOTE,

@@ -11,7 +11,7 @@ import pytest
 from command import ROOT
 from storewarden.doctor.patient import Patient, Unknown, attempt, exists, within
 from storewarden.errors import StoreUnreadableError
-from storewarden.store.fact import Known
+from storewarden.store.store import Known
 from well import WELL
 
 Ask = Callable[[Callable[[], object]], object]

@@ -10,7 +10,7 @@ import pytest
 
 from command import ROOT
 from stand_in import listening
-from storewarden.audit import Verification
+from storewarden.audit_reading import Verification
 from storewarden.config import Config
 from storewarden.daemon.status import ServiceStatus, held, write_status
 from storewarden.doctor.checks import diagnose

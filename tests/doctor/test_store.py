@@ -24,8 +24,8 @@ from storewarden.doctor.store import (
     look_at_rooms,
     wholly_read_only,
 )
-from storewarden.store.fact import Known
 from storewarden.store.paths import StoreDir
+from storewarden.store.store import Known
 from storewarden.throwaway import ThrowawayStore
 from well import APART, GIB, IDLE, NOTE, OK, PROBLEM, UNKNOWN, WELL, but, named, severities
 

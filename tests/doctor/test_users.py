@@ -12,7 +12,7 @@ from storewarden.doctor.diagnosis import Severity
 from storewarden.doctor.patient import Unknown
 from storewarden.doctor.users import Accounts, Users, logs_in, look_at_accounts, sharers
 from storewarden.nix_queries import Settings
-from storewarden.store.fact import Known
+from storewarden.store.store import Known
 from well import (
     MAC,
     NOTE,

@@ -15,8 +15,8 @@ from storewarden.copyable import repair_path
 from storewarden.explain.advice import Advice, advice
 from storewarden.explain.entry import Answer, Output, Pointed, Story, Uses, What, point
 from storewarden.store.entries import EntryKind
-from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import Deriver, output_lock
+from storewarden.store.store import Fact, Known
 from storewarden.throwaway import ThrowawayStore
 from sweeps import BEST, holding, look_at, needs_lock_table, user_lock
 

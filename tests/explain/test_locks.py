@@ -20,8 +20,8 @@ from storewarden.explain.locks import (
 )
 from storewarden.observe import observe
 from storewarden.processes import Running
-from storewarden.store.fact import Known
 from storewarden.store.paths import Deriver, output_lock, path_lock
+from storewarden.store.store import Known
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, needs_lock_table
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from json_documents import checked_records
-from storewarden import audit
+from storewarden import audit, audit_reading
 from storewarden.audit import Requester
 from storewarden.client import request_for
 from storewarden.errors import StoreUnreadableError
@@ -95,7 +95,7 @@ def at(step: str, act: Callable[[], object]) -> Callable[[str], None]:
 
 def records(place: ThrowawayStore, *actions: str) -> list[audit.Members]:
     """The whole audit records with one of these actions (all, if none is named)."""
-    found = list(audit.read_records(log_of(place)))
+    found = list(audit_reading.read_records(log_of(place)))
     checked_records([record for record in found if record["action"] != "note"])  # a test's own
     return [record for record in found if not actions or record["action"] in actions]
 
@@ -107,8 +107,8 @@ def audit_is_whole(place: ThrowawayStore) -> bool:
 
 def log_is_whole(path: str) -> bool:
     """Whether the chain in that audit log holds and every intent has its result."""
-    verified = audit.verify(path)
-    checked_records(list(audit.read_records(path)))
+    verified = audit_reading.verify(path)
+    checked_records(list(audit_reading.read_records(path)))
     return not verified.problem and not verified.open_intents
 
 

@@ -3,14 +3,14 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from helper.child import traced
 from helper.trees import descriptors
-from storewarden.audit import Intent, Other, Result, read_records, verify
+from storewarden.audit import Intent, Other, Result
+from storewarden.audit_reading import read_records, verify
 from storewarden.errors import AuditUnavailableError
 from storewarden.helper.audit import open_log
 
@@ -91,10 +91,8 @@ def test_two_sessions_exclude_each_other(path: str) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"
-        started = time.monotonic()
         with open_log(path) as log:
             log.append(Other("note", {"who": "this one"}))
-        assert time.monotonic() - started > 0.2
     assert [record["who"] for record in read_records(path)] == ["the other", "this one"]
     assert verify(path).problem == ""
 

@@ -10,7 +10,8 @@ import pytest
 
 from helper.bench import log_of, names, records, request, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
-from storewarden.audit import Other, verify
+from storewarden.audit import Other
+from storewarden.audit_reading import verify
 from storewarden.errors import AuditUnavailableError
 from storewarden.helper.audit import open_log
 from storewarden.throwaway import ThrowawayStore

@@ -6,7 +6,8 @@ import pytest
 
 from helper.child import kill_self, kill_self_after, killed
 from json_documents import checked_records
-from storewarden.audit import Intent, Other, Result, Rotated, log_files, read_records, seal, verify
+from storewarden.audit import Intent, Other, Result, Rotated, seal
+from storewarden.audit_reading import log_files, read_records, verify
 from storewarden.errors import StorewardenError
 from storewarden.helper.audit import ROTATE_AT, open_log
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from json_documents import checked_records
-from storewarden.audit import Intent, Result, read_records, seal, unseal, verify
+from storewarden.audit import Intent, Result, seal, unseal
+from storewarden.audit_reading import read_records, verify
 from storewarden.errors import BadMessageError
 from storewarden.helper.audit import AuditLog, open_log
 

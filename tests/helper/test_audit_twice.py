@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.audit import Other, log_files, verify
+from storewarden.audit import Other
+from storewarden.audit_reading import log_files, verify
 from storewarden.errors import AuditUnavailableError
 from storewarden.helper.audit import ROTATE_AT, open_log
 

@@ -19,8 +19,8 @@ from helper.bench import (
     run_requests,
 )
 from storewarden.protocol import RemoveRequest
-from storewarden.store.fact import NO, Fact
 from storewarden.store.paths import StorePath, output_lock
+from storewarden.store.store import NO, Fact
 from storewarden.throwaway import ThrowawayStore
 
 

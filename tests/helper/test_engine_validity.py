@@ -12,8 +12,8 @@ import pytest
 from helper.bench import names, picture, records, run
 from storewarden.errors import StoreUnreadableError
 from storewarden.protocol import Outcome
-from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import StorePath
+from storewarden.store.store import NO, Fact, Known
 from storewarden.throwaway import ThrowawayStore
 
 

@@ -30,7 +30,7 @@ from helper.bench import (
 )
 from helper.child import kill_self, killed
 from helper.trees import left_private
-from storewarden.audit import verify
+from storewarden.audit_reading import verify
 from storewarden.errors import StorewardenError
 from storewarden.protocol import RemoveRequest
 from storewarden.store.paths import output_lock

@@ -19,7 +19,7 @@ from storewarden.helper.hold import (
     remove_lock_file,
 )
 from storewarden.store.entries import open_directory
-from storewarden.store.fact import Fact, Known
+from storewarden.store.store import Fact, Known
 from storewarden.throwaway import ThrowawayStore
 
 NAME = f"{'0' * 32}-a.lock"

@@ -11,7 +11,7 @@ from helper.bench import can_be_locked, held_by_another
 from storewarden import host
 from storewarden.helper.hold import hold_collector, hold_user, settle
 from storewarden.store.entries import BuildUsers
-from storewarden.store.fact import NO, Fact, Known
+from storewarden.store.store import NO, Fact, Known
 from storewarden.throwaway import ThrowawayStore
 
 USERS = BuildUsers(

@@ -15,8 +15,8 @@ from storewarden.helper.hold import survey
 from storewarden.host import Mount, mount_of
 from storewarden.protocol import RemoveRequest
 from storewarden.store.entries import EntryKind, FileId, open_directory
-from storewarden.store.fact import NO, Fact
 from storewarden.store.paths import Deriver, StorePath, output_lock
+from storewarden.store.store import NO, Fact
 from storewarden.throwaway import ThrowawayStore
 from sweeps import look_at
 

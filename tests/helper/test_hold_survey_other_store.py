@@ -8,7 +8,7 @@ import pytest
 
 from helper.bench import names, records, run
 from storewarden.errors import StoreUnreadableError
-from storewarden.store.fact import NO
+from storewarden.store.store import NO
 from storewarden.throwaway import ThrowawayStore
 
 

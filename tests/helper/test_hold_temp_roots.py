@@ -6,8 +6,8 @@ import pytest
 
 from helper.bench import held_by_another
 from storewarden.helper.hold import rooted, temp_roots
-from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import StorePath
+from storewarden.store.store import NO, Fact, Known
 from storewarden.throwaway import ThrowawayStore
 
 

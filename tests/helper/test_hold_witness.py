@@ -13,9 +13,8 @@ from storewarden import host
 from storewarden.claims import Claim, Facts, proof_of
 from storewarden.helper.hold import Survey, Witness, in_database
 from storewarden.store.entries import Entry, EntryKind, FileId, look, open_directory
-from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, path_lock
-from storewarden.store.store import Store
+from storewarden.store.store import NO, Fact, Known, Store
 from storewarden.throwaway import ThrowawayStore
 
 

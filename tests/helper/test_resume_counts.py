@@ -8,7 +8,8 @@ import pytest
 from helper.bench import at, audit_is_whole, log_of, names, records, run
 from helper.child import in_child, kill_self, killed, mount, needs_root, take_own_mounts
 from helper.trees import left_private, spread, write
-from storewarden.audit import Intent, Other, verify
+from storewarden.audit import Intent, Other
+from storewarden.audit_reading import verify
 from storewarden.errors import StorewardenError
 from storewarden.helper.audit import ROTATE_AT, open_log
 from storewarden.throwaway import ThrowawayStore

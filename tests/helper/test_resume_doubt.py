@@ -10,10 +10,10 @@ import pytest
 from helper.bench import at, audit_is_whole, held_by_another, log_of, names, picture, records, run
 from helper.child import kill_self, killed, needs_root
 from helper.trees import left_private, write
-from storewarden.audit import verify
+from storewarden.audit_reading import verify
 from storewarden.store.entries import PRIVATE_PREFIX
-from storewarden.store.fact import NO, Fact, Known
 from storewarden.store.paths import StorePath
+from storewarden.store.store import NO, Fact, Known
 from storewarden.throwaway import ThrowawayStore
 
 

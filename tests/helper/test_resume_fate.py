@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from storewarden.helper.resume import Fate, fate
-from storewarden.store.fact import Known
+from storewarden.store.store import Known
 
 _SAID = list(itertools.product(Known, Known))
 

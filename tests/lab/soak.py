@@ -21,7 +21,7 @@ from signal import SIGINT, SIGKILL
 from lab import jobs
 from real import namespace as ns
 from real.rig import Rig, valid_paths
-from storewarden import audit
+from storewarden import audit_reading
 
 AT_A_TIME = 6
 NAMES = 12  # few, so that what was stranded is soon built again
@@ -269,7 +269,7 @@ def removed_inodes(log: str) -> set[tuple[str, int]]:
     """Base name and inode of all that was removed, by that audit log."""
     intents: dict[object, tuple[str, int]] = {}
     found = set()
-    for one in audit.read_records(log):
+    for one in audit_reading.read_records(log):
         if one["action"] == "intent":
             intents[one["seq"]] = (str(one["name"]), int(str(one["inode"])))
         elif one["action"] == "result" and one["status"] == "removed" and one["op"] in intents:

@@ -19,7 +19,7 @@ from lab.soak import Tally, lost_paths, soak, troubled
 from real import namespace as ns
 from real.rig import Rig, unregistered
 from real.warden import AT_ONCE, Report, audit_log, records, scan, warden
-from storewarden import audit
+from storewarden import audit_reading
 
 SECONDS = float(os.environ.get("STOREWARDEN_LAB_SOAK", "20"))
 EVERY = 0.2
@@ -59,8 +59,8 @@ def test_beside_the_service_collections_and_restarts_no_live_build_is_hurt(
     assert tally.restarts
     wait_for_orphans(rig)
     ns.wait_until(lambda: not unregistered(rig), installed.journal(rig), 60)
-    assert not audit.verify(log).problem
-    assert_every_intent_has_its_result(list(map(dict, audit.read_records(log))))
+    assert not audit_reading.verify(log).problem
+    assert_every_intent_has_its_result(list(map(dict, audit_reading.read_records(log))))
 
 
 def dice() -> random.Random:

@@ -12,7 +12,7 @@ from json_documents import checked, checked_records
 from real import namespace as ns
 from real.furniture import CHECKOUT, own_python
 from real.rig import Rig, answers
-from storewarden import audit
+from storewarden import audit_reading
 
 Report = dict[str, Any]
 AT_ONCE = ("--min-age", "0")
@@ -53,9 +53,9 @@ def statuses(report: Report) -> dict[str, str]:
 
 def records(rig: Rig) -> list[Report]:
     """The audit log, which must be sound."""
-    found = audit.verify(audit_log(rig))
+    found = audit_reading.verify(audit_log(rig))
     assert not found.problem, found
-    listed = list(map(dict, audit.read_records(audit_log(rig))))
+    listed = list(map(dict, audit_reading.read_records(audit_log(rig))))
     checked_records(listed)
     return listed
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from stand_in import write_answering_nix, write_program
-from storewarden.store.fact import Fact, Known
-from storewarden.store.nix import BATCH, Nix, ask, find_nix
+from storewarden.store.nix import Nix, ask, find_nix
 from storewarden.store.paths import StoreDir, StorePath
+from storewarden.store.store import Fact, Known
 
 STORE = StoreDir("/nix/store")
 ONE = StorePath("x80vbsl3hs31md8vk95ibvyjii8dy325-test")
@@ -134,29 +134,6 @@ def test_the_error_is_shown_and_not_the_hint_below_it(tmp_path: Path) -> None:
     fails = f"""printf "warning: so what\n{said}\n{hint}\n" >&2; exit 1\n"""
     detail = ask(programs(tmp_path, fails, fails), [ONE])[ONE].detail
     assert detail == "nix-store: error: illegal configuration line 'x' in '/etc/nix/nix.conf'"
-
-
-def test_many_paths_are_asked_for_in_batches(tmp_path: Path) -> None:
-    paths = [StorePath(f"{number:032d}-x") for number in range(2 * BATCH + 7)]
-    valid = [STORE.join(path.base_name) for path in paths[::3]]
-    write_answering_nix(f"{tmp_path}/nix", valid)
-    answers = ask(nix_in(tmp_path), paths)
-    assert [answers[path].known for path in paths] == [
-        Known.NO if number % 3 else Known.YES for number in range(len(paths))
-    ]
-
-
-def test_a_batch_without_an_answer_leaves_the_others_theirs(tmp_path: Path) -> None:
-    paths = [StorePath(f"{number:032d}-x") for number in range(BATCH + 1)]
-    last = STORE.join(paths[-1].base_name)
-    programs(
-        tmp_path,
-        f'case "$*" in *{last}*) echo \'{{"{last}": null}}\' ;; *) exit 1 ;; esac\n',
-        FAILS,
-    )
-    answers = ask(nix_in(tmp_path), paths)
-    assert answers[paths[-1]].known is Known.NO
-    assert {answers[path].known for path in paths[:-1]} == {Known.UNKNOWN}
 
 
 def test_nix_sees_nothing_of_the_callers_environment(

@@ -4,9 +4,9 @@
 from pathlib import Path
 
 from stand_in import ends, write_program
-from storewarden.store.fact import Known
 from storewarden.store.nix import Nix, ask
 from storewarden.store.paths import StoreDir, StorePath
+from storewarden.store.store import Known
 
 
 def test_what_nix_left_behind_is_ended_where_it_holds_the_answer_back(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from stand_in import write_program
 from storewarden.errors import BadMessageError
 from storewarden.nix_queries import Registration, registration
-from storewarden.store.fact import Known
 from storewarden.store.nix import Nix, PathInfo, ask, parse_path_info
 from storewarden.store.paths import StoreDir, StorePath
+from storewarden.store.store import Known
 
 STORE = StoreDir("/nix/store")
 VALID = StorePath("x80vbsl3hs31md8vk95ibvyjii8dy325-test")

@@ -8,9 +8,9 @@ import pytest
 
 from stand_in import write_program
 from storewarden.errors import BadMessageError
-from storewarden.store.fact import Known
 from storewarden.store.nix import Nix, ask, parse_path_info
 from storewarden.store.paths import StoreDir, StorePath
+from storewarden.store.store import Known
 
 STORE = StoreDir("/nix/store")
 ONE = StorePath("ghnpxgmm86pibjgnf0x49b5qgfcf8yxa-test-dev")

@@ -5,7 +5,8 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from storewarden.audit import Members, Verification, flaw, read_records, verify
+from storewarden.audit import Members
+from storewarden.audit_reading import Verification, flaw, read_records, verify
 from storewarden.cli.console import error, progress, show, style
 from storewarden.cli.options import add_audit_log, add_config, config_of
 from storewarden.cli.scan import MARKS

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from storewarden import audit
+from storewarden import audit_reading
 from storewarden.cli import console
 from storewarden.cli.audit import record_line, verification_lines
 from storewarden.cli.scan import outcome_line, sweep_lines
@@ -113,10 +113,10 @@ def _show(place: ThrowawayStore, alive: StorePath, log: str, stage: _Stage) -> i
     for outcome in outcomes:
         say(outcome_line(outcome, store.store_dir, style))
     stage.command("storewarden audit show")
-    for record in audit.read_records(log):
+    for record in audit_reading.read_records(log):
         say(record_line(record, style))
     stage.command("storewarden audit verify")
-    verified = audit.verify(log)
+    verified = audit_reading.verify(log)
     for line in verification_lines(verified, style):
         say(line)
     left = sweep(store).findings

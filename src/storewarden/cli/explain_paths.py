@@ -33,8 +33,7 @@ from storewarden.readable import (
     size_text,
 )
 from storewarden.store.entries import EntryKind
-from storewarden.store.fact import Known
-from storewarden.store.store import Store
+from storewarden.store.store import Known, Store
 
 _MOST = 8
 """Lines of one kind; the rest is counted, and is in the JSON."""

@@ -17,8 +17,7 @@ from storewarden.copyable import ThisStore
 from storewarden.explain.locks import LockFile, Role, all_locks, hidden_places
 from storewarden.observe import Observation, observe, open_store, this_store
 from storewarden.readable import PLAIN, Mark, Style, count_text, json_text, shown
-from storewarden.store.fact import Known
-from storewarden.store.store import Store
+from storewarden.store.store import Known, Store
 
 _DESCRIPTION = """\
 Lists lock files, held ones first. It takes no lock and needs no privilege; who

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from storewarden.explain.locks import LockFile
 from storewarden.processes import Running
 from storewarden.readable import PLAIN, Mark, Style, shown, since
-from storewarden.store.fact import Known
+from storewarden.store.store import Known
 
 _LONG = 36
 

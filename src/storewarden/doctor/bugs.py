@@ -13,7 +13,7 @@ from storewarden.doctor.diagnosis import Diagnosis, Severity, Step, unknown
 from storewarden.doctor.nix import Installation
 from storewarden.doctor.patient import Patient, Unknown
 from storewarden.nix_queries import Flavour, NixVersion
-from storewarden.store.fact import Known
+from storewarden.store.store import Known
 
 _LAST_READ = (2, 35)
 _LIX_READ = (2, 95)

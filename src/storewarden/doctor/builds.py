@@ -16,8 +16,8 @@ from storewarden.errors import StoreUnreadableError
 from storewarden.nix_queries import Settings
 from storewarden.observe import misplaced
 from storewarden.store import database
-from storewarden.store.fact import Known
 from storewarden.store.paths import StoreDir
+from storewarden.store.store import Known
 
 _FEATURE = "ca-derivations"
 _TABLES = ("Realisations", "BuildTraceV3")

@@ -10,8 +10,8 @@ from storewarden.doctor.diagnosis import Diagnosis, Severity
 from storewarden.doctor.nix import Installation
 from storewarden.doctor.patient import Patient, Unknown, admit
 from storewarden.doctor.store import Database, Storage
-from storewarden.store.fact import Known
 from storewarden.store.nix import Nix
+from storewarden.store.store import Known
 
 
 class Check(Protocol):

@@ -8,9 +8,9 @@ from storewarden import host, nix_queries, processes
 from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.patient import Patient, Unknown, attempt, exists, within
 from storewarden.nix_queries import Flavour, NixVersion
-from storewarden.store.fact import Fact, Known
 from storewarden.store.nix import Nix, ask
 from storewarden.store.paths import StorePath
+from storewarden.store.store import Fact, Known
 
 _NOBODYS = StorePath("00000000000000000000000000000000-storewarden-doctor")
 """A path that no store has: what is wanted is not the answer, but that there is one."""

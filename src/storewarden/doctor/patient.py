@@ -12,8 +12,8 @@ from typing import TypeVar, cast
 from storewarden import host
 from storewarden.config import Config
 from storewarden.errors import StorewardenError
-from storewarden.store.fact import Known
 from storewarden.store.nix import Nix
+from storewarden.store.store import Known
 
 T = TypeVar("T")
 SECONDS = 10.0

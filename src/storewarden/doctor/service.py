@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import PurePosixPath
 
-from storewarden import audit, processes
-from storewarden.audit import Verification
+from storewarden import audit_reading, processes
+from storewarden.audit_reading import Verification
 from storewarden.config import DEFAULT_CONFIG, Mode
 from storewarden.copyable import DECLARE, SET_UP
 from storewarden.daemon.status import SILENCE, ServiceStatus, is_held, read_status
@@ -136,7 +136,7 @@ def look_at_audit(path: str) -> Verification | None:
         os.listdir(os.path.dirname(path))  # a log that may not be seen is not absent
     except FileNotFoundError:
         return None
-    return audit.verify(path) if audit.log_files(path) else None
+    return audit_reading.verify(path) if audit_reading.log_files(path) else None
 
 
 def judge(patient: Patient) -> Iterator[Diagnosis]:

@@ -14,8 +14,8 @@ from storewarden.doctor.service import Service
 from storewarden.errors import StoreUnreadableError
 from storewarden.readable import size_text
 from storewarden.store import database
-from storewarden.store.fact import Known
 from storewarden.store.paths import StoreDir
+from storewarden.store.store import Known
 
 _MIB = 1024 * 1024
 _LEAST = {"store": 512 * _MIB, "state": 64 * _MIB, "log": _MIB}

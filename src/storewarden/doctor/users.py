@@ -12,7 +12,7 @@ from storewarden.doctor.nix import Installation, place_of_settings
 from storewarden.doctor.patient import Patient, Unknown, exists, within
 from storewarden.doctor.settings import NixConf
 from storewarden.nix_queries import Settings
-from storewarden.store.fact import Known
+from storewarden.store.store import Known
 
 _SHELTER = "/homeless-shelter"
 """What Nix sets HOME to in every build (libstore, 2.3 to 2.35)."""

@@ -23,7 +23,6 @@ from storewarden.scan import Finding, Sweep, is_private, look_among, user_name
 from storewarden.store.database import DatabaseUnseenError
 from storewarden.store.derivation import CHROOT_SUFFIX, outputs_of
 from storewarden.store.entries import LINKS, Entry, EntryKind, look
-from storewarden.store.fact import Fact, Known
 from storewarden.store.nix import Nix, SilentError
 from storewarden.store.paths import (
     LOCK_SUFFIX,
@@ -35,6 +34,7 @@ from storewarden.store.paths import (
     path_lock,
     scratch_path,
 )
+from storewarden.store.store import Fact, Known
 
 _MOST_LINKS = 40
 _NAME_CHARACTERS = rb"0-9A-Za-z+\-._?="

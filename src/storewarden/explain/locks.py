@@ -16,8 +16,8 @@ from storewarden.observe import Observation
 from storewarden.processes import Running, running
 from storewarden.scan import locked_by
 from storewarden.store.entries import Entry, entry_of, look
-from storewarden.store.fact import Known
 from storewarden.store.paths import LOCK_SUFFIX, Deriver, covered_paths, parse_lock_name
+from storewarden.store.store import Known
 
 _BELOW_STATE = (
     "gc.lock",

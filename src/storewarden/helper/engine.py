@@ -31,12 +31,11 @@ from storewarden.helper.purge import (
     put_back,
     remove_from_store,
 )
-from storewarden.helper.resume import Leftover, conclude_unmoved, finish, purged_outcome, settle
+from storewarden.helper.resume import Leftover, conclude_unmoved, finish, purged_outcome, sort_out
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
 from storewarden.store.entries import EntryKind, classify, look, open_directory
-from storewarden.store.fact import Known
 from storewarden.store.paths import StorePath
-from storewarden.store.store import Store
+from storewarden.store.store import Known, Store
 
 Checkpoint = Callable[[str], None]
 
@@ -67,7 +66,7 @@ def remove(
         steps = (
             conclude_unmoved(store_fd, log),
             batch.take_all(requests) if requests else (),
-            settle(store, store_fd, log, stack, batch.left),
+            sort_out(store, store_fd, log, stack, batch.left),
             batch.purge_all(),
         )
         broken: Exception | None = None
@@ -114,7 +113,7 @@ class _Batch:
             try:
                 result = self.take(seen, request)
             except OSError as cause:
-                # It was not moved; or else its intent is open, and the next run settles it.
+                # It was not moved; or else its intent is open, and the next run sorts it out.
                 result = _failed(request.base_name, cause)
             if isinstance(result, _Taken):
                 self.taken.append(result)

@@ -20,7 +20,7 @@ from storewarden.errors import StoreUnreadableError, reason_of
 from storewarden.helper.surroundings import check_file_system, check_namespace
 from storewarden.host import mounts, orphans, processes_inside
 from storewarden.protocol import RemoveRequest
-from storewarden.store.database import Census, Outputs, connect, registered, sample
+from storewarden.store.database import Outputs, check_census, connect, registered, sample
 from storewarden.store.derivation import covering_locks, find_origins
 from storewarden.store.entries import (
     BuildUsers,
@@ -31,7 +31,6 @@ from storewarden.store.entries import (
     each_name,
     look,
 )
-from storewarden.store.fact import NO, UNKNOWN, Fact, Known
 from storewarden.store.paths import (
     LOCK_SUFFIX,
     Origin,
@@ -40,7 +39,7 @@ from storewarden.store.paths import (
     parse_lock_name,
     path_lock,
 )
-from storewarden.store.store import Store
+from storewarden.store.store import NO, UNKNOWN, YES, Fact, Known, Store
 
 _ATTEMPTS = 8
 _LOCK_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -85,12 +84,12 @@ def hold_collector(stack: ExitStack, state_dir: str) -> Fact:
     return _hold_state(stack, state_dir, "gc.lock", fcntl.LOCK_SH)
 
 
-def hold_user(stack: ExitStack, state_dir: str, uid: int, build_users: BuildUsers) -> Fact:
+def hold_user(stack: ExitStack, state_dir: str, uid: int, users: BuildUsers) -> Fact:
     """Hold the lock of that build user: no build starts as it, Nix takes another. NO: held."""
-    if build_users.is_stranger(uid) and "userpool2" in os.listdir(state_dir):
+    if users.is_stranger(uid) and "userpool2" in os.listdir(state_dir):
         why = f"uid {uid} may be one that Nix allocates, by another start-id"
         raise NotHeldError(Known.UNKNOWN, why)
-    name = build_users.user_lock(uid)
+    name = users.user_lock(uid)
     pool = os.path.dirname(f"{state_dir}/{name}")
     if not os.path.isdir(pool):
         with suppress(OSError):  # as Nix makes it before its first build, whatever the umask
@@ -212,7 +211,7 @@ def in_database(store: Store, path: StorePath) -> Fact:
     """Whether the database has the path as valid, by a connection opened for this question."""
     try:
         with connect(store.state_dir) as connection:
-            return Fact(Known.YES) if registered(connection, store.store_dir, path) else NO
+            return YES if registered(connection, store.store_dir, path) else NO
     except StoreUnreadableError as cause:
         return Fact(Known.UNKNOWN, str(cause))
 
@@ -246,8 +245,11 @@ def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Su
         count, sampled = sample(connection, store.store_dir)
     present = sum(name is not None and os.path.lexists(f"{store.view}/{name}") for name in sampled)
     scaled = count * present // max(1, len(sampled))
-    Census(count, scaled, max(0, seen - scaled)).check(
-        lambda: count_owned(store_fd, filter(_counts, each_name(store_fd)), store.build_users)
+    check_census(
+        count,
+        scaled,
+        max(0, seen - scaled),
+        lambda: count_owned(store_fd, filter(_counts, each_name(store_fd)), store.build_users),
     )
     return Survey(store.ask_nix(paths), origins)
 
@@ -295,12 +297,7 @@ class Witness:
 
     def changed(self) -> Fact:
         """Whether it is another than was looked at, to the ctime."""
-        return NO if look(self.store_fd, self.entry.base_name) == self.entry else Fact(Known.YES)
-
-    def hold_user(self) -> Fact:
-        """Hold the lock of its build user."""
-        users, state_dir = self.store.build_users, self.store.state_dir
-        return hold_user(self.locks, state_dir, self.entry.uid, users)
+        return NO if look(self.store_fd, self.entry.base_name) == self.entry else YES
 
     def too_young(self) -> Fact:
         """Its last change, by ctime."""
@@ -326,11 +323,10 @@ class Witness:
             return UNKNOWN
         if os.fstat(self.store_fd).st_dev != self.entry.file_id.device:
             return Fact(Known.YES, "it is another file system")
-        for directory in {self.store.store_dir.path, self.store.view}:
-            place = f"{directory}/{self.entry.base_name}"
-            if any(mount.is_within(place) for mount in seen):
-                return Fact(Known.YES)
-        return NO
+        name, store = self.entry.base_name, self.store
+        places = {store.store_dir.join(name), f"{store.view}/{name}"}
+        inside = any(mount.is_within(place) for mount in seen for place in places)
+        return YES if inside else NO
 
     def hold_path_locks(self) -> Fact:
         """Hold the locks that cover it; its own alone, where they are not known."""
@@ -405,9 +401,7 @@ class Witness:
 LOOKS: Mapping[Claim, Callable[[Witness], Fact]] = {
     Claim.VALID_TO_NIX: lambda one: one.survey.nix.get(one.path, UNKNOWN),
     Claim.VALID_IN_DATABASE: lambda one: in_database(one.store, one.path),
-    Claim.CHANGED: lambda one: (
-        NO if look(one.store_fd, one.path.base_name) == one.entry else Fact(Known.YES)
-    ),
+    Claim.CHANGED: Witness.changed,
     Claim.COLLECTOR: lambda one: hold_collector(one.locks, one.store.state_dir),
     Claim.PATH_LOCK: Witness.hold_path_locks,
     Claim.TOO_YOUNG: Witness.too_young,

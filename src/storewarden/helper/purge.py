@@ -151,7 +151,7 @@ def _rename(from_fd: int, name: str, to_fd: int, new_name: str) -> None:
         # alone in the private directory, so looking first is as good.
         if look(to_fd, new_name) is not None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name) from cause
-        _move(from_fd, name, to_fd, new_name)
+        os.rename(name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
 
 
 def purge(private: Private, purged: Purged) -> Purged:
@@ -201,17 +201,13 @@ def _to_move(private_fd: int, name: str, purged: Purged) -> Iterable[tuple[int, 
 
 def _move_up(from_fd: int, name: str, to_fd: int, new_name: str, purged: Purged) -> bool:
     try:
-        _move(from_fd, name, to_fd, new_name)
+        os.rename(name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
     except FileNotFoundError:
         return False
     except OSError as cause:
         purged.fail(cause)
         return False
     return True
-
-
-def _move(from_fd: int, name: str, to_fd: int, new_name: str) -> None:
-    os.rename(name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
 
 
 def _purge_one(private_fd: int, name: str, purged: Purged) -> Iterator[tuple[int, str]]:

@@ -14,9 +14,8 @@ from storewarden.helper.hold import NotHeldError, hold_collector, hold_path, in_
 from storewarden.helper.purge import Private, Purged, old_private, purge, put_back
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, Status
 from storewarden.store.entries import PRIVATE_PREFIX, EntryKind, each_name, look, opened_anew
-from storewarden.store.fact import UNKNOWN, Known
 from storewarden.store.paths import StorePath, parse_lock_name, path_lock
-from storewarden.store.store import Store
+from storewarden.store.store import UNKNOWN, Known, Store
 
 _AGAIN = "an earlier removal of it was interrupted"
 _LONG = "it takes long, the next run goes on with it"
@@ -64,8 +63,8 @@ class Leftover:
         """Tell the log, unless it waits, or nothing was done: that would be told at every run."""
         op = self.intent.seq
         waits = outcome.unproved or outcome.status is Status.FAILED
-        told = op not in log.chain.open_intents and counts_of(outcome) == counts_of(self.intent)
-        if not waits and not (outcome.status is Status.PARTIAL and told):
+        recorded = op not in log.chain.open_intents and counts_of(outcome) == counts_of(self.intent)
+        if not waits and not (outcome.status is Status.PARTIAL and recorded):
             log.append(result_of(outcome, op, resumed=1))
         return outcome
 
@@ -94,7 +93,7 @@ def conclude_unmoved(store_fd: int, log: AuditLog) -> Iterator[Outcome]:
         yield Outcome(name, status, (f"{_AGAIN} {when}",))
 
 
-def settle(
+def sort_out(
     store: Store, store_fd: int, log: AuditLog, stack: ExitStack, to_purge: list[Leftover]
 ) -> Iterator[Outcome]:
     """Put back what earlier runs left and may be wanted, or let it wait; an outcome for each.

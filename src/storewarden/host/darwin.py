@@ -3,7 +3,6 @@
 
 import ctypes
 import os
-import signal
 import socket
 import struct
 import subprocess
@@ -140,26 +139,3 @@ def rename_exclusive(from_fd: int, name: str, to_fd: int, new_name: str) -> None
 def make_writable(store_dir: str) -> None:
     """Nothing: no macOS installer mounts the store read-only."""
     del store_dir
-
-
-def next_signal(blocked: Collection[signal.Signals]) -> tuple[int, bool]:
-    """The next of those blocked signals; and whether a child of this terminal has got it too.
-
-    Nothing tells here who sent it. Ctrl-C and the like are most likely the terminal's own, which go
-    to all processes in the foreground.
-    """
-    number = signal.sigwait(blocked)
-    return number, number in {signal.SIGINT, signal.SIGQUIT} and _in_foreground()
-
-
-def _in_foreground() -> bool:
-    try:
-        terminal = os.open("/dev/tty", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)

@@ -5,10 +5,9 @@ import ctypes
 import errno
 import os
 import re
-import signal
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 
 from storewarden.host.tables import Flock, Mount, exclusive_holders
@@ -23,6 +22,7 @@ _CLONE_NEWNS = 0x20000
 _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
 _ALL_UIDS, _OVERFLOW_UID = 2**32 - 1, 65534
 """-1 is no uid; the other is what proc(5) says of /proc/sys/kernel/overflowuid."""
+_ENDED = (FileNotFoundError, ProcessLookupError)
 _SYSTEM_IDS = 4  # real, effective, saved and file system uid
 _TRIES = 8
 _POINT = 4  # the column of the mount point, proc(5)
@@ -63,28 +63,53 @@ def processes_of(uids: Collection[int], proc: str = "/proc") -> list[int] | None
     A thread group whose leader has ended shows as a zombie while its other threads live on, so
     only a zombie with no thread left is dead.
     """
+
+    def runs_as(process: str) -> bool:
+        fields = dict(line.split(b":", 1) for line in _lines(f"{process}/status") if b":" in line)
+        owners = {int(uid) for uid in fields[b"Uid"].split()[:_SYSTEM_IDS]}
+        dead = fields[b"State"].strip().startswith((b"Z", b"X"))
+        if not any(uid in uids for uid in owners):
+            return False
+        return not dead or len(os.listdir(f"{process}/task")) > 1
+
+    return _processes(proc, runs_as)
+
+
+def processes_inside(
+    directory: str, objects: Collection[tuple[int, int]], proc: str = "/proc"
+) -> list[int] | None:
+    """Pids whose root or working directory is in `directory`; None if one cannot be seen.
+
+    A sandboxed builder lives in a mount namespace of its own, where its root is called `/`; so
+    device and inode of the directories that can be one are given as `objects` too.
+    """
+
+    def is_inside(process: str) -> bool:
+        inside = False
+        for thread in os.listdir(f"{process}/task"):
+            for link in ("root", "cwd"):
+                place = f"{process}/task/{thread}/{link}"
+                with suppress(*_ENDED):  # it has ended, or is a zombie and has none
+                    seen, name = os.stat(place), os.readlink(place)
+                    inside |= name == directory or name.startswith(f"{directory}/")
+                    inside |= (seen.st_dev, seen.st_ino) in objects
+        return inside
+
+    return _processes(proc, is_inside)
+
+
+def _processes(proc: str, fits: Callable[[str], bool]) -> list[int] | None:
+    """Pids of all that fit, by their directories; None where some cannot be seen."""
     found = []
     try:
-        for pid in _pids(proc):
-            with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
-                if _runs_as(f"{proc}/{pid}", uids):
-                    found.append(pid)
+        _check_visible(proc)
+        for name in filter(str.isdigit, os.listdir(proc)):
+            with suppress(*_ENDED):
+                if fits(f"{proc}/{name}"):
+                    found.append(int(name))
     except (OSError, KeyError, ValueError):
         return None
-    return found
-
-
-def _runs_as(process: str, uids: Collection[int]) -> bool:
-    fields = dict(line.split(b":", 1) for line in _lines(f"{process}/status") if b":" in line)
-    owners = {int(uid) for uid in fields[b"Uid"].split()[:_SYSTEM_IDS]}
-    dead = fields[b"State"].strip().startswith((b"Z", b"X"))
-    return any(uid in uids for uid in owners) and not (dead and _alone(f"{process}/task"))
-
-
-def _pids(proc: str) -> list[int]:
-    """Every process; `OSError` where some are hidden."""
-    _check_visible(proc)
-    return [int(name) for name in os.listdir(proc) if name.isdigit()]
+    return sorted(found)
 
 
 def _check_visible(proc: str) -> None:
@@ -100,42 +125,6 @@ def _check_visible(proc: str) -> None:
     spared = hidden and hidden[1] not in {b"4", b"ptraceable"}
     if hidden and not (spared and 0 in {os.getegid(), *os.getgroups()}):
         raise PermissionError("processes are hidden here")
-
-
-def processes_inside(
-    directory: str, objects: Collection[tuple[int, int]], proc: str = "/proc"
-) -> list[int] | None:
-    """Pids whose root or working directory is in `directory`; None if one cannot be seen.
-
-    A sandboxed builder lives in a mount namespace of its own, where its root is called `/`; so
-    device and inode of the directories that can be one are given as `objects` too.
-    """
-    found = set()
-    try:
-        for pid in _pids(proc):
-            for place in _directories(f"{proc}/{pid}"):
-                # It may have ended meanwhile, or is a zombie and has none.
-                with suppress(FileNotFoundError, ProcessLookupError):
-                    seen, name = os.stat(place), os.readlink(place)
-                    inside = name == directory or name.startswith(f"{directory}/")
-                    if inside or (seen.st_dev, seen.st_ino) in objects:
-                        found.add(pid)
-    except OSError:
-        return None
-    return sorted(found)
-
-
-def _directories(process: str) -> list[str]:
-    """The links to the root and working directory of every thread of a process."""
-    try:
-        threads = os.listdir(f"{process}/task")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [f"{process}/task/{thread}/{link}" for thread in threads for link in ("root", "cwd")]
-
-
-def _alone(tasks: str) -> bool:
-    return len(os.listdir(tasks)) <= 1
 
 
 def flocks(table: str = "/proc/locks") -> tuple[Flock, ...] | None:
@@ -166,16 +155,16 @@ def orphans(user_lock: str, pids: Collection[int]) -> list[int]:
 
     The first of all where it cannot be told. What was forked twice has lost its parent.
     """
-    told = False
+    certain = False
     try:
         holder = _holder(user_lock) if pids else None
         related = set() if holder is None else {holder}
         left = next((pid for pid in pids if not _descends(pid, related)), None)
         # In a container all that has lost its parent is the child of process 1, the holder or not.
-        told = holder != 1 and (not pids or _holder(user_lock) == holder)
+        certain = holder != 1 and (not pids or _holder(user_lock) == holder)
     except (OSError, ValueError, LookupError, StopIteration):
         left = None
-    return [left] if left is not None else [] if told else [*pids][:1]
+    return [left] if left is not None else [] if certain else [*pids][:1]
 
 
 def _holder(path: str, table: str = "/proc/locks") -> int | None:
@@ -207,7 +196,7 @@ def _descends(pid: int, related: set[int]) -> bool:
             while at > 1 and at not in related:
                 passed.append(at)
                 at = _parent(at)
-        except (FileNotFoundError, ProcessLookupError):
+        except _ENDED:
             if at == pid:
                 return True  # it has ended meanwhile, and claims nothing
             continue  # one between them has, and left its child to another
@@ -264,15 +253,6 @@ def rename_exclusive(from_fd: int, name: str, to_fd: int, new_name: str) -> None
     """
     paths = os.fsencode(name), os.fsencode(new_name)
     _call("renameat2", from_fd, paths[0], to_fd, paths[1], _RENAME_NOREPLACE)
-
-
-def next_signal(blocked: Collection[signal.Signals]) -> tuple[int, bool]:
-    """The next of those blocked signals; and whether a child of this terminal has got it too.
-
-    That is so if the kernel sent it, as for Ctrl-C: to all processes in the foreground.
-    """
-    told = signal.sigwaitinfo(blocked)
-    return told.si_signo, told.si_code > 0
 
 
 def make_writable(store_dir: str) -> None:

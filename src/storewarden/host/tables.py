@@ -36,12 +36,9 @@ class Mount(NamedTuple):
 
 def mount_of(path: str, mounts: Iterable[Mount]) -> Mount:
     """What `path` is on: of the mounts above it the one with the longest mount point."""
-    best = Mount("", "")
-    for mount in mounts:
-        # Of two mounts on one point the later one is on top.
-        if mount.carries(path) and len(mount.point) >= len(best.point):
-            best = mount
-    return best
+    above = [mount for mount in mounts if mount.carries(path)]
+    # Of two mounts on one point the later one is on top.
+    return max(reversed(above), key=lambda mount: len(mount.point), default=Mount("", ""))
 
 
 def unfit(path: str, mounts: Sequence[Mount]) -> str:

@@ -9,7 +9,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Container, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from urllib.parse import quote
 
 from storewarden.errors import BadStorePathError, StoreUnreadableError, reason_of
@@ -34,36 +33,28 @@ class DatabaseUnseenError(StoreUnreadableError):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Census:
-    """How well a database and a store directory fit together."""
+def check_census(valid: int, present: int, strangers: int, count_owned: Callable[[], int]) -> None:
+    """Refuse a database that cannot be this store's: everything would look stranded.
 
-    registered: int
-    present: int
-    """Of the registered, how many are on disk (all, or scaled from a sample)."""
-    strangers: int
-    """Store paths on disk, not counting lock files and temporaries, that are not registered."""
-
-    def check(self, count_owned: Callable[[], int]) -> None:
-        """Refuse a database that cannot be this store's: everything would look stranded.
-
-        `count_owned` tells how many of the strangers are build users' own, and is asked only where
-        there are too many. They prove nothing: a wrong database makes root's paths look stranded,
-        and a build user can make any number of names, but none that is root's.
-        """
-        if self.strangers == 0:
-            return  # a new store, say: nothing would be touched
-        advice = "nothing is removed; is --state-dir the one of this store?"
-        if self.registered == 0:
-            raise StoreUnreadableError(f"the database knows no valid path at all; {advice}")
-        if self.present == 0:
-            raise StoreUnreadableError(f"no path that the database knows is in the store; {advice}")
-        most = max(MANY_STRANGERS, self.present)
-        if self.strangers > most and (left := self.strangers - count_owned()) > most:
-            raise StoreUnreadableError(
-                f"{left} of {left + self.present} store paths of root's are not in the"
-                f" database, too many to be debris; {advice}"
-            )
+    `present` of the paths that it has as valid are on disk; `strangers` are the store paths on disk
+    that it has not, but for lock files and temporaries. `count_owned` tells how many of these are
+    build users' own, and is asked only where there are too many. They prove nothing: a wrong
+    database makes root's paths look stranded, and a build user can make any number of names, but
+    none that is root's.
+    """
+    if strangers == 0:
+        return  # a new store, say: nothing would be touched
+    advice = "nothing is removed; is --state-dir the one of this store?"
+    if valid == 0:
+        raise StoreUnreadableError(f"the database knows no valid path at all; {advice}")
+    if present == 0:
+        raise StoreUnreadableError(f"no path that the database knows is in the store; {advice}")
+    most = max(MANY_STRANGERS, present)
+    if strangers > most and (left := strangers - count_owned()) > most:
+        raise StoreUnreadableError(
+            f"{left} of {left + present} store paths of root's are not in the"
+            f" database, too many to be debris; {advice}"
+        )
 
 
 def check_schema(state_dir: str) -> None:
@@ -147,22 +138,19 @@ class Outputs:
         self._connection, self._store_dir = connection, store_dir
         self._tables = {name for (name,) in self._ask("SELECT name FROM sqlite_master")}
 
-    def known(self, path: StorePath) -> list[StorePath]:
+    def derivers_of(self, path: StorePath) -> list[StorePath]:
         """The derivations that have `path` as an output which is known before their build."""
-        query = f"SELECT v.path {_KNOWN} WHERE o.path = ?"
-        return [drv for (text,) in self._ask(query, self._full(path)) if (drv := self._path(text))]
+        return self._paths(f"SELECT v.path {_KNOWN} WHERE o.path = ?", path)
 
-    def known_of(self, derivation: StorePath) -> list[StorePath]:
+    def paths_of(self, derivation: StorePath) -> list[StorePath]:
         """The outputs of a registered derivation that have a known path."""
-        query = f"SELECT o.path {_KNOWN} WHERE v.path = ?"
-        rows = self._ask(query, self._full(derivation))
-        return [path for (text,) in rows if (path := self._path(text))]
+        return self._paths(f"SELECT o.path {_KNOWN} WHERE v.path = ?", derivation)
 
     def traced(self, path: StorePath) -> list[StorePath]:
         """The derivations that had `path` as a floating output and would write it there again."""
         if "BuildTraceV3" not in self._tables:
             return []
-        rows = self._ask("SELECT drvPath FROM BuildTraceV3 WHERE outputPath = ?", self._full(path))
+        rows = self._ask("SELECT drvPath FROM BuildTraceV3 WHERE outputPath = ?", path)
         return [drv for (text,) in rows if (drv := StorePath.maybe(str(text)))]
 
     def realised(self, names: Container[str]) -> Iterator[tuple[StorePath | None, StorePath]]:
@@ -176,11 +164,12 @@ class Outputs:
                 if (path := self._path(text)) is not None and path.name in names:
                     yield StorePath.maybe(str(drv)), path
 
-    def _ask(self, query: str, *values: str) -> sqlite3.Cursor:
-        return self._connection.execute(query, values)
+    def _ask(self, query: str, *about: StorePath) -> sqlite3.Cursor:
+        full_paths = [self._store_dir.join(path.base_name) for path in about]
+        return self._connection.execute(query, full_paths)
 
-    def _full(self, path: StorePath) -> str:
-        return self._store_dir.join(path.base_name)
+    def _paths(self, query: str, about: StorePath) -> list[StorePath]:
+        return [path for (text,) in self._ask(query, about) if (path := self._path(text))]
 
     def _path(self, value: object) -> StorePath | None:
         with suppress(BadStorePathError):
@@ -189,18 +178,13 @@ class Outputs:
 
 
 def _explain(path: str, cause: Exception) -> StoreUnreadableError:
-    said = " ".join(str(cause).split())  # it may quote a table's whole text
+    text = " ".join(str(cause).split())  # it may quote a table's whole text
     code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in _NOT_FOR_THIS_USER and os.geteuid() != 0:
-        return DatabaseUnseenError(f"this user cannot open the Nix database {path}: {said}")
+        return DatabaseUnseenError(f"this user cannot open the Nix database {path}: {text}")
+    what, advice = "cannot be read", "see nix-store --verify, or a backup"
     if code in _BUSY:
-        return StoreUnreadableError(
-            f"the Nix database {path} stayed locked for {BUSY_SECONDS:.0f} s: {said}; try again"
-        )
-    if code in _DISK:
-        return StoreUnreadableError(
-            f"the Nix database {path} cannot be read: {said}; is the disk full? (df {path})"
-        )
-    return StoreUnreadableError(
-        f"the Nix database {path} cannot be read: {said}; see nix-store --verify, or a backup"
-    )
+        what, advice = f"stayed locked for {BUSY_SECONDS:.0f} s", "try again"
+    elif code in _DISK:
+        advice = f"is the disk full? (df {path})"
+    return StoreUnreadableError(f"the Nix database {path} {what}: {text}; {advice}")

@@ -46,16 +46,16 @@ _MOST = 1 << 20
 
 
 def find_origins(
-    store: Store, fd: int, wanted: Iterable[StorePath], names: Iterable[str], known: Outputs | None
+    store: Store, fd: int, paths: Iterable[StorePath], names: Iterable[str], outputs: Outputs | None
 ) -> dict[StorePath, Origin]:
-    """The origin of each path in `wanted` that has one which can be known.
+    """The origin of each of the paths that has one which can be known.
 
     `fd` is the store directory's; `names` are those in it, and of derivations that live temp roots
     name. One pass over them: all but the fitting ones cost a slice and a look into a dictionary.
-    Without `known`, where the database cannot be opened, only scratch paths of form 1 are found.
+    Without `outputs`, where the database cannot be opened, only scratch paths of form 1 are found.
     """
     bases: dict[StorePath, list[StorePath]] = {}
-    for path in wanted:
+    for path in paths:
         bases.setdefault(path, []).append(path)
         # To that Nix copies it while it rewrites hashes (`registerOutputs`, to 2.34).
         base = StorePath.maybe(path.base_name.removesuffix(".tmp"))
@@ -63,24 +63,24 @@ def find_origins(
             bases.setdefault(base, []).append(path)
     found: dict[StorePath, Origin] = {}
     fitting: dict[str, set[StorePath]] = {}
-    for deriver, paths in _readings(names, _possible_outputs(bases)) if bases else ():
-        fitting.setdefault(paths[0].name, set()).add(deriver.derivation)
+    for deriver, could_be in _readings(names, _possible_outputs(bases)) if bases else ():
+        fitting.setdefault(could_be[0].name, set()).add(deriver.derivation)
         with suppress(BadStorePathError):
             path = scratch_path(deriver.derivation, deriver.output, store.store_dir)
-            if path in paths:
+            if path in could_be:
                 lock = output_lock(deriver.derivation, deriver.output)
                 found[path] = Origin(deriver, _sorted(path, lock), scratch=True)
     missing = bases.keys() - found
-    if known is not None and missing:
+    if outputs is not None and missing:
         by_name = {path.name: fitting.get(path.name, set()) for path in missing}
-        for deriver, replaced, locks in _replacing(by_name, known, fd):
+        for deriver, replaced, locks in _replacing(by_name, outputs, fd):
             path = redirect_path(deriver.derivation, replaced, store.store_dir)
             if path in missing:
                 # Told of twice, by two tables: no lock that either tells of is left out.
                 covering = _sorted(path, *locks, *(found[path].locks if path in found else ()))
                 found[path] = Origin(deriver, covering, scratch=True, replaced=replaced)
         for path in missing - found.keys():
-            found |= _by_table(path, known)
+            found |= _by_table(path, outputs)
     return {path: found[base] for base in bases.keys() & found for path in bases[base]}
 
 
@@ -90,13 +90,13 @@ def _sorted(path: StorePath, *locks: str) -> tuple[str, ...]:
 
 def _by_table(path: StorePath, outputs: Outputs) -> dict[StorePath, Origin]:
     """The origin of what a build writes at its own place, because it is known and not there."""
-    known, traced = outputs.known(path), outputs.traced(path)
-    fits = [one for drv in [*known, *traced] if (one := _deriver(drv, path))]
+    sure, traced = outputs.derivers_of(path), outputs.traced(path)
+    fits = [one for drv in [*sure, *traced] if (one := _deriver(drv, path))]
     if not fits:
         return {}
     # Any of them may build it again: an unresolved derivation has a row beside its resolved one.
     locks = [output_lock(one.derivation, one.output) for one in fits if one.derivation in traced]
-    return {path: Origin(fits[0], _sorted(path, *locks), scratch=False, proved=bool(known))}
+    return {path: Origin(fits[0], _sorted(path, *locks), scratch=False, proved=bool(sure))}
 
 
 def _deriver(derivation: StorePath, path: StorePath) -> Deriver | None:
@@ -117,7 +117,7 @@ def _replacing(
 ) -> Iterator[tuple[Deriver, StorePath, tuple[str, ...]]]:
     """Builds that would make a path so called anew, beside the one that is there; their locks."""
     for derivation in {one for derivations in by_name.values() for one in derivations}:
-        for path in outputs.known_of(derivation):
+        for path in outputs.paths_of(derivation):
             if deriver := _deriver(derivation, path):
                 yield deriver, path, (path_lock(path),)
     for named, path in outputs.realised(by_name):
@@ -135,12 +135,12 @@ def _floating_locks(store_fd: int, deriver: Deriver) -> tuple[str, ...]:
 
 
 _Outputs = dict[str, dict[str, list[StorePath]]]
-"""By the stem of a derivation's name, by output: the wanted paths that it could be."""
+"""By the stem of a derivation's name, by output: the paths looked for that it could be."""
 
 
-def _possible_outputs(wanted: Iterable[StorePath]) -> _Outputs:
+def _possible_outputs(paths: Iterable[StorePath]) -> _Outputs:
     outputs: _Outputs = {}
-    for path in wanted:
+    for path in paths:
         outputs.setdefault(path.name, {}).setdefault("out", []).append(path)
         for place, character in enumerate(path.name):
             stem, output = path.name[:place], path.name[place + 1 :]

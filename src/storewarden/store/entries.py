@@ -134,8 +134,8 @@ class Entry:
         None does with what lies where a lock of Nix's belongs and has nothing in it.
         """
         filled = stat.S_ISREG(self.mode) and (self.size, self.links) != (0, 1)
-        wanted = filled or stat.S_ISDIR(self.mode) or not self.base_name.endswith(LOCK_SUFFIX)
-        return not stat.S_ISLNK(self.mode) and bool(self.mode & 0o022) and wanted
+        counts = filled or stat.S_ISDIR(self.mode) or not self.base_name.endswith(LOCK_SUFFIX)
+        return not stat.S_ISLNK(self.mode) and bool(self.mode & 0o022) and counts
 
     def same_object(self, other: "Entry") -> bool:
         """Whether both are the same file system object with the same owner."""
@@ -243,8 +243,8 @@ def classify(
     # Nix makes a scratch path its own before it registers it. Where builds run as the store's
     # owner (no build users, which only root can have), a builder that outlived its worker would
     # look the same, and nothing tells whether there is one.
-    known = own or (build_users.exist and store_uid == 0)
-    proved = known and origin is not None and origin.scratch
+    by_builder = own or (build_users.exist and store_uid == 0)
+    proved = by_builder and origin is not None and origin.scratch
     kind = _kind_of_nix(entry.base_name)
     return EntryKind.OUTPUT if proved or (own and kind is EntryKind.OUTPUT_OF_ROOT) else kind
 

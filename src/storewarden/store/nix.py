@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 from storewarden.errors import StorewardenError, reason_of
-from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import StoreDir, StorePath
+from storewarden.store.store import Fact, Known
 from storewarden.strict_json import load
 
-BATCH = 200
 NIX_PLACES = (
     "/nix/var/nix/profiles/default/bin/nix",
     "/run/current-system/sw/bin/nix",
@@ -40,7 +39,7 @@ class Nix:
     store_dir: StoreDir
     state_dir: str
     timeout: float = 10.0
-    """Seconds for one question of up to 200 paths. A stopped daemon never answers."""
+    """Seconds for one question. A stopped daemon never answers."""
 
     @property
     def nix_store(self) -> str:
@@ -63,12 +62,12 @@ class Nix:
         return base
 
 
-def find_nix(wanted: str | None, places: Sequence[str] = NIX_PLACES) -> str:
-    """The program to ask: `wanted`, or the first of the usual places. PATH is never searched.
+def find_nix(program: str | None, places: Sequence[str] = NIX_PLACES) -> str:
+    """The program to ask: that one, or the first of the usual places. PATH is never searched.
 
     Where none is there, the first place is given, and asking it says so.
     """
-    return wanted or next((place for place in places if os.access(place, os.X_OK)), places[0])
+    return program or next((place for place in places if os.access(place, os.X_OK)), places[0])
 
 
 class SilentError(StorewardenError):
@@ -85,20 +84,13 @@ def ask(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
     `nix path-info` first; where that does not answer (no nix-command, a `.drv` on 2.8, 2.3),
     `nix-store --check-validity --print-invalid`, which says the same in all versions.
     """
-    answers: dict[StorePath, Fact] = {}
-    for start in range(0, len(paths), BATCH):
-        batch = paths[start : start + BATCH]
-        try:
-            answers |= _ask_batch(nix, batch)
-        except HungError as hung:
-            # One wait is enough: what hangs now would hang for every batch to come.
-            return answers | dict.fromkeys(paths[start:], Fact(Known.UNKNOWN, str(hung)))
-        except SilentError as silent:
-            answers |= dict.fromkeys(batch, Fact(Known.UNKNOWN, str(silent)))
-    return answers
+    try:
+        return _ask(nix, paths) if paths else {}
+    except SilentError as silent:
+        return dict.fromkeys(paths, Fact(Known.UNKNOWN, str(silent)))
 
 
-def _ask_batch(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
+def _ask(nix: Nix, paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
     full = [nix.store_dir.join(path.base_name) for path in paths]
     try:
         infos = path_info(nix, full)

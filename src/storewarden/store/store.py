@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One store, as this program is told of it: where it lies, and who may say what about it."""
+"""One store, as this program sees it: where it lies, who answers what about it, and with what."""
 
 import grp
 import os
@@ -7,13 +7,32 @@ import pwd
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 
 from storewarden.store.entries import BuildUsers
-from storewarden.store.fact import Fact
 from storewarden.store.paths import StoreDir, StorePath
 
 LEAST_AGE = 2.0
 """Seconds, unless another age is asked for."""
+
+
+class Known(Enum):
+    """Yes, no, or unknown, which is never taken for no."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Whether a claim holds, and what was seen, in plain words."""
+
+    known: Known
+    detail: str = ""
+
+
+YES, NO, UNKNOWN = Fact(Known.YES), Fact(Known.NO), Fact(Known.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.audit import Intent, seal, unseal, verify
+from storewarden.audit import Intent, seal, unseal
+from storewarden.audit_reading import verify
 from storewarden.errors import AuditUnavailableError
 from storewarden.helper.audit import open_log
 
