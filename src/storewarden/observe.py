@@ -8,6 +8,7 @@ written. What cannot be seen is unknown, and never taken for absent.
 import functools
 import os
 import shlex
+import shutil
 import socket
 import sqlite3
 import struct
@@ -609,11 +610,7 @@ def ask_in_batches(nix: Nix, paths: Sequence[StorePath], asking: Asking) -> dict
 
 def open_nix(config: Config) -> Nix:
     """The Nix to ask. Root runs none but the configured one, or one of the usual places."""
-    program = config.nix
-    if program is None and os.geteuid() != 0:
-        from shutil import which  # noqa: PLC0415 - bz2 and lzma, for one who is not root
-
-        program = which("nix")
+    program = config.nix or (None if os.geteuid() == 0 else shutil.which("nix"))
     return Nix(find_nix(program), config.store_dir, config.state_dir)
 
 
