@@ -34,11 +34,11 @@ def test_the_lock_beside_a_copy_of_roots_is_kept_with_it(place: ThrowawayStore) 
 
 
 @needs_lock_table
-def test_a_roots_file_that_ended_meanwhile_hides_no_other(place: ThrowawayStore) -> None:
+def test_the_roots_of_those_that_have_ended_hide_no_other(place: ThrowawayStore) -> None:
     output = place.strand(place.add_derivation("hello-2.12"))
     directory = f"{place.state_dir}/temproots"
     for number in range(50):
-        os.symlink("gone", f"{directory}/{number}")
+        os.close(os.open(f"{directory}/{number}", os.O_CREAT | os.O_WRONLY, 0o600))
     with open(f"{directory}/4242", "wb") as file:
         file.write(os.fsencode(place.path(output.base_name)) + b"\0")
     store = replace(place.as_store(), processes_of=lambda _: [])

@@ -10,6 +10,7 @@ from command import open_desk, report
 from command import run as run_command
 from disks import debugfs, needs_a_disk, of_a_changed_disk
 from helper.bench import audit_is_whole, names, request, run_requests
+from storewarden.observe import observe
 from storewarden.protocol import RemoveRequest
 from storewarden.scan import glance, sweep
 from storewarden.store.entries import EntryKind, FileId
@@ -42,7 +43,8 @@ def look(place: ThrowawayStore, bad: str) -> list[object]:
     with pytest.raises(OSError, match="cleaning"):
         os.lstat(place.path(bad))
     swept = sweep(place.as_store())
-    seen = glance(place.as_store(), {bad: ()})
+    with observe(place.as_store()) as observed:
+        seen = glance(observed, {bad: ()})
     covering = found(swept)[output_lock(place.invent("bad.drv"), "out")]
     return [
         bad in found(swept),

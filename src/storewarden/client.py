@@ -275,14 +275,13 @@ def _ended(status: int) -> UnavailableError:
 def batches(requests: Sequence[RemoveRequest]) -> tuple[tuple[RemoveRequest, ...], ...]:
     """The requests, in order, in groups that each fit into one line."""
     groups: list[tuple[RemoveRequest, ...]] = []
-    current: tuple[RemoveRequest, ...] = ()
     for request in requests:
-        grown = (*current, request)
-        if len(grown) > MAX_BATCH or len(encode_request(grown)) > MAX_REQUEST:
-            groups.append(current)
-            grown = (request,)
-        current = grown
-    return (*groups, current) if current else tuple(groups)
+        grown = (*groups[-1], request) if groups else ()
+        if groups and len(grown) <= MAX_BATCH and len(encode_request(grown)) <= MAX_REQUEST:
+            groups[-1] = grown
+        else:
+            groups.append((request,))
+    return tuple(groups)
 
 
 def encode_request(requests: Sequence[RemoveRequest]) -> bytes:
@@ -311,14 +310,12 @@ def _lines(connection: socket.socket, waiting: Callable[[], None]) -> Iterator[b
 
 
 def _outcomes(lines: Iterator[bytes]) -> Iterator[Outcome]:
-    for line in lines:
-        match decode_reply(line):
-            case Outcome() as outcome:
-                yield outcome
-            case None:
-                return
-            case error:
-                raise error
+    for reply in map(decode_reply, lines):
+        if reply is None:
+            return
+        if not isinstance(reply, Outcome):
+            raise reply
+        yield reply
 
 
 def decode_reply(line: bytes) -> Outcome | StorewardenError | None:

@@ -13,17 +13,16 @@ import socket
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 
-from storewarden import host, processes
+from storewarden import host
 from storewarden.claims import Claim, Facts, proof_of
 from storewarden.config import Config
 from storewarden.copyable import ThisStore
 from storewarden.errors import StoreUnreadableError, reason_of
-from storewarden.processes import command_of
 from storewarden.store.database import DatabaseUnseenError, Outputs, connect, registered
 from storewarden.store.derivation import find_origins
 from storewarden.store.entries import (
@@ -50,8 +49,9 @@ _TRIES, _AGAIN_SECONDS = 5, 0.05
 """How often the database is tried where a worker of nix-daemon has it open for us, and after which
 pause: a collector that ends at that moment closes it under our hands."""
 
-_ROWS = 1000
-"""Of the database at a time: enough of them that a call costs nothing beside its rows."""
+_ROWS = 500
+"""Of the database at a time: enough of them that a call costs nothing beside its rows, and so few
+that none of them lives when Python looks for garbage, as it does after 700 new tuples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,20 @@ class Observation:
     @functools.cached_property
     def temp_roots(self) -> Mapping[str, list[str]] | None:
         """By hash part of a live temp root the pids that hold it; None if one cannot be read."""
-        return _temp_roots(self.store.state_dir, self.holders)
+        try:
+            found = self.store.temp_roots(self._is_held)
+        except OSError:
+            return None
+        roots: dict[str, list[str]] = {}
+        for path, pids in found.items():
+            roots.setdefault(path.hash_part, []).extend(pids)
+        return roots
+
+    def _is_held(self, fd: int) -> bool:
+        """Whether somebody holds the lock of that open file; `OSError` where that is not seen."""
+        if self.holders is None:
+            raise OSError("locks cannot be seen")
+        return os.fstat(fd).st_ino in self.holders
 
     def rooted(self, paths: Iterable[StorePath]) -> tuple[int, ...] | None:
         """Pids with a temp root on one of those paths; None where that cannot be seen."""
@@ -228,9 +241,7 @@ class Observation:
 
     def locks(self, entry: Entry, covering: tuple[str, ...] | None) -> tuple[Lock, ...]:
         """Those of its locks that are there, and who holds them."""
-        path = entry.store_path
-        own = (path_lock(path),) if path else ()
-        return self._present(own if covering is None else covering)
+        return self._present(own_lock(entry) if covering is None else covering)
 
     def facts(self, it: Unregistered) -> Facts:
         """What the proof needs; and its age, if somebody asks for one."""
@@ -244,9 +255,8 @@ class Observation:
 
         `covering` are the locks that cover it, beside its own; None where they cannot be known.
         """
-        path, users = entry.store_path, self.store.build_users
-        own = (path_lock(path),) if path else ()
-        locks = self._present((*own, *(covering or ())))
+        users = self.store.build_users
+        locks = self._present((*own_lock(entry), *(covering or ())))
         if entry.file_id.inode in (self.holders or ()) or any(
             lock.held is Known.YES for lock in locks
         ):
@@ -306,7 +316,7 @@ class Observation:
         pid = self.holders.get(found.file_id.inode)
         if pid is None:
             return Lock(name, Known.NO)
-        return Lock(name, Known.YES, pid, command_of(pid))
+        return Lock(name, Known.YES, pid, _command_of(pid))
 
 
 @contextmanager
@@ -321,6 +331,11 @@ def observe(store: Store) -> Iterator[Observation]:
         raise StoreUnreadableError(f"cannot look at {store.view}: {reason}") from cause
     finally:
         os.close(store_fd)
+
+
+def own_lock(entry: Entry) -> tuple[str, ...]:
+    """The name of the lock of that path itself; none of what is no store path."""
+    return () if (path := entry.store_path) is None else (path_lock(path),)
 
 
 def list_names(store_fd: int) -> list[str]:
@@ -345,19 +360,25 @@ def unregistered_names(
     none is kept.
     """
     rest, count = set(names), 0
-    # Only what lies in this store directory: "0" is the character after "/".
-    first, after = f"{store_dir.path}/", f"{store_dir.path}0"
-    query = "SELECT substr(path, ?) FROM ValidPaths WHERE path > ? AND path < ?"
-    within = (len(first) + 1, first, after)
-    cursor = connection.execute(query, within)
-    while rows := cursor.fetchmany(_ROWS):
-        count += len(rows)
-        rest.difference_update(chain.from_iterable(rows))
     absent: list[str] = []
+    for valid in _valid_names(connection, store_dir):
+        count += len(valid)
+        rest.difference_update(valid)
     if count != len(names) - len(rest):
         here = set(names)
-        absent = [n for (n,) in connection.execute(query, within) if n not in here]
+        for valid in _valid_names(connection, store_dir):
+            absent += [name for name in valid if name not in here]
     return rest, count, absent
+
+
+def _valid_names(connection: sqlite3.Connection, store_dir: StoreDir) -> Iterator[list[str]]:
+    """The names of all valid paths in that store directory, some hundred at a time."""
+    # "0" is the character after "/".
+    first, after = f"{store_dir.path}/", f"{store_dir.path}0"
+    query, start = "SELECT path FROM ValidPaths WHERE path > ? AND path < ?", len(first)
+    cursor = connection.execute(query, (first, after))
+    while rows := cursor.fetchmany(_ROWS):
+        yield [path[start:] for (path,) in rows]
 
 
 def misplaced(state_dir: str, store_dir: StoreDir) -> str:
@@ -374,9 +395,7 @@ def misplaced(state_dir: str, store_dir: StoreDir) -> str:
 
 
 def _misplaced(connection: sqlite3.Connection, state_dir: str, store_dir: StoreDir) -> str:
-    first, after = f"{store_dir.path}/", f"{store_dir.path}0"  # "0" comes after "/"
-    query = "SELECT path FROM ValidPaths WHERE path > ? AND path < ? LIMIT 1"
-    here = connection.execute(query, (first, after)).fetchone()
+    here = next(_valid_names(connection, store_dir), None)
     any_path = connection.execute("SELECT path FROM ValidPaths LIMIT 1").fetchone()
     if here or not any_path:
         return ""
@@ -442,31 +461,6 @@ class _Uids(Collection[int]):
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
-
-
-def _temp_roots(state_dir: str, holders: Container[int] | None) -> dict[str, list[str]] | None:
-    """By hash part of a live temp root, the names of the files that have it: pids.
-
-    `holders` has the inodes of all files whose lock is held: those are live. Root can read them.
-    """
-    directory = f"{state_dir}/temproots"
-    roots: dict[str, list[str]] = {}
-    try:
-        names = os.listdir(directory)
-        if names and holders is None:
-            return None
-        for name in names:
-            with suppress(FileNotFoundError), open(f"{directory}/{name}", "rb") as file:
-                if os.fstat(file.fileno()).st_ino in (holders or ()):
-                    for text in file.read().split(b"\0"):
-                        path = StorePath.maybe(os.fsdecode(text).rpartition("/")[2])
-                        if path is not None:
-                            roots.setdefault(path.hash_part, []).append(name)
-    except FileNotFoundError:
-        return roots  # nobody ever had one
-    except OSError:
-        return None
-    return roots
 
 
 def _path_lock(seen: Observation, it: Unregistered) -> Fact:
@@ -539,8 +533,14 @@ def _by_first(pids: Sequence[int]) -> Fact:
     return Fact(Known.YES, _process_text(pids[0])) if pids else NO
 
 
+def _command_of(pid: int) -> str | None:
+    from storewarden.processes import command_of  # noqa: PLC0415 - psutil, where something lives
+
+    return command_of(pid)
+
+
 def _process_text(pid: int) -> str:
-    command = command_of(pid)
+    command = _command_of(pid)
     return f"process {pid}, {command}" if command else f"process {pid}"
 
 
@@ -568,12 +568,9 @@ def open_store(config: Config, asking: Asking = lambda _asked, _all: None) -> St
 
     `asking` is called before each batch of paths that Nix is asked about.
     """
-    root = os.geteuid() == 0
     # Asked late, and once: to connect has the daemon open and close its database, which between
     # the two an ordinary user may not be able to read (before Nix 2.22).
     apart = functools.cache(lambda: _apart(config.state_dir))
-    # Root's witness needs no third party's code.
-    processes_of = host.processes_of if root else processes.processes_of
     nix = open_nix(config)
     allocated = (host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT)
     return Store(
@@ -581,12 +578,20 @@ def open_store(config: Config, asking: Asking = lambda _asked, _all: None) -> St
         state_dir=config.state_dir,
         build_users=build_users(config.build_group, allocated),
         ask_nix=lambda paths: ask_in_batches(nix, paths, asking),
-        processes_of=lambda uids: None if apart() else processes_of(uids),
+        processes_of=lambda uids: None if apart() else _processes_of(uids),
         min_age=config.min_age,
         view=config.store_dir.path,
         hidden_uid=host.hidden_uid(),
         apart=apart,
     )
+
+
+def _processes_of(uids: Collection[int]) -> list[int] | None:
+    if os.geteuid() == 0:
+        return host.processes_of(uids)  # root's witness needs no third party's code
+    from storewarden.processes import processes_of  # noqa: PLC0415 - psutil, where one looks
+
+    return processes_of(uids)
 
 
 def ask_in_batches(nix: Nix, paths: Sequence[StorePath], asking: Asking) -> dict[StorePath, Fact]:

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""What an ordinary user can see of processes. The only file that knows psutil, if need be."""
+"""What an ordinary user can see of processes. The only file that knows psutil.
+
+That is slow to load and often not needed, so those that always start load this file late.
+"""
 
 import os
 import re
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+
+import psutil
 
 _LONG = 72
 _DAEMON = "nix-daemon"
@@ -33,8 +38,6 @@ def processes_of(uids: Collection[int]) -> list[int] | None:
 
     On Linux with `hidepid`, or in a sandbox, an ordinary user does not see pid 1.
     """
-    import psutil
-
     found = []
     try:
         if not psutil.pid_exists(1) or not _visible(1):
@@ -55,8 +58,6 @@ def processes_of(uids: Collection[int]) -> list[int] | None:
 
 def children_of_this_process(uids: Collection[int]) -> list[int]:
     """Pids of our own children, and theirs, that run as one of those uids now."""
-    import psutil
-
     found = []
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
@@ -67,8 +68,6 @@ def children_of_this_process(uids: Collection[int]) -> list[int]:
 
 def command_of(pid: int) -> str | None:
     """The command of a process in one line, control characters escaped; None if not to be seen."""
-    import psutil
-
     try:
         words = psutil.Process(pid).cmdline() or [psutil.Process(pid).name()]
     except (psutil.Error, OSError):
@@ -79,8 +78,6 @@ def command_of(pid: int) -> str | None:
 
 def running(pid: int) -> Running:
     """What is to be seen of that process; of one that has ended, its number."""
-    import psutil
-
     try:
         process = psutil.Process(pid)
         command = command_of(pid)
@@ -106,8 +103,6 @@ def _older(pid: int, than: float) -> str | None:
 
 def began(pid: int) -> float | None:
     """When that process began, as a Unix time; infinity if it is not there, None if not seen."""
-    import psutil
-
     try:
         return psutil.Process(pid).create_time() if _visible(1) else None
     except psutil.NoSuchProcess:
@@ -121,8 +116,6 @@ def oldest_daemon() -> float | None:
 
     Not its workers, which live on where it is restarted, nor one that has ended.
     """
-    import psutil
-
     times = []
     try:
         for process in psutil.process_iter():

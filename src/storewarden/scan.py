@@ -14,7 +14,14 @@ from dataclasses import dataclass, replace
 
 from storewarden.claims import PROOF, REPORT_ONLY, Judgement, Verdict, judge
 from storewarden.copyable import ThisStore, repair_path
-from storewarden.observe import Lock, Observation, Unregistered, observe, unregistered_names
+from storewarden.observe import (
+    Lock,
+    Observation,
+    Unregistered,
+    observe,
+    own_lock,
+    unregistered_names,
+)
 from storewarden.store.database import DatabaseUnseenError, check_census
 from storewarden.store.derivation import covering_locks
 from storewarden.store.entries import (
@@ -33,7 +40,6 @@ from storewarden.store.paths import (
     StorePath,
     covered_paths,
     parse_lock_name,
-    path_lock,
 )
 from storewarden.store.store import NO, UNKNOWN, Fact, Known, Store
 
@@ -79,19 +85,6 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """Between the store directory and the database."""
-
-    names: Collection[str]
-    """There and not registered."""
-    in_database: Fact
-    """Of those names."""
-    missing: Sequence[str] = ()
-    """Registered and not there."""
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Looked:
     """What lies there under some names."""
 
@@ -119,7 +112,12 @@ class Glance:
 def sweep(store: Store, kinds: Collection[EntryKind] = tuple(EntryKind)) -> Sweep:
     """Findings of those kinds, sorted by name. `StoreUnreadableError` for a broken world."""
     with observe(store) as seen:
-        return _judged(seen, _difference(seen), kinds)
+        try:
+            names, missing = _difference(seen)
+        except DatabaseUnseenError as cause:
+            names, note = _strange_names(seen, cause)
+            return _judged(seen, names, UNKNOWN, kinds, notes=(note,))
+        return _judged(seen, names, NO, kinds, missing=missing)
 
 
 def sweep_among(store: Store, among: Collection[str], kinds: Collection[EntryKind]) -> Sweep:
@@ -136,18 +134,17 @@ def look_among(seen: Observation, among: Collection[str], kinds: Collection[Entr
     try:
         valid = set(seen.registered_among(names))
     except DatabaseUnseenError as cause:
-        return _judged(seen, Difference(names, UNKNOWN, notes=(str(cause),)), kinds)
-    return _judged(seen, Difference(names - valid, NO), kinds)
+        return _judged(seen, names, UNKNOWN, kinds, notes=(str(cause),))
+    return _judged(seen, names - valid, NO, kinds)
 
 
-def glance(store: Store, among: Mapping[str, tuple[str, ...] | None]) -> Glance:
+def glance(seen: Observation, among: Mapping[str, tuple[str, ...] | None]) -> Glance:
     """Look at those names, and at neither the database nor Nix: cheap enough for every second.
 
     With each name go the locks beside its own that cover it; None where they cannot be known.
     """
-    with observe(store) as seen:
-        entries, unseen = _look_at(seen.store_fd, among)
-        alive = [entry for entry in entries if seen.is_alive(entry, among[entry.base_name])]
+    entries, unseen = _look_at(seen.store_fd, among)
+    alive = [entry for entry in entries if seen.is_alive(entry, among[entry.base_name])]
     return Glance(
         alive=frozenset(entry.base_name for entry in alive),
         gone=frozenset(among).difference(unseen, (entry.base_name for entry in entries)),
@@ -155,21 +152,16 @@ def glance(store: Store, among: Mapping[str, tuple[str, ...] | None]) -> Glance:
     )
 
 
-def _difference(seen: Observation) -> Difference:
-    """Of the whole store: a difference of two sets, so that only what is unregistered is looked at.
+def _difference(seen: Observation) -> tuple[set[str], list[str]]:
+    """What is there and not registered, and what is registered and not there, of the whole store.
 
+    A difference of two sets, so that only what is unregistered is looked at.
     The directory is listed before the database is read: what is registered in between is not
     taken for unregistered, and what looks missing is looked for again.
     """
     store, store_fd, names = seen.store, seen.store_fd, seen.names
-    try:
-        with seen.database() as connection:
-            rest, count, absent = unregistered_names(connection, store.store_dir, names)
-    except DatabaseUnseenError as cause:
-        notes = (f"{cause}; found by owner instead, so what root left behind is not listed",)
-        if seen.store_uid == store.hidden_uid:
-            notes = (f"{cause}; found by their time of change instead, which Nix sets back",)
-        return Difference([n for n in names if _is_strange(seen, n)], UNKNOWN, notes=notes)
+    with seen.database() as connection:
+        rest, count, absent = unregistered_names(connection, store.store_dir, names)
     if not count:
         seen.check_place()
     paths = [n for n in rest if not n.endswith(".lock") and StorePath.maybe(n) is not None]
@@ -178,7 +170,15 @@ def _difference(seen: Observation) -> Difference:
         count, present, len(paths), lambda: count_owned(store_fd, paths, store.build_users)
     )
     gone = [name for name in absent if is_gone(store_fd, name)]
-    return Difference(rest, NO, missing=seen.registered_among(gone))
+    return rest, seen.registered_among(gone)
+
+
+def _strange_names(seen: Observation, cause: DatabaseUnseenError) -> tuple[set[str], str]:
+    """What differs from all that is valid, where the database cannot be seen; and a note of it."""
+    note = f"{cause}; found by owner instead, so what root left behind is not listed"
+    if seen.store_uid == seen.store.hidden_uid:
+        note = f"{cause}; found by their time of change instead, which Nix sets back"
+    return {name for name in seen.names if _is_strange(seen, name)}, note
 
 
 def _is_strange(seen: Observation, name: str) -> bool:
@@ -260,30 +260,38 @@ def _unregistered(
     return Unregistered(entry, kind, origin, covering)
 
 
-def _judged(seen: Observation, difference: Difference, kinds: Collection[EntryKind]) -> Sweep:
-    looked = entries_of(seen, difference.names)
+def _judged(
+    seen: Observation,
+    names: Collection[str],
+    in_database: Fact,
+    kinds: Collection[EntryKind],
+    missing: Iterable[str] = (),
+    notes: tuple[str, ...] = (),
+) -> Sweep:
+    """The findings among those names, of which that is what the database says."""
+    looked = entries_of(seen, names)
     answers = seen.valid_to_nix([p for it in looked.found if (p := it.entry.store_path)])
     # All are judged, whatever was asked for: what a lock file covers decides about it.
     found = [
         replace(
             it,
             valid_to_nix=answers[path] if (path := it.entry.store_path) else UNKNOWN,
-            valid_in_database=difference.in_database,
+            valid_in_database=in_database,
         )
         for it in looked.found
     ]
     judged = _findings(seen, found, looked)
     findings = [finding for finding in judged if finding.kind in kinds]
     if EntryKind.MISSING in kinds:
-        findings += [_missing(seen.store, name) for name in difference.missing]
+        findings += [_missing(seen.store, name) for name in missing]
     silent = [fact.detail for fact in answers.values() if fact.known is Known.UNKNOWN]
     ordered = tuple(sorted(findings, key=lambda finding: finding.base_name))
     unseen = [
         f"{seen.store.store_dir.join(name)} cannot be looked at: {why}; what the kernel says: dmesg"
         for name, why in sorted(looked.unseen.items())[:_MOST_UNSEEN]
     ]
-    notes = (*difference.notes, *_limits(seen, looked.found), *unseen)
-    return Sweep(ordered, notes, silent[0] if silent else "", looked.leftovers)
+    limits = (*notes, *_limits(seen, looked.found), *unseen)
+    return Sweep(ordered, limits, silent[0] if silent else "", looked.leftovers)
 
 
 def _findings(
@@ -302,9 +310,8 @@ def _findings(
         if it.kind is not EntryKind.LOCK:
             finding = _finding(seen, it, it.origin.deriver if it.origin else None)
             if finding.judgement.verdict is Verdict.KEEP:
-                path = it.entry.store_path
-                own = (path_lock(path),) if path else ()
-                kept |= dict.fromkeys((*own, *(it.origin.locks if it.origin else ())), name)
+                locks = it.origin.locks if it.origin else ()
+                kept |= dict.fromkeys((*own_lock(it.entry), *locks), name)
         else:
             covered = [p.base_name for p in covered_paths(name, seen.store.store_dir)]
             held_back = kept.get(name) or next((n for n in covered if n in looked.unseen), None)

@@ -4,8 +4,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from storewarden.setup.run import ASK
 
 SETUP = (sys.executable, "-m", "storewarden", "setup")
 BOOTED = os.path.isdir("/run/systemd/system")
@@ -27,6 +30,12 @@ def test_without_systemd_it_says_what_to_do_instead() -> None:
 @pytest.mark.skipif(not BOOTED or os.geteuid() == 0, reason="only for an ordinary user")
 def test_an_ordinary_user_is_told_to_be_root() -> None:
     assert "sudo storewarden setup" in refused()
+
+
+def test_a_helper_that_is_not_there_gives_a_reason(tmp_path: Path) -> None:
+    asked = [sys.executable, "-c", ASK, f"{tmp_path}/helper.sock"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60)
+    assert "helper.sock cannot be reached: no such file" in done.stdout
 
 
 def test_a_staging_directory_must_be_there() -> None:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Who builds here, resolved from the machine's own groups as Nix does."""
+"""Who builds here, resolved from the machine's own groups as Nix does; and who lives."""
 
 import grp
+import os
 import pwd
 
 from storewarden.store.store import build_users
+from storewarden.throwaway import ThrowawayStore
 
 ALLOCATED = (1000, 10, 5)
 
@@ -34,3 +36,18 @@ def test_every_group_of_this_machine_resolves_to_its_listed_members() -> None:
 def test_root_is_no_build_user_of_any_group() -> None:
     for group in grp.getgrall():
         assert not build_users(group.gr_name, ALLOCATED).own(0, group.gr_gid)
+
+
+def test_a_roots_file_that_ended_meanwhile_hides_no_other(place: ThrowawayStore) -> None:
+    directory, rooted = f"{place.state_dir}/temproots", place.invent("hello-2.12")
+    for number in range(50):
+        with open(f"{directory}/{number}", "wb") as file:
+            file.write(os.fsencode(place.path(rooted.base_name)) + b"\0")
+
+    def is_live(fd: int) -> bool:
+        for name in os.listdir(directory):
+            if name != "42":
+                os.unlink(f"{directory}/{name}")
+        return os.fstat(fd).st_nlink == 1
+
+    assert place.as_store().temp_roots(is_live) == {rooted: ["42"]}

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The command line: a row for each command, and errors shown once, with an exit code."""
 
+import atexit
+import gc
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
@@ -80,6 +82,7 @@ def parser(loaded: Collection[str] = COMMANDS) -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
     end_once_interrupted()
+    atexit.register(gc.freeze)  # Python would look through all of it once more, only to end
     words = sys.argv[1:] if argv is None else argv
     # No option before a command takes a value, so the first that can be the command is it.
     asked = [word for word in words if word in COMMANDS][:1]

@@ -30,9 +30,9 @@ from storewarden.daemon.log import Log
 from storewarden.daemon.notify import Notify, notifying, reloading, watchdog_interval
 from storewarden.daemon.status import ServiceStatus, Stuck, held, write_status
 from storewarden.errors import StorewardenError
-from storewarden.observe import open_store
+from storewarden.observe import observe, open_store
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
-from storewarden.scan import Finding, glance, sweep, sweep_among
+from storewarden.scan import Finding, glance, look_among, sweep
 from storewarden.store.entries import EntryKind
 from storewarden.store.store import Store
 
@@ -311,9 +311,10 @@ class Loop:
         """Look at those suspects."""
         suspects, now = self.agenda.suspects, time.monotonic()
         try:
-            seen = glance(self.store, {name: suspects[name].covering for name in names})
-            rest = set(names) - seen.alive - seen.gone - seen.others
-            swept = sweep_among(self.store, rest, tuple(PROOF)) if rest else None
+            with observe(self.store) as observed:
+                seen = glance(observed, {name: suspects[name].covering for name in names})
+                rest = set(names) - seen.alive - seen.gone - seen.others
+                swept = look_among(observed, rest, tuple(PROOF)) if rest else None
         except StorewardenError as cause:
             self._problem("store", str(cause))
             for name in names:

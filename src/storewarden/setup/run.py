@@ -64,12 +64,13 @@ _SECONDS = 60
 """A helper that does not answer in this time does not work."""
 ASK = """
 import sys
-from storewarden.store.entries import EntryKind
+from storewarden.client import remove_through
 from storewarden.errors import StorewardenError
 from storewarden.protocol import RemoveRequest
+from storewarden.store.entries import EntryKind, FileId
 name = "0" * 32 + "-storewarden-setup.lock"
 try:
-    outcomes = remove_through(sys.argv[1])([RemoveRequest(name, EntryKind.LOCK, 1, 1)])
+    outcomes = remove_through(sys.argv[1])([RemoveRequest(name, EntryKind.LOCK, FileId(1, 1))])
     print(*[outcome.status for outcome in outcomes])
 except StorewardenError as cause:
     print(cause)

@@ -9,7 +9,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Container, Iterator
 from contextlib import closing, contextmanager, suppress
-from urllib.parse import quote
 
 from storewarden.errors import BadStorePathError, StoreUnreadableError, reason_of
 from storewarden.store.paths import StoreDir, StorePath
@@ -90,13 +89,13 @@ def connect(state_dir: str) -> Iterator[sqlite3.Connection]:
     """A fresh read-only connection for one question; schema checked, failures named."""
     check_schema(state_dir)
     path = f"{state_dir}/db/db.sqlite"
+    # Every byte by its number, as `file:` may have it: none of them means anything else there.
+    quoted = "".join(f"%{byte:02x}" for byte in os.fsencode(path))
     if not os.path.exists(path):
         raise StoreUnreadableError(f"there is no Nix database {path}; is --state-dir right?")
     try:
         with closing(
-            sqlite3.connect(
-                f"file:{quote(os.fsencode(path))}?mode=ro", uri=True, timeout=BUSY_SECONDS
-            )
+            sqlite3.connect(f"file:{quoted}?mode=ro", uri=True, timeout=BUSY_SECONDS)
         ) as connection:
             yield connection
     except (sqlite3.Error, UnicodeDecodeError) as cause:  # what is damaged has odd names
