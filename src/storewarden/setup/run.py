@@ -64,6 +64,7 @@ _SECONDS = 60
 """A helper that does not answer in this time does not work."""
 ASK = """
 import sys
+from storewarden.client import remove_through
 from storewarden.store.entries import EntryKind
 from storewarden.errors import StorewardenError
 from storewarden.protocol import RemoveRequest
