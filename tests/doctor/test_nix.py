@@ -12,7 +12,7 @@ import pytest
 
 from stand_in import listening, write_program
 from storewarden.config import Config
-from storewarden.doctor.checks import blind, diagnose
+from storewarden.doctor import blind, diagnose
 from storewarden.doctor.nix import Daemon, Installation, listener, look
 from storewarden.doctor.patient import Patient, Unknown, admit
 from storewarden.nix_queries import Flavour, NixVersion
