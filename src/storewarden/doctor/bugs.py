@@ -8,7 +8,7 @@ nothing is known. Master of August 2026 was read, too, but what 2.36 will be is 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from storewarden.daemon.watch import emulated
+from storewarden import processes
 from storewarden.doctor.nix import Installation
 from storewarden.doctor.patient import Diagnosis, Patient, Severity, Step, Subject, Unknown
 from storewarden.nix_queries import Flavour, NixVersion
@@ -130,7 +130,7 @@ class Emulation:
 
 def look(patient: Patient) -> Emulation:
     """Whether gVisor runs below everything."""
-    return Emulation(not patient.darwin and emulated())
+    return Emulation(not patient.darwin and processes.emulated())
 
 
 def judge(patient: Patient) -> Iterator[Diagnosis]:
