@@ -45,7 +45,7 @@ WELL = Patient(
         VERSION,
         VERSION,
         Fact(Known.YES),
-        Daemon(0, 12, NOW - 3600),
+        Daemon(12, NOW - 3600),
         Known.YES,
         NixConf(SETTINGS, NOW - 9000),
     ),
@@ -73,7 +73,7 @@ WELL = Patient(
 MAC = replace(WELL, darwin=True, systemd=False).having(Building(Known.UNKNOWN, 0))
 IDLE: dict[str, object] = {"installed": False, "running": False, "status": None, "owns": None}
 """A service where none runs, as changes of one that is well."""
-APART = Daemon(0, None, None)
+APART = Daemon(None, None)
 """nix-daemon where it runs outside of this container."""
 
 

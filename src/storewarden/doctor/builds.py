@@ -9,7 +9,7 @@ from enum import Enum
 from storewarden.doctor.bugs import COPIES, STRANDED, TEMPORARY, diagnosed, has
 from storewarden.doctor.nix import Installation, change
 from storewarden.doctor.patient import Diagnosis, Patient, Severity, Step, Subject, Unknown, within
-from storewarden.doctor.service import Service, serve
+from storewarden.doctor.service import Service, service_step
 from storewarden.errors import StoreUnreadableError
 from storewarden.nix_queries import Settings
 from storewarden.observe import misplaced
@@ -236,4 +236,4 @@ def _stranding(patient: Patient, which: Sandboxed, strands: Known, count: int | 
         return _CONTENT_ADDRESSED.note(title, why, issues=issues)
     about = _CONTENT_ADDRESSED
     say = about.note if which is Sandboxed.MOST else about.problem
-    return say(title, why, serve(patient), _LOOK, issues=issues)
+    return say(title, why, service_step(patient), _LOOK, issues=issues)

@@ -43,7 +43,6 @@ _CLOCK_SECONDS = 5.0
 class Daemon:
     """Who listens at nix-daemon's socket."""
 
-    uid: int
     pid: int | None
     """None if it runs in a pid namespace that cannot be seen."""
     began: float | None
@@ -98,7 +97,7 @@ def look(patient: Patient) -> Installation:
         version,
         _daemon_version(nix, version) if heard else Unknown("no daemon answers"),
         answers,
-        within(lambda: listener(state_dir)),
+        within(lambda: listening_daemon(state_dir)),
         exists(state_dir),
         look_at_settings(nix),
         misconfigured=isinstance(version, Unknown) and nix_queries.runs_without_configuration(nix),
@@ -122,13 +121,13 @@ def _daemon_version(nix: Nix, version: NixVersion | Unknown) -> NixVersion | Unk
     return found
 
 
-def listener(state_dir: str) -> Daemon | None:
+def listening_daemon(state_dir: str) -> Daemon | None:
     """Who listens at its socket; None if nobody does. `OSError` if it may not be asked."""
     found = host.listener(f"{state_dir}/daemon-socket/socket")
     if found is None:
         return None
-    uid, pid = found
-    return Daemon(uid, pid, None if pid is None else processes.oldest_daemon())
+    _, pid = found
+    return Daemon(pid, None if pid is None else processes.oldest_daemon())
 
 
 def look_at_settings(nix: Nix, files: Sequence[str] = _FILES) -> NixConf:
@@ -202,8 +201,8 @@ def _program(patient: Patient) -> Diagnosis:
         case NixVersion() as here, NixVersion():
             return _NIX.ok(f"{here.name} ({program}, and nix-daemon)")
         case NixVersion() as here, _:
-            untold = isinstance(nix.daemon, Daemon)
-            more = "; which version nix-daemon is, it does not tell" if untold else ""
+            daemon = isinstance(nix.daemon, Daemon)
+            more = "; which version nix-daemon is, it does not tell" if daemon else ""
             return _NIX.ok(f"{here.name} ({program}){more}")
     raise AssertionError(nix)
 

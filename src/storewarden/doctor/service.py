@@ -174,7 +174,7 @@ def _service(patient: Patient) -> Iterator[Diagnosis]:
         yield _SERVICE.note(
             "No service of storewarden runs here",
             "Debris is left where it is until somebody looks: storewarden scan.",
-            serve(patient),
+            service_step(patient),
         )
     elif service.status is None:
         yield _SERVICE.unknown("The service runs and has said nothing yet", "", _STATUS)
@@ -182,7 +182,7 @@ def _service(patient: Patient) -> Iterator[Diagnosis]:
         yield from _running(patient, service.status)
 
 
-def serve(patient: Patient) -> Step:
+def service_step(patient: Patient) -> Step:
     """How storewarden is made to look after the store all the time."""
     if system := patient.declared:
         return Step(f"In the configuration of {system}: {DECLARE}")
@@ -195,7 +195,7 @@ def _again(patient: Patient) -> Step:
     """Setup needs systemd or launchd; elsewhere the service runs as root, without a helper."""
     if system := patient.declared:
         return Step(f"Switch to the configuration of {system} again, which starts it; see its log.")
-    return _MEND if patient.systemd or patient.darwin else serve(patient)
+    return _MEND if patient.systemd or patient.darwin else service_step(patient)
 
 
 def _running(patient: Patient, status: ServiceStatus) -> Iterator[Diagnosis]:
