@@ -121,7 +121,7 @@ class Loop:
         self._open()
 
     def run(self, load: Callable[[], Config]) -> None:
-        """Work until told to end; the configuration is loaded anew when told to reload."""
+        """Work until told to end; on a reload the configuration is read again."""
         while not self._is_to_end():
             with ExitStack() as stack:
                 self._serve(self._watch(stack), stack)
@@ -129,7 +129,7 @@ class Loop:
                 self._reload(load)
 
     def _open(self) -> None:
-        """Open store and remover anew: build users, mounts and configuration may have changed."""
+        """Open store and remover again: build users, mounts and configuration may have changed."""
         # Thousands of paths take Nix a while: a sign of life before each batch.
         self.store = open_store(self.config, lambda _asked, _all: self._go_on())
         try:

@@ -3,7 +3,7 @@
 
 Whether it runs is not read from there but from the flock it holds on its pid file beside it, which
 ends with it whatever becomes of it. Nobody else can open that, for anybody's flock on it would
-keep the service from starting; others are told by whether that process lives.
+keep the service from starting; for others, what counts is whether that process lives.
 """
 
 import fcntl

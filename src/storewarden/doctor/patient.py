@@ -96,7 +96,7 @@ def within(question: Callable[[], T], seconds: float = SECONDS) -> T | Unknown:
     def ask() -> None:
         try:
             answers.append(attempt(question))
-        except Exception as fault:  # noqa: BLE001 - a bug is told where it was asked, not here
+        except Exception as fault:  # noqa: BLE001 - a bug is raised where the question was asked, not here
             faults.append(fault)
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -173,7 +173,7 @@ class Subject:
     def note(
         self, title: str, why: str = "", *steps: Step, issues: tuple[str, ...] = ()
     ) -> Diagnosis:
-        """Worth to know; nothing has to be done."""
+        """Worth knowing; nothing has to be done."""
         return Diagnosis(self.name, Severity.NOTE, title, why, steps, issues)
 
     def unknown(self, title: str, why: str = "", *steps: Step) -> Diagnosis:

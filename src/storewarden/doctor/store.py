@@ -31,7 +31,7 @@ _LEAST = {"store": 512 * _MIB, "state": 64 * _MIB, "log": _MIB}
 """Bytes below which builds, Nix's database, or the audit log soon fail."""
 _LEAST_INODES = 1000
 _SCARCE = 20
-"""A file system with less than one part in that many left is told of."""
+"""A file system with less than one part in that many left is worth a note."""
 _NAMES = {"store": "the store", "state": "Nix's state", "log": "the audit log"}
 
 

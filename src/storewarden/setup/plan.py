@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from storewarden.readable import PLAIN, Mark, Style, json_text
 from storewarden.setup.code import CODE, PATH, execute
@@ -105,7 +106,7 @@ def stale(
 
 
 def removals(paths: Sequence[str], before: Manifest, top: str) -> list[TakeAway | Keep]:
-    """How to be rid of those, keeping what was changed by hand, or others could exchange."""
+    """The steps that remove those, but for what was changed by hand, or others could exchange."""
     steps: list[TakeAway | Keep] = []
     for path in sorted(paths):
         try:
@@ -206,12 +207,7 @@ def _run(words: Sequence[str]) -> "subprocess.CompletedProcess[str] | None":
 
 def lines(steps: Iterable[SetupStep], style: Style = PLAIN) -> Iterator[str]:
     """A line for each step as it comes; the many files of one copy of the code have one line."""
-    last = ""
-    for step in steps:
-        line = _line(step, style)
-        if line != last:
-            yield line
-        last = line
+    return (line for line, _ in groupby(_line(step, style) for step in steps))
 
 
 def _line(step: SetupStep, style: Style) -> str:
