@@ -16,7 +16,7 @@ from storewarden.claims import PROOF, Verdict
 from storewarden.cli.check_config import document_of
 from storewarden.config import KEYS, Config, Mode
 from storewarden.daemon.status import PLACES
-from storewarden.doctor.diagnosis import Severity
+from storewarden.doctor.patient import Severity
 from storewarden.explain.buildlog import MOST_PATHS
 from storewarden.explain.entry import What
 from storewarden.explain.locks import Role

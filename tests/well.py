@@ -7,15 +7,13 @@ from typing import Any
 from storewarden.audit_reading import Verification
 from storewarden.config import Config
 from storewarden.daemon.status import ServiceStatus
+from storewarden.doctor import diagnose
 from storewarden.doctor.bugs import Emulation
 from storewarden.doctor.builds import Building
-from storewarden.doctor.checks import diagnose
-from storewarden.doctor.diagnosis import Diagnosis, Severity
-from storewarden.doctor.nix import Daemon, Installation
-from storewarden.doctor.patient import Patient
+from storewarden.doctor.nix import Daemon, Installation, NixConf
+from storewarden.doctor.patient import Diagnosis, Patient, Severity
 from storewarden.doctor.service import Listening, Service
-from storewarden.doctor.settings import NixConf
-from storewarden.doctor.store import Database, Mount, Room, Storage
+from storewarden.doctor.store import Database, Room, Storage, StoreMount
 from storewarden.doctor.users import Accounts, Users
 from storewarden.nix_queries import Flavour, NixVersion, Settings
 from storewarden.store.nix import Nix
@@ -43,13 +41,19 @@ WELL = Patient(
     darwin=False,
     systemd=True,
 ).having(
-    Installation(VERSION, VERSION, Fact(Known.YES), Daemon(0, 12, NOW - 3600), Known.YES),
-    NixConf(SETTINGS, NOW - 9000),
+    Installation(
+        VERSION,
+        VERSION,
+        Fact(Known.YES),
+        Daemon(12, NOW - 3600),
+        Known.YES,
+        NixConf(SETTINGS, NOW - 9000),
+    ),
     Emulation(gvisor=False),
     Storage(
         Known.YES,
         Database(),
-        Mount("/", "ext4", read_only=False, wholly=Known.NO, unfit=""),
+        StoreMount("/", "ext4", read_only=False, wholly=Known.NO, unfit=""),
         (Room(("store", "state", "log"), "/nix/store", 100 * GIB, 50 * GIB, 10**7, 10**6),),
         (),
     ),
@@ -69,7 +73,7 @@ WELL = Patient(
 MAC = replace(WELL, darwin=True, systemd=False).having(Building(Known.UNKNOWN, 0))
 IDLE: dict[str, object] = {"installed": False, "running": False, "status": None, "owns": None}
 """A service where none runs, as changes of one that is well."""
-APART = Daemon(0, None, None)
+APART = Daemon(None, None)
 """nix-daemon where it runs outside of this container."""
 
 
@@ -80,7 +84,12 @@ def but(patient: Patient, kind: type, **changes: Any) -> Patient:  # noqa: ANN40
 
 def with_settings(patient: Patient, settings: Settings) -> Patient:
     """The same machine, where Nix is set like that."""
-    return but(patient, NixConf, settings=settings)
+    return with_conf(patient, settings=settings)
+
+
+def with_conf(patient: Patient, **changes: Any) -> Patient:  # noqa: ANN401 - of any fact
+    """The same machine, but for that of its nix.conf."""
+    return but(patient, Installation, conf=replace(patient[Installation].conf, **changes))
 
 
 def with_version(patient: Patient, version: NixVersion) -> Patient:

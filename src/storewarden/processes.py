@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What an ordinary user can see of processes. The only file that knows psutil.
+"""What an ordinary user can see of processes and their kernel. The only file that knows psutil.
 
 That is slow to load and often not needed, so those that always start load this file late.
 """
 
 import os
+import platform
 import re
 from collections.abc import Collection
 from contextlib import suppress
@@ -128,6 +129,16 @@ def oldest_daemon() -> float | None:
     except OSError:
         return None
     return min(times, default=None)
+
+
+def emulated() -> bool:
+    """Whether the kernel is gVisor, which calls itself Linux and names itself here alone."""
+    try:
+        with open("/proc/cmdline", encoding="utf-8", errors="replace") as file:
+            command = file.read()
+    except OSError:
+        command = ""
+    return "gvisor" in " ".join([command, *platform.uname()]).lower()
 
 
 def _visible(pid: int) -> bool:

@@ -10,10 +10,9 @@ import pytest
 from command import PROGRAM, Desk, open_desk, report, run
 from stand_in import write_program
 from storewarden.cli.doctor import doctor_json, doctor_lines
-from storewarden.doctor.checks import diagnose
-from storewarden.doctor.diagnosis import Diagnosis, Severity, Step
+from storewarden.doctor import diagnose
 from storewarden.doctor.nix import Installation
-from storewarden.doctor.patient import Unknown
+from storewarden.doctor.patient import Diagnosis, Severity, Step, Unknown
 from storewarden.doctor.store import Database, Storage
 from storewarden.throwaway import ThrowawayStore
 from well import WELL, but

@@ -379,7 +379,7 @@ def test_a_helper_that_is_silent_is_left_alone_as_soon_as_it_is_told_to_end(
         loop._finish()
         later.join()
     assert loop.changed == {"x"}, "it heeds what happens meanwhile"
-    assert (loop.ended, loop.problems) == (True, {})
+    assert (loop.ended, loop.tally.problems) == (True, {})
 
 
 def test_a_bug_in_what_removes_is_not_taken_for_a_helper_that_cannot_be_reached(loop: Loop) -> None:
@@ -435,7 +435,7 @@ def test_what_cannot_be_put_back_is_told_until_it_is_settled(
     with held_by_another(place.path(output_lock(derivation, "out"))), capture_logs() as logged:
         for _ in range(3):
             loop._finish()
-        text = loop.problems["put-back"]
+        text = loop.tally.problems["put-back"]
         assert scratch.base_name in text
         assert private in text
         # Once, and not at each try; and it is tried again soon.
@@ -449,7 +449,7 @@ def test_what_cannot_be_put_back_is_told_until_it_is_settled(
         assert "storewarden audit show" in lines
         assert not loop.agenda.suspects
     loop._finish()
-    assert "put-back" not in loop.problems
+    assert "put-back" not in loop.tally.problems
     assert problem_metric(loop) == 0
     assert loop.agenda.finish.due == float("inf")
     assert not left_private(place)

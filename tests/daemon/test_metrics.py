@@ -19,7 +19,7 @@ from in_the_way import put
 from programs import answer, eventually, free_port, promtool
 from storewarden import __version__
 from storewarden.claims import PROOF
-from storewarden.daemon.metrics import exposition, listening, write_textfile
+from storewarden.daemon.metrics import answering, exposition, write_textfile
 from storewarden.daemon.status import PLACES, ServiceStatus, Stuck
 from storewarden.errors import StorewardenError
 from storewarden.store.entries import EntryKind
@@ -153,7 +153,7 @@ def test_the_latest_status_is_served_there_and_nowhere_else(host: str, other: st
     if host == "[::1]" and not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
     latest, port = [IDLE], free_port()
-    with listening(f"{host}:{port}", lambda: latest[-1]):
+    with answering(f"{host}:{port}", lambda: latest[-1]):
         plain = host.strip("[]")
         assert answer(port, "/metrics", plain) == (200, exposition(IDLE))
         latest.append(BUSY)
@@ -170,7 +170,7 @@ def test_clients_that_keep_silent_or_hang_up_hinder_nobody(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     port = free_port()
-    with listening(f"127.0.0.1:{port}", lambda: BUSY):
+    with answering(f"127.0.0.1:{port}", lambda: BUSY):
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
         for one in silent[:10]:
             one.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
@@ -184,7 +184,7 @@ def test_clients_that_keep_silent_or_hang_up_hinder_nobody(
 
 def test_more_connections_than_a_service_can_bear_are_closed_and_the_next_ones_answered() -> None:
     port = free_port()
-    with listening(f"127.0.0.1:{port}", lambda: BUSY), ExitStack() as stack:
+    with answering(f"127.0.0.1:{port}", lambda: BUSY), ExitStack() as stack:
         place = ("127.0.0.1", port)
         for _ in range(64):
             stack.enter_context(socket.create_connection(place, 5))
@@ -204,7 +204,10 @@ def answers(port: int) -> bool:
 def test_a_port_in_use_and_a_host_that_is_none_are_clear_errors() -> None:
     port = free_port()
     wanted = r"cannot listen for Prometheus on .*; change metrics-listen"
-    with listening(f"127.0.0.1:{port}", lambda: IDLE):
+    with answering(f"127.0.0.1:{port}", lambda: IDLE):
         for address in (f"127.0.0.1:{port}", "no.such.host.invalid:1", "[::g]:1", f"{'x' * 70}:1"):
-            with pytest.raises(StorewardenError, match=wanted), listening(address, lambda: IDLE):
+            with (
+                pytest.raises(StorewardenError, match=wanted),
+                answering(address, lambda: IDLE),
+            ):
                 pytest.fail("it listens")

@@ -14,7 +14,7 @@ from storewarden.doctor.bugs import (
     Emulation,
     has,
 )
-from storewarden.doctor.diagnosis import Severity
+from storewarden.doctor.patient import Severity
 from storewarden.explain.failures import issue_url
 from storewarden.nix_queries import Flavour, NixVersion, parse_version
 from storewarden.store.store import Known

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from storewarden.doctor.builds import Building, namespaces, recorded_outputs
-from storewarden.doctor.diagnosis import Severity
-from storewarden.doctor.patient import Unknown
+from storewarden.doctor.patient import Severity, Unknown
 from storewarden.doctor.service import Service
 from storewarden.nix_queries import Flavour, NixVersion, Settings
 from storewarden.store.store import Known

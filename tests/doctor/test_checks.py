@@ -12,14 +12,11 @@ import pytest
 
 import storewarden.doctor
 from documents import ROOT, read
-from storewarden.doctor import nix, service, settings
+from storewarden.doctor import CHECKS, blind, diagnose, nix, service
 from storewarden.doctor.bugs import Emulation
-from storewarden.doctor.checks import CHECKS, blind, diagnose
-from storewarden.doctor.diagnosis import Severity
 from storewarden.doctor.nix import Installation
-from storewarden.doctor.patient import Patient, Unknown
+from storewarden.doctor.patient import Patient, Severity, Unknown
 from storewarden.doctor.service import Listening, Service
-from storewarden.doctor.settings import NixConf
 from storewarden.doctor.store import Database, Storage
 from storewarden.doctor.users import Accounts, Users
 from storewarden.nix_queries import Flavour, NixVersion
@@ -35,6 +32,7 @@ from well import (
     but,
     commands,
     severities,
+    with_conf,
     with_settings,
     with_version,
 )
@@ -84,7 +82,7 @@ def test_a_judgement_looks_at_nothing(check: ModuleType) -> None:
 
 def test_what_can_look_at_something_is_seen() -> None:
     assert {"nix_queries", "host"} <= eyes(nix, "look")
-    assert {"os", "open", "threading"} <= eyes(settings, "look")
+    assert {"os", "open", "threading"} <= eyes(nix, "look")
     assert "socket" in eyes(service, "look")
 
 
@@ -92,7 +90,7 @@ def test_every_file_with_a_judgement_is_in_the_list_of_checks() -> None:
     [place] = storewarden.doctor.__path__
     files = {path.stem for path in Path(place).glob("*.py") if "\ndef judge(" in path.read_text()}
     listed = {vars(check)["__name__"].rpartition(".")[2] for check in CHECKS}
-    assert files == listed, "CHECKS in doctor/checks.py and the files differ"
+    assert files == listed, "CHECKS in doctor/__init__.py and the files differ"
 
 
 OLD = NixVersion(Flavour.NIX, (2, 8, 0), "2.8.0")
@@ -104,7 +102,7 @@ ODD = Accounts(
     logins=("_nixbld1",),
 )
 BAD = with_settings(with_version(WELL, OLD), replace(STRANDING, build_group="others"))
-BAD = but(but(but(BAD, Users, accounts=ODD), Service, **IDLE), NixConf, changed=NOW)
+BAD = with_conf(but(but(BAD, Users, accounts=ODD), Service, **IDLE), changed=NOW)
 BAD_MACHINES = (
     replace(BAD, darwin=True, systemd=False),
     but(BAD, Emulation, gvisor=True),
@@ -170,6 +168,6 @@ def test_on_a_declared_machine_all_is_to_be_declared(system: str) -> None:
 
 def test_no_command_for_linux_is_given_on_macos() -> None:
     patient = but(with_settings(MAC, STRANDING), Service, **IDLE)
-    patient = but(patient, NixConf, changed=NOW)
+    patient = with_conf(patient, changed=NOW)
     assert "systemctl" not in " ".join(commands(patient))
     assert any("launchctl" in command for command in commands(patient))

@@ -13,10 +13,9 @@ from stand_in import listening
 from storewarden.audit_reading import Verification
 from storewarden.config import Config
 from storewarden.daemon.status import ServiceStatus, held, write_status
-from storewarden.doctor.checks import diagnose
-from storewarden.doctor.diagnosis import Severity
+from storewarden.doctor import diagnose
 from storewarden.doctor.nix import Installation
-from storewarden.doctor.patient import Patient, Unknown
+from storewarden.doctor.patient import Patient, Severity, Unknown
 from storewarden.doctor.service import (
     Listening,
     Service,

@@ -7,17 +7,16 @@ from pathlib import Path
 import pytest
 
 from storewarden.config import Config
+from storewarden.doctor import diagnose
 from storewarden.doctor.builds import Building
-from storewarden.doctor.checks import diagnose
-from storewarden.doctor.diagnosis import Severity
 from storewarden.doctor.nix import Installation
-from storewarden.doctor.patient import Unknown
+from storewarden.doctor.patient import Severity, Unknown
 from storewarden.doctor.service import Service
 from storewarden.doctor.store import (
     Database,
-    Mount,
     Room,
     Storage,
+    StoreMount,
     look,
     look_at_database,
     look_at_mount,
@@ -30,7 +29,7 @@ from storewarden.throwaway import ThrowawayStore
 from well import APART, GIB, IDLE, NOTE, OK, PROBLEM, UNKNOWN, WELL, but, named, severities
 
 MIB = 1024**2
-READ_ONLY = Mount("/nix/store", "ext4", read_only=True, wholly=Known.NO, unfit="")
+READ_ONLY = StoreMount("/nix/store", "ext4", read_only=True, wholly=Known.NO, unfit="")
 TABLE = """\
 22 1 254:1 / / rw,relatime - ext4 /dev/vda rw,discard
 30 22 254:1 /nix/store /nix/store ro,relatime shared:1 - ext4 /dev/vda rw,discard
@@ -59,7 +58,7 @@ def test_without_the_table_or_the_mount_it_is_unknown(tmp_path: Path) -> None:
 
 def test_how_a_directory_is_mounted_is_seen(tmp_path: Path) -> None:
     mount = look_at_mount(str(tmp_path))
-    assert isinstance(mount, Mount)
+    assert isinstance(mount, StoreMount)
     assert not mount.read_only
     assert str(tmp_path).startswith(mount.point)
 
@@ -116,7 +115,7 @@ def test_where_only_the_socket_is_seen_the_database_is_unseen(tmp_path: Path) ->
     ],
 )
 def test_a_store_is_writable_or_made_so_or_neither(
-    mount: Mount | Unknown, service: dict[str, object], severity: Severity
+    mount: StoreMount | Unknown, service: dict[str, object], severity: Severity
 ) -> None:
     patient = but(but(WELL, Storage, mount=mount), Service, **service)
     assert named(patient, "store").severity is severity

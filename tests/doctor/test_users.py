@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 
 from storewarden import host
-from storewarden.doctor.diagnosis import Severity
-from storewarden.doctor.patient import Unknown
+from storewarden.doctor.patient import Severity, Unknown
 from storewarden.doctor.users import Accounts, Users, logs_in, look_at_accounts, sharers
 from storewarden.nix_queries import Settings
 from storewarden.store.store import Known

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from programs import FLEET, answered, eventually, free_port, program, running
-from storewarden.daemon.metrics import listening, write_textfile
+from storewarden.daemon.metrics import answering, write_textfile
 from storewarden.daemon.status import ServiceStatus, Stuck
 from test_fleet import queries
 
@@ -68,7 +68,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     whole = Fleet(server, f"{tmp_path}/textfile/storewarden.prom", well)
     whole.say(well)
     with ExitStack() as stack:
-        stack.enter_context(listening(f"127.0.0.1:{listener}", lambda: whole.status))
+        stack.enter_context(answering(f"127.0.0.1:{listener}", lambda: whole.status))
         stack.enter_context(
             running(
                 exporter,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.setup.code import GC_ROOTS, LOOK, NEEDED, PACKAGE, _gc_roots, look
+from storewarden.setup.code import GC_ROOTS, LOOK, NEEDED, PACKAGE, _gc_roots, ask_python
 
 PROJECT = Path(PACKAGE, "../../pyproject.toml")
 
@@ -28,7 +28,7 @@ def test_every_store_path_that_it_runs_from_gets_one_root() -> None:
 
 
 def test_an_interpreter_tells_its_version_and_all_that_it_loads() -> None:
-    looked = look(sys.executable, LOOK)
+    looked = ask_python(sys.executable, LOOK)
     assert not isinstance(looked, str), looked
     version, places = looked
     assert tuple(version) == sys.version_info[:3]
@@ -39,10 +39,10 @@ def test_an_interpreter_tells_its_version_and_all_that_it_loads() -> None:
     ("what", "why"), [("import no_such_module", "no_such_module"), ("pass", "it said nothing")]
 )
 def test_an_interpreter_that_cannot_run_it_says_why(what: str, why: str) -> None:
-    looked = look(sys.executable, what)
+    looked = ask_python(sys.executable, what)
     assert isinstance(looked, str)
     assert why in looked
 
 
 def test_an_interpreter_that_is_not_there_is_told() -> None:
-    assert "No such file" in str(look("/nowhere/python", LOOK))
+    assert "No such file" in str(ask_python("/nowhere/python", LOOK))

@@ -19,7 +19,7 @@ from storewarden.setup.files import (
     draft_of,
     missing_directories,
     put,
-    state_of,
+    state_at,
     take_away,
 )
 
@@ -58,33 +58,33 @@ def test_a_link_in_its_place_is_replaced_and_not_followed(item: File | Link, top
     os.symlink(elsewhere(top), f"{top}/file")
     os.symlink(elsewhere(top), draft_of(f"{top}/file"))
     put(item, top)
-    assert state_of(item, top, ()) is State.RIGHT
+    assert state_at(item, top, ()) is State.RIGHT
     assert elsewhere(top).read_text() == PRECIOUS
     assert os.listdir(top) == ["file"]
 
 
 def test_what_is_there_is_told_apart(top: str) -> None:
     old, new = File("/file", b"old"), File("/file", b"new")
-    assert state_of(new, top, ()) is State.ABSENT
+    assert state_at(new, top, ()) is State.ABSENT
     put(old, top)
-    assert state_of(old, top, ()) is State.RIGHT
-    assert state_of(new, top, [old.digest()]) is State.OLDER
-    assert state_of(new, top, ["something else"]) is State.OTHERS
-    assert state_of(File("/file", b"new", once=True), top, ()) is State.RIGHT
-    assert state_of(Link("/file", "x"), top, ()) is State.OTHERS
-    assert state_of(File("/file/below", b""), top, ()) is State.ABSENT
+    assert state_at(old, top, ()) is State.RIGHT
+    assert state_at(new, top, [old.digest()]) is State.OLDER
+    assert state_at(new, top, ["something else"]) is State.OTHERS
+    assert state_at(File("/file", b"new", once=True), top, ()) is State.RIGHT
+    assert state_at(Link("/file", "x"), top, ()) is State.OTHERS
+    assert state_at(File("/file/below", b""), top, ()) is State.ABSENT
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
 def test_what_is_no_file_is_others(make: object, top: str) -> None:
     assert callable(make)
     make(f"{top}/file")
-    assert state_of(File("/file", b""), top, ()) is State.OTHERS
+    assert state_at(File("/file", b""), top, ()) is State.OTHERS
 
 
 def test_a_link_with_a_file_behind_it_is_not_that_file(top: str) -> None:
     os.symlink(elsewhere(top), f"{top}/file")
-    assert state_of(File("/file", PRECIOUS.encode()), top, ()) is State.OTHERS
+    assert state_at(File("/file", PRECIOUS.encode()), top, ()) is State.OTHERS
 
 
 def test_with_a_module_goes_what_python_made_of_it_and_nothing_else(top: str) -> None:

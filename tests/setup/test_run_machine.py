@@ -44,3 +44,10 @@ def test_a_staging_directory_must_be_there() -> None:
 
 def test_the_machine_itself_is_no_staging_directory() -> None:
     assert "leave it out" in refused("--root", "/")
+
+
+def test_the_question_to_the_helper_is_whole() -> None:
+    words = [sys.executable, "-I", "-B", "-c", ASK, "/nowhere/helper.sock"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "/nowhere/helper.sock" in done.stdout

@@ -10,10 +10,9 @@ from storewarden.cli.options import add_config, config_of
 from storewarden.cli.table import row
 from storewarden.cli.usage import JSON, NOT_ALL, OK, UNREADABLE, Parser
 from storewarden.config import Config, ConfigError
-from storewarden.doctor.checks import blind, diagnose, examine
-from storewarden.doctor.diagnosis import Diagnosis, Severity
+from storewarden.doctor import blind, diagnose, examine
 from storewarden.doctor.nix import Installation
-from storewarden.doctor.patient import Patient, Unknown
+from storewarden.doctor.patient import Diagnosis, Patient, Severity, Unknown
 from storewarden.explain.failures import issue_url
 from storewarden.nix_queries import NixVersion
 from storewarden.observe import open_nix

@@ -23,8 +23,8 @@ def define_watch(command: Parser) -> None:
 
 
 def _watch(arguments: argparse.Namespace) -> int:
-    from storewarden.daemon.log import open_log  # noqa: PLC0415 - only it needs these libraries
+    from storewarden.daemon.log import service_log  # noqa: PLC0415 - only it needs these libraries
     from storewarden.daemon.loop import serve  # noqa: PLC0415 - likewise
 
-    serve(lambda: configured(arguments.config), open_log())
+    serve(lambda: configured(arguments.config), service_log())
     return OK

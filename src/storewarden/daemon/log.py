@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""The service's own log on stderr. The only file that knows structlog.
+"""What the service tells as it works: a log on stderr for people, its state for systemd.
 
-Names are fields, never part of the message, and safe for a terminal: builders chose them.
+The only file that knows structlog and sdnotify. In the log, names are fields, never part of the
+message, and safe for a terminal: builders chose them.
 """
 
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
+import sdnotify
 import structlog
 
 from storewarden.readable import Mark, has_colours, shown
 
 Log = structlog.typing.FilteringBoundLogger
+Notify = Callable[[str], None]
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
-def open_log(stream: TextIO = sys.stderr, environment: Mapping[str, str] = os.environ) -> Log:
+def service_log(stream: TextIO = sys.stderr, environment: Mapping[str, str] = os.environ) -> Log:
     """A logger for that stream: colours on a terminal, priorities for journald, else JSON."""
     common: list[structlog.typing.Processor] = [structlog.processors.add_log_level, _safe]
     if stream.isatty():
@@ -67,3 +72,35 @@ def _for_journal(_logger: object, _method: str, event: MutableMapping[str, Any])
 def _quoted(value: object) -> str:
     text = str(value)
     return f'"{text}"' if " " in text or not text else text
+
+
+@contextmanager
+def notifying() -> Iterator[Notify]:
+    """What sends one state to the service manager; nothing is sent where there is none.
+
+    NOTIFY_SOCKET is taken out of the environment: it is not for Nix. Text is made ASCII, because
+    sdnotify loses a state that is not latin-1 without a word.
+    """
+    if not os.environ.get("NOTIFY_SOCKET"):
+        yield lambda _: None
+        return
+    manager = sdnotify.SystemdNotifier()
+    del os.environ["NOTIFY_SOCKET"]
+    try:
+        yield lambda state: manager.notify(state.encode("ascii", "replace").decode("ascii"))
+    finally:
+        if manager.socket is not None:  # None where nobody listens there
+            manager.socket.close()
+
+
+def watchdog_interval(environment: Mapping[str, str] = os.environ) -> float | None:
+    """Seconds between two WATCHDOG=1, half of what is allowed; None where none is wanted."""
+    length, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
+    if not length.isdigit() or (pid and pid != str(os.getpid())):
+        return None
+    return int(length) / 2e6
+
+
+def reloading() -> str:
+    """The state that begins a reload; `Type=notify-reload` wants the clock with it."""
+    return f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"

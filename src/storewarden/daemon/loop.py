@@ -26,8 +26,7 @@ from storewarden.client import (
 from storewarden.config import Config, ConfigError, Mode
 from storewarden.daemon import watch
 from storewarden.daemon.agenda import NEVER, Agenda
-from storewarden.daemon.log import Log
-from storewarden.daemon.notify import Notify, notifying, reloading, watchdog_interval
+from storewarden.daemon.log import Log, Notify, notifying, reloading, watchdog_interval
 from storewarden.daemon.status import ServiceStatus, Stuck, held, write_status
 from storewarden.errors import StorewardenError
 from storewarden.observe import observe, open_store
@@ -65,7 +64,7 @@ def serve(load: Callable[[], Config], log: Log) -> None:
         with suppress(Ended):
             loop.run(load)
         notify("STOPPING=1\nSTATUS=ended")
-        log.info("ended", removed=loop.removed.total())
+        log.info("ended", removed=sum(loop.tally.removed.values()))
 
 
 @dataclass(slots=True)
@@ -100,18 +99,10 @@ class Loop:
     asked: _Asked | None = None
     found: dict[str, EntryKind] = field(default_factory=dict)
     """What was found and has not gone since."""
-    problems: dict[str, str] = field(default_factory=dict)
-    started: float = field(default_factory=time.time)
-    wakes: str = ""
-    """What tells of changes: `inotify` or `polling`."""
-    sweeps: int = 0
-    swept: float | None = None
-    """When the last whole sweep ended, as Unix time."""
-    overflows: int = 0
-    removed: Counter[str] = field(default_factory=Counter)
-    removed_bytes: int = 0
-    refused: int = 0
-    failed: int = 0
+    tally: ServiceStatus = field(
+        default_factory=lambda: ServiceStatus(os.getpid(), time.time(), 0.0, "", "")
+    )
+    """Its counts and problems; `status` fills in what follows from the rest."""
     latest: ServiceStatus | None = None
     """What it last wrote of itself."""
     tell_at: float = 0.0
@@ -130,7 +121,7 @@ class Loop:
         self._open()
 
     def run(self, load: Callable[[], Config]) -> None:
-        """Work until told to end; the configuration is loaded anew when told to reload."""
+        """Work until told to end; on a reload the configuration is read again."""
         while not self._is_to_end():
             with ExitStack() as stack:
                 self._serve(self._watch(stack), stack)
@@ -138,7 +129,7 @@ class Loop:
                 self._reload(load)
 
     def _open(self) -> None:
-        """Open store and remover anew: build users, mounts and configuration may have changed."""
+        """Open store and remover again: build users, mounts and configuration may have changed."""
         # Thousands of paths take Nix a while: a sign of life before each batch.
         self.store = open_store(self.config, lambda _asked, _all: self._go_on())
         try:
@@ -163,7 +154,7 @@ class Loop:
             found = stack.enter_context(
                 watch.watching(directory, watch.POLLING, interval, self.inbox)
             )
-        self.wakes = found.how
+        self.tally.wakes = found.how
         return found
 
     def _serve(self, watched: watch.Watching, stack: ExitStack) -> None:
@@ -176,7 +167,7 @@ class Loop:
             version=__version__,
             store=self.config.store_dir.path,
             mode=self.config.mode.value,
-            wakes=self.wakes,
+            wakes=self.tally.wakes,
         )
         self.notify("READY=1")
         self._answer_prometheus(stack)
@@ -222,7 +213,7 @@ class Loop:
                 self.agenda.changed = True
             case watch.Overflowed():
                 self.log.warning("the system lost count of the changes; the whole store is swept")
-                self.overflows += 1
+                self.tally.overflows += 1
                 self.agenda.changed = True
             case watch.Answered(outcome):
                 self._conclude(outcome)
@@ -295,16 +286,16 @@ class Loop:
             return
         self._problem("store", "")
         self._problem("nix", swept.nix_silent)
-        for note in () if self.sweeps else swept.notes:
+        for note in () if self.tally.sweeps else swept.notes:
             self.log.warning("limited", text=note)
-        self.sweeps, self.swept = self.sweeps + 1, time.time()
+        self.tally.sweeps, self.tally.swept = self.tally.sweeps + 1, time.time()
         self.agenda.sweep_seconds = time.monotonic() - began
         for name in self.found.keys() - {finding.base_name for finding in swept.findings}:
             del self.found[name]
         if len(requests_for(swept.findings, self.config.kinds)) <= self.config.max_removals:
             self._problem("fuse", "")
         self._deal_with(swept.findings)
-        if swept.leftovers or self.problems.keys() & {"helper", "leftovers"}:
+        if swept.leftovers or self.tally.problems.keys() & {"helper", "leftovers"}:
             self._finish()
 
     def _look_again(self, names: Collection[str]) -> None:
@@ -339,7 +330,7 @@ class Loop:
         if len(requests) > most:
             text = f"{len(requests)} entries would be removed, max-removals allows {most};"
             self._problem("fuse", f"{text} nothing is; see: storewarden scan --dry-run")
-        blown = "fuse" in self.problems
+        blown = "fuse" in self.tally.problems
         if blown:
             requests = ()
         requested = {request.base_name for request in requests}
@@ -407,31 +398,33 @@ class Loop:
         match outcome.status:
             case Status.REMOVED:
                 kind = self.found.pop(name, EntryKind.OUTPUT)
-                self.removed[kind] += 1
-                self.removed_bytes += outcome.bytes
+                removed = self.tally.removed
+                removed[kind] = removed.get(kind, 0) + 1
+                self.tally.removed_bytes += outcome.bytes
                 self.agenda.suspects.pop(name, None)
                 self.agenda.wake_locks(now)
                 self._log_outcome("removed", outcome, kind=kind.value, files=outcome.files)
             case Status.VANISHED:
                 self._forget(name)
             case Status.KEPT if outcome.unproved:
-                self.refused += 1
+                self.tally.refused += 1
                 self._fail(name, outcome.reasons)
             case Status.KEPT:
-                self.refused += 1
+                self.tally.refused += 1
                 suspect = self.agenda.suspect(name, now)
                 self.agenda.suspects[name] = suspect.refused(now)
                 if not suspect.waited:
                     self._log_outcome("kept", outcome)
             case Status.PARTIAL:
-                self.failed += 1
+                self.tally.failed += 1
                 self._forget(name)
                 self.asked.partial.append(account)
             case Status.FAILED if any(CANNOT_BE_PUT_BACK in one for one in outcome.reasons):
-                self.failed += 1  # no suspect: nothing of it lies in the store to be looked at
+                # No suspect: nothing of it lies in the store to be looked at.
+                self.tally.failed += 1
                 self.asked.away.append(account)
             case Status.FAILED:
-                self.failed += 1
+                self.tally.failed += 1
                 self._fail(name, outcome.reasons)
 
     def _answered(self, cause: BaseException | None) -> None:
@@ -480,13 +473,13 @@ class Loop:
 
     def _problem(self, where: str, text: str) -> None:
         """Remember what is wrong there now, "" if nothing is; logged when that changes."""
-        if text == self.problems.get(where, ""):
+        if text == self.tally.problems.get(where, ""):
             return
         if text:
-            self.problems[where] = text
+            self.tally.problems[where] = text
             self.log.error("problem", where=where, text=text)
         else:
-            del self.problems[where]
+            del self.tally.problems[where]
             self.log.info("problem over", where=where)
 
     @contextmanager
@@ -506,26 +499,18 @@ class Loop:
             if one.reasons
         ]
         stuck.sort(key=lambda one: (one.since, one.name))
-        return ServiceStatus(
-            pid=os.getpid(),
-            started=self.started,
+        return replace(
+            self.tally,
             updated=time.time(),
             mode=self.config.mode.value,
             store_dir=self.config.store_dir.path,
-            wakes=self.wakes,
-            sweeps=self.sweeps,
-            swept=self.swept,
             sweep_seconds=self.agenda.sweep_seconds,
-            overflows=self.overflows,
             found=dict(sorted(Counter(kind.value for kind in self.found.values()).items())),
             watched=len(self.agenda.suspects),
             stuck=tuple(stuck[:_MOST_STUCK]),
             stuck_count=len(stuck),
-            removed=dict(self.removed),
-            removed_bytes=self.removed_bytes,
-            refused=self.refused,
-            failed=self.failed,
-            problems=dict(self.problems),
+            removed=dict(self.tally.removed),
+            problems=dict(self.tally.problems),
         )
 
     def _tell(self) -> None:
@@ -547,7 +532,7 @@ class Loop:
     def _answer_prometheus(self, stack: ExitStack) -> None:
         """Answer Prometheus until the stack is closed, if that is asked for and can be had."""
         if (address := self.config.metrics_listen) is not None:
-            from storewarden.daemon.metrics import listening  # noqa: PLC0415 - as above
+            from storewarden.daemon.metrics import answering  # noqa: PLC0415 - as above
 
             with self._problem_if_any("metrics-listen"):
-                stack.enter_context(listening(address, lambda: self.latest or self.status()))
+                stack.enter_context(answering(address, lambda: self.latest or self.status()))

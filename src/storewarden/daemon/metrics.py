@@ -8,6 +8,7 @@ entry it is says `storewarden status`. Moments are exported, never ages: a file 
 import socket
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +26,8 @@ from storewarden.daemon.status import PLACES, ServiceStatus, replace_file
 from storewarden.errors import StorewardenError
 from storewarden.store.entries import EntryKind
 
+Family = type[CounterMetricFamily] | type[GaugeMetricFamily]
+Value = Mapping[str, int] | float | None
 _CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = 10
 """How long a client may keep a connection waiting."""
@@ -52,7 +55,7 @@ def write_textfile(path: str, status: ServiceStatus) -> None:
 
 
 @contextmanager
-def listening(address: str, current: Callable[[], ServiceStatus]) -> Iterator[None]:
+def answering(address: str, current: Callable[[], ServiceStatus]) -> Iterator[None]:
     """Serve /metrics at HOST:PORT or [HOST]:PORT, and nowhere else, until the context ends.
 
     Each answer is of what `current` then gives. `StorewardenError` if it cannot listen there.
@@ -155,65 +158,51 @@ def _families(status: ServiceStatus) -> Iterator[Metric]:
     # A file name may hold bytes that are no UTF-8; the text format is UTF-8.
     legible = {name: value.encode(errors="replace").decode() for name, value in about.items()}
     yield InfoMetricFamily("storewarden", "What the service is and does.", legible)
-    yield from _moments(status)
-    yield from _entries(status)
-    yield from _since_start(status)
-    yield _labelled(
-        GaugeMetricFamily(
-            "storewarden_problem", "1 where something is wrong now.", labels=["where"]
-        ),
-        dict.fromkeys(PLACES, 0) | dict.fromkeys(status.problems, 1),
-    )
+    for family, name, text, value in _rows(status):
+        if isinstance(value, Mapping):
+            label = "where" if name == "problem" else "kind"
+            metric = family(f"storewarden_{name}", text, labels=[label])
+            for member, number in value.items():
+                metric.add_metric([str(member)], number)
+            yield metric
+        else:
+            yield family(f"storewarden_{name}", text, value)
 
 
-def _moments(status: ServiceStatus) -> Iterator[Metric]:
-    gauge = GaugeMetricFamily
+def _rows(status: ServiceStatus) -> Iterator[tuple[Family, str, str, Value]]:
+    """What each metric but the first is: its family, name, meaning, and value or values."""
+    gauge, counter = GaugeMetricFamily, CounterMetricFamily
     text = "When the service started, as a Unix time."
-    yield gauge("storewarden_start_time_seconds", text, status.started)
+    yield gauge, "start_time_seconds", text, status.started
     text = "When the service last said this, as a Unix time; if long ago, it is gone or hangs."
-    yield gauge("storewarden_updated_timestamp_seconds", text, status.updated)
+    yield gauge, "updated_timestamp_seconds", text, status.updated
     text = "When the last whole sweep ended, as a Unix time; not there before the first."
-    yield gauge("storewarden_last_sweep_timestamp_seconds", text, status.swept)
+    yield gauge, "last_sweep_timestamp_seconds", text, status.swept
     text = "How long the last whole sweep took."
-    yield gauge("storewarden_last_sweep_duration_seconds", text, status.sweep_seconds)
+    yield gauge, "last_sweep_duration_seconds", text, status.sweep_seconds
     text = "When the removal of the entry that is stuck longest was first tried, as a Unix time;"
     text += " not there if none is stuck."
     oldest = min((one.since for one in status.stuck), default=None)
-    yield gauge("storewarden_stuck_since_timestamp_seconds", text, oldest)
-
-
-def _entries(status: ServiceStatus) -> Iterator[Metric]:
+    yield gauge, "stuck_since_timestamp_seconds", text, oldest
     text = "What the last whole sweep found, alive or dead."
-    found = GaugeMetricFamily("storewarden_found_entries", text, labels=["kind"])
-    yield _labelled(found, dict.fromkeys(EntryKind, 0) | dict(status.found))
+    yield gauge, "found_entries", text, dict.fromkeys(EntryKind, 0) | status.found
     text = "Young or claimed entries that are looked at again soon."
-    yield GaugeMetricFamily("storewarden_suspect_entries", text, status.watched)
-    text = "Entries that should go and could not."
-    yield GaugeMetricFamily("storewarden_stuck_entries", text, status.stuck_count)
+    yield gauge, "suspect_entries", text, status.watched
+    yield gauge, "stuck_entries", "Entries that should go and could not.", status.stuck_count
     text = "The same by kind, of those that the status lists, which are at most 100."
-    listed: dict[str, int] = dict.fromkeys(PROOF, 0)
-    for one in status.stuck:
-        listed[one.kind] = listed.get(one.kind, 0) + 1
-    stuck = GaugeMetricFamily("storewarden_stuck_listed_entries", text, labels=["kind"])
-    yield _labelled(stuck, listed)
-
-
-def _since_start(status: ServiceStatus) -> Iterator[Metric]:
-    counter = CounterMetricFamily
-    yield counter("storewarden_sweeps_total", "Whole sweeps.", status.sweeps)
+    listed = Counter(one.kind for one in status.stuck)
+    yield gauge, "stuck_listed_entries", text, dict.fromkeys(PROOF, 0) | listed
+    yield counter, "sweeps_total", "Whole sweeps.", status.sweeps
     text = "How often the system lost count of the changes, so that a whole sweep was needed."
-    yield counter("storewarden_overflows_total", text, status.overflows)
-    removed = counter("storewarden_removed_total", "Entries removed.", labels=["kind"])
-    yield _labelled(removed, dict.fromkeys(PROOF, 0) | dict(status.removed))
+    yield counter, "overflows_total", text, status.overflows
+    text = "Entries removed."
+    yield counter, "removed_total", text, dict.fromkeys(PROOF, 0) | status.removed
     text = "Bytes that removals freed on disk."
-    yield counter("storewarden_removed_bytes_total", text, status.removed_bytes)
+    yield counter, "removed_bytes_total", text, status.removed_bytes
     text = "How often the helper kept what was asked for."
-    yield counter("storewarden_refused_total", text, status.refused)
+    yield counter, "refused_total", text, status.refused
     text = "How often a removal failed, in whole or in part."
-    yield counter("storewarden_failed_total", text, status.failed)
-
-
-def _labelled(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[str, int]) -> Metric:
-    for label, value in values.items():
-        family.add_metric([str(label)], value)
-    return family
+    yield counter, "failed_total", text, status.failed
+    text = "1 where something is wrong now."
+    problems = dict.fromkeys(PLACES, 0) | dict.fromkeys(status.problems, 1)
+    yield gauge, "problem", text, problems

@@ -3,7 +3,7 @@
 
 Whether it runs is not read from there but from the flock it holds on its pid file beside it, which
 ends with it whatever becomes of it. Nobody else can open that, for anybody's flock on it would
-keep the service from starting; others are told by whether that process lives.
+keep the service from starting; for others, what counts is whether that process lives.
 """
 
 import fcntl
@@ -62,9 +62,12 @@ class Stuck:
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServiceStatus:
-    """The service at one moment. Times are Unix times in seconds; counts are since its start."""
+    """The service at one moment. Times are Unix times in seconds; counts are since its start.
+
+    The service counts in one of its own, and tells by copies of it.
+    """
 
     pid: int
     started: float
@@ -81,21 +84,21 @@ class ServiceStatus:
     """How long that one took."""
     overflows: int = 0
     """How often the system lost count of the changes, so that a whole sweep was needed."""
-    found: Mapping[str, int] = field(default_factory=dict)
+    found: dict[str, int] = field(default_factory=dict)
     """By kind, what the last whole sweep found."""
     watched: int = 0
     """Suspects: young or claimed entries that are looked at again soon."""
     stuck: tuple[Stuck, ...] = ()
     """What should go and could not, at most 100 of it; `stuck_count` counts all."""
     stuck_count: int = 0
-    removed: Mapping[str, int] = field(default_factory=dict)
+    removed: dict[str, int] = field(default_factory=dict)
     """By kind, what was removed."""
     removed_bytes: int = 0
     refused: int = 0
     """How often the helper kept what was asked for."""
     failed: int = 0
     """How often a removal failed, in whole or in part."""
-    problems: Mapping[str, str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
     """What is wrong now, in plain words, by where (`PLACES`). Empty when all is well."""
 
     def line(self) -> str:
@@ -276,7 +279,7 @@ def _typed(expected: Any, value: Any) -> Any:  # noqa: ANN401 - any field, any J
             read: Any = expected(
                 **{name: _typed(inner, value[name]) for name, inner in given.items()}
             )
-        case kind, dict() if kind is Mapping:
+        case kind, dict() if kind is dict:
             read = {key: _typed(get_args(expected)[1], one) for key, one in value.items()}
         case kind, list() if kind is tuple:
             read = tuple(_typed(get_args(expected)[0], one) for one in value)

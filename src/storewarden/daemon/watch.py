@@ -8,7 +8,6 @@ directory's own time of change is looked at instead (research: google/gvisor#808
 
 import logging
 import os
-import platform
 import select
 import signal
 import threading
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from watchdog import events as fs
 from watchdog.observers.api import BaseObserver, EventEmitter
 
-from storewarden import host
+from storewarden import host, processes
 from storewarden.protocol import Outcome
 
 INOTIFY, POLLING = "inotify", "polling"
@@ -159,17 +158,7 @@ def inbox(*signals: signal.Signals) -> Iterator[Inbox]:
 def how_to_watch(directory: str) -> str:
     """INOTIFY where the kernel tells every change of that directory, else POLLING."""
     file_system = host.mount_of(directory, host.mounts() or [])[1]
-    return INOTIFY if file_system in _TOLD and not emulated() else POLLING
-
-
-def emulated() -> bool:
-    """Whether the kernel is gVisor, which calls itself Linux and names itself here alone."""
-    try:
-        with open("/proc/cmdline", encoding="utf-8", errors="replace") as file:
-            command = file.read()
-    except OSError:
-        command = ""
-    return "gvisor" in " ".join([command, *platform.uname()]).lower()
+    return INOTIFY if file_system in _TOLD and not processes.emulated() else POLLING
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,11 @@ nothing is known. Master of August 2026 was read, too, but what 2.36 will be is 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from storewarden.daemon.watch import emulated
-from storewarden.doctor.diagnosis import Diagnosis, Severity, Step, unknown
+from storewarden import processes
 from storewarden.doctor.nix import Installation
-from storewarden.doctor.patient import Patient, Unknown
+from storewarden.doctor.patient import Diagnosis, Patient, Severity, Step, Subject, Unknown
 from storewarden.nix_queries import Flavour, NixVersion
 from storewarden.store.store import Known
 
@@ -77,12 +76,11 @@ ORPHANS = Bug(
     ("NixOS/nix#15193",),
     fixed=(2, 34),
 )
-ORPHANS_ON_MACOS = Bug(
-    "orphaned-builders",
-    "on macOS a builder outlives its worker if that is killed, and goes on writing with no lock",
-    "Its output is not dead before it ends: storewarden waits for each process of a build user that"
-    " no live build has started.",
-    ("NixOS/nix#15193",),
+ORPHANS_ON_MACOS = replace(
+    ORPHANS,
+    title="on macOS a builder outlives its worker if that is killed, and goes on writing with no"
+    " lock",
+    fixed=None,
     lix=Known.YES,  # there is no death signal on macOS
 )
 TERMINAL = Bug(
@@ -132,7 +130,7 @@ class Emulation:
 
 def look(patient: Patient) -> Emulation:
     """Whether gVisor runs below everything."""
-    return Emulation(not patient.darwin and emulated())
+    return Emulation(not patient.darwin and processes.emulated())
 
 
 def judge(patient: Patient) -> Iterator[Diagnosis]:
@@ -145,8 +143,7 @@ def judge(patient: Patient) -> Iterator[Diagnosis]:
     if patient[Emulation].gvisor:
         yield from diagnosed(TERMINAL, version, Severity.PROBLEM)
     if version.number[:2] > _LAST_READ and version.number < (2, 90, 0):
-        yield unknown(
-            "versions",
+        yield Subject("versions").unknown(
             f"{version.name} is newer than what this storewarden knows of",
             f"Which bugs it has is not known; {_LAST_READ[0]}.{_LAST_READ[1]} is the last that was"
             " read.",

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from storewarden.doctor.bugs import COPIES, STRANDED, TEMPORARY, diagnosed, has
-from storewarden.doctor.diagnosis import Diagnosis, Severity, Step, note, ok, problem, unknown
 from storewarden.doctor.nix import Installation, change
-from storewarden.doctor.patient import Patient, Unknown, within
-from storewarden.doctor.service import Service, serve
-from storewarden.doctor.settings import NixConf
+from storewarden.doctor.patient import Diagnosis, Patient, Severity, Step, Subject, Unknown, within
+from storewarden.doctor.service import Service, service_step
 from storewarden.errors import StoreUnreadableError
 from storewarden.nix_queries import Settings
 from storewarden.observe import misplaced
@@ -19,6 +17,7 @@ from storewarden.store import database
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Known
 
+_SANDBOX, _CONTENT_ADDRESSED = Subject("sandbox"), Subject("content-addressed")
 _FEATURE = "ca-derivations"
 _TABLES = ("Realisations", "BuildTraceV3")
 """Where Nix records outputs of derivations: up to 2.34; from 2.35 on."""
@@ -107,7 +106,7 @@ def _fields(place: str) -> dict[str, str]:
 
 def judge(patient: Patient) -> Iterator[Diagnosis]:
     """Sandbox, content-addressed derivations."""
-    settings = patient[NixConf].settings
+    settings = patient[Installation].conf.settings
     # Of a daemon apart it is all another machine's; what is said of nix-daemon says so.
     if not patient[Installation].apart and not isinstance(settings, Unknown):
         yield _sandbox(patient, settings)
@@ -143,12 +142,12 @@ def _sandbox(patient: Patient, settings: Settings) -> Diagnosis:
         return _no_namespaces(setting, settings)
     match sandboxed(patient, settings):
         case Sandboxed.ALL:
-            return ok("sandbox", "Builds are sandboxed")
+            return _SANDBOX.ok("Builds are sandboxed")
         case Sandboxed.MOST:
             title = (
                 f"{setting}: fixed-output builds and those with __noChroot run without a sandbox"
             )
-            return note("sandbox", title, _STAYS)
+            return _SANDBOX.note(title, _STAYS)
         case Sandboxed.NONE:
             return _unsandboxed(patient, setting)
         case Sandboxed.UNKNOWN:
@@ -158,16 +157,15 @@ def _sandbox(patient: Patient, settings: Settings) -> Diagnosis:
 def _unsandboxed(patient: Patient, setting: str) -> Diagnosis:
     if patient.darwin:
         title = f"{setting}, and on macOS builds write their outputs into the store either way"
-        return note("sandbox", title, f"Its sandbox has no chroot. {_STAYS}")
+        return _SANDBOX.note(title, f"Its sandbox has no chroot. {_STAYS}")
     turn_on = change(patient, "sandbox = true", ", if namespaces work here")
-    return note("sandbox", "Builds run without a sandbox", _STAYS, *turn_on)
+    return _SANDBOX.note("Builds run without a sandbox", _STAYS, *turn_on)
 
 
 def _sandbox_unknown(patient: Patient, setting: str, settings: Settings) -> Diagnosis:
     if settings.sandbox is None:
-        return unknown("sandbox", "Whether builds are sandboxed Nix does not tell", "")
-    return unknown(
-        "sandbox",
+        return _SANDBOX.unknown("Whether builds are sandboxed Nix does not tell")
+    return _SANDBOX.unknown(
         f"{setting}, but whether namespaces may be made here cannot be seen",
         "Where they may not, sandbox-fallback has Nix build without a sandbox and not say so.",
         *change(patient, "sandbox-fallback = false", " to have such builds fail"),
@@ -182,26 +180,28 @@ def _no_namespaces(setting: str, settings: Settings) -> Diagnosis:
         why = f"sandbox-fallback has Nix build without one and not say so. {_STAYS}"
         other = "sandbox-fallback = false to be told"
     step = Step(f"Let the container make namespaces, or set {other}.")
-    return problem("sandbox", title, why, step)
+    return _SANDBOX.problem(title, why, step)
 
 
 def _content_addressed(patient: Patient, settings: Settings) -> Iterator[Diagnosis]:
-    name = "content-addressed"
     count = patient[Building].recorded
     if settings.features is None:
-        yield unknown(name, "Whether content-addressed derivations are on Nix does not tell", "")
+        yield _CONTENT_ADDRESSED.unknown(
+            "Whether content-addressed derivations are on Nix does not tell"
+        )
         return
     if _FEATURE not in settings.features:
-        yield _switched_off(name, count)
+        yield _switched_off(count)
         return
     which = sandboxed(patient, settings)
     version = patient[Installation].builder
     strands = Known.UNKNOWN if isinstance(version, Unknown) else has(STRANDED, version)
     if which is Sandboxed.ALL or strands is Known.NO:
-        yield ok(name, "Content-addressed derivations are on, and leave no output behind")
+        yield _CONTENT_ADDRESSED.ok(
+            "Content-addressed derivations are on, and leave no output behind"
+        )
     elif which is Sandboxed.UNKNOWN:
-        yield unknown(
-            name,
+        yield _CONTENT_ADDRESSED.unknown(
             "Content-addressed derivations are on; whether they are built in a sandbox is unknown",
             f"Without a sandbox: {STRANDED.title}. {STRANDED.why}",
             _LOOK,
@@ -213,16 +213,15 @@ def _content_addressed(patient: Patient, settings: Settings) -> Iterator[Diagnos
             yield from diagnosed(COPIES, version, Severity.NOTE)
 
 
-def _switched_off(name: str, count: int | None) -> Diagnosis:
+def _switched_off(count: int | None) -> Diagnosis:
     if count:
-        return note(
-            name,
+        return _CONTENT_ADDRESSED.note(
             "Content-addressed derivations are off, but have been built here",
             f"Nix has recorded {count} of their outputs, which it does only where they are on. A"
             " trusted user can switch them on for himself.",
             _LOOK,
         )
-    return ok(name, "Content-addressed derivations are off")
+    return _CONTENT_ADDRESSED.ok("Content-addressed derivations are off")
 
 
 def _stranding(patient: Patient, which: Sandboxed, strands: Known, count: int | None) -> Diagnosis:
@@ -234,6 +233,7 @@ def _stranding(patient: Patient, which: Sandboxed, strands: Known, count: int | 
     issues = STRANDED.issues
     if patient[Service].guarded:
         why += " The service removes it as soon as it is dead."
-        return note("content-addressed", title, why, issues=issues)
-    say = note if which is Sandboxed.MOST else problem
-    return say("content-addressed", title, why, serve(patient), _LOOK, issues=issues)
+        return _CONTENT_ADDRESSED.note(title, why, issues=issues)
+    about = _CONTENT_ADDRESSED
+    say = about.note if which is Sandboxed.MOST else about.problem
+    return say(title, why, service_step(patient), _LOOK, issues=issues)

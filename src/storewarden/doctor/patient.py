@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The machine that is examined: what is so of it at once, and what each check has seen."""
+"""What a check works with: the machine that is examined, and what is said of it."""
 
 import os
 import sys
@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import TypeVar, cast
 
 from storewarden import host
 from storewarden.config import Config
 from storewarden.errors import StorewardenError
+from storewarden.explain.failures import Step as Step  # noqa: PLC0414 - for all checks
 from storewarden.store.nix import Nix
 from storewarden.store.store import Known
 
@@ -94,7 +96,7 @@ def within(question: Callable[[], T], seconds: float = SECONDS) -> T | Unknown:
     def ask() -> None:
         try:
             answers.append(attempt(question))
-        except Exception as fault:  # noqa: BLE001 - a bug is told where it was asked, not here
+        except Exception as fault:  # noqa: BLE001 - a bug is raised where the question was asked, not here
             faults.append(fault)
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -128,3 +130,58 @@ def there(look: Callable[[], object]) -> Known:
 
     answer = within(ask)
     return Known.UNKNOWN if isinstance(answer, Unknown) else answer
+
+
+class Severity(StrEnum):
+    """How much it matters, worst first."""
+
+    PROBLEM = "problem"
+    UNKNOWN = "unknown"
+    NOTE = "note"
+    OK = "ok"
+
+
+AS_ROOT = Step("Root may.", "sudo storewarden doctor")
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One thing about this machine."""
+
+    name: str
+    severity: Severity
+    title: str
+    """What is so, in one sentence without a full stop."""
+    why: str = ""
+    """What follows from it."""
+    steps: tuple[Step, ...] = ()
+    issues: tuple[str, ...] = ()
+    """Where it is known from, as `owner/repository#number`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What diagnoses are about. Its methods make them."""
+
+    name: str
+    """Stable, for programs."""
+
+    def ok(self, title: str) -> Diagnosis:
+        """Nothing is wrong there."""
+        return Diagnosis(self.name, Severity.OK, title)
+
+    def note(
+        self, title: str, why: str = "", *steps: Step, issues: tuple[str, ...] = ()
+    ) -> Diagnosis:
+        """Worth knowing; nothing has to be done."""
+        return Diagnosis(self.name, Severity.NOTE, title, why, steps, issues)
+
+    def unknown(self, title: str, why: str = "", *steps: Step) -> Diagnosis:
+        """It cannot be found out from here."""
+        return Diagnosis(self.name, Severity.UNKNOWN, title, why, steps)
+
+    def problem(
+        self, title: str, why: str, *steps: Step, issues: tuple[str, ...] = ()
+    ) -> Diagnosis:
+        """Something should be done."""
+        return Diagnosis(self.name, Severity.PROBLEM, title, why, steps, issues)

@@ -16,11 +16,11 @@ from storewarden.audit_reading import Verification
 from storewarden.config import DEFAULT_CONFIG, Mode
 from storewarden.copyable import DECLARE, SET_UP
 from storewarden.daemon.status import SILENCE, ServiceStatus, is_held, read_status
-from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.nix import Installation
-from storewarden.doctor.patient import Patient, Unknown, attempt, within
+from storewarden.doctor.patient import Diagnosis, Patient, Step, Subject, Unknown, attempt, within
 from storewarden.readable import age_text
 
+_SERVICE, _HELPER, _AUDIT_LOG = Subject("service"), Subject("helper"), Subject("audit-log")
 _LISTENS = 0x10000
 """__SO_ACCEPTCON, among the flags in /proc/net/unix (net/unix/af_unix.c)."""
 _CONNECT_SECONDS = 5.0
@@ -142,8 +142,7 @@ def look_at_audit(path: str) -> Verification | None:
 def judge(patient: Patient) -> Iterator[Diagnosis]:
     """Configuration, service, helper, audit log."""
     if patient.config_problem:
-        yield problem(
-            "configuration",
+        yield Subject("configuration").problem(
             f"The configuration of the service is wrong: {patient.config_problem}",
             "The service does not start with it, or goes on with what it had read before. All"
             " that is told here is told by the defaults.",
@@ -158,35 +157,32 @@ def _service(patient: Patient) -> Iterator[Diagnosis]:
     service = patient[Service]
     if isinstance(service.running, Unknown):
         why = service.running.reason
-        yield unknown("service", f"Whether the service runs cannot be told: {why}", "", _STATUS)
+        yield _SERVICE.unknown(f"Whether the service runs cannot be told: {why}", "", _STATUS)
     elif not service.running and service.installed:
-        yield problem(
-            "service",
+        yield _SERVICE.problem(
             "The service does not run, although it was set up, or has run here",
             "Debris is left where it is until somebody looks.",
             _STATUS,
             _again(patient),
         )
     elif not service.running and patient[Installation].apart:
-        yield unknown(
-            "service",
+        yield _SERVICE.unknown(
             "Whether a service of storewarden runs outside cannot be seen here",
             "None runs in here, where it could remove nothing.",
         )
     elif not service.running:
-        yield note(
-            "service",
+        yield _SERVICE.note(
             "No service of storewarden runs here",
             "Debris is left where it is until somebody looks: storewarden scan.",
-            serve(patient),
+            service_step(patient),
         )
     elif service.status is None:
-        yield unknown("service", "The service runs and has said nothing yet", "", _STATUS)
+        yield _SERVICE.unknown("The service runs and has said nothing yet", "", _STATUS)
     else:
         yield from _running(patient, service.status)
 
 
-def serve(patient: Patient) -> Step:
+def service_step(patient: Patient) -> Step:
     """How storewarden is made to look after the store all the time."""
     if system := patient.declared:
         return Step(f"In the configuration of {system}: {DECLARE}")
@@ -199,7 +195,7 @@ def _again(patient: Patient) -> Step:
     """Setup needs systemd or launchd; elsewhere the service runs as root, without a helper."""
     if system := patient.declared:
         return Step(f"Switch to the configuration of {system} again, which starts it; see its log.")
-    return _MEND if patient.systemd or patient.darwin else serve(patient)
+    return _MEND if patient.systemd or patient.darwin else service_step(patient)
 
 
 def _running(patient: Patient, status: ServiceStatus) -> Iterator[Diagnosis]:
@@ -209,21 +205,19 @@ def _running(patient: Patient, status: ServiceStatus) -> Iterator[Diagnosis]:
     if status.stuck_count:
         troubles.append(f"{status.stuck_count} should go and could not be removed")
     if troubles:
-        yield problem(
-            "service",
+        yield _SERVICE.problem(
             f"The service runs and has a problem: {'; '.join(troubles)}",
             "Debris may stay where it is.",
             _STATUS,
         )
     elif status.mode == Mode.REPORT:
-        yield note(
-            "service",
+        yield _SERVICE.note(
             "The service runs and only reports",
             "It removes nothing.",
             Step('To have it remove what is proved dead: mode = "repair" in the configuration.'),
         )
     else:
-        yield ok("service", "The service runs, and has no problem")
+        yield _SERVICE.ok("The service runs, and has no problem")
 
 
 def _helper(patient: Patient) -> Iterator[Diagnosis]:
@@ -232,15 +226,14 @@ def _helper(patient: Patient) -> Iterator[Diagnosis]:
     running, status = service.running is True, service.status
     needed = running and status is not None and status.mode == Mode.REPAIR
     if needed and service.owns:
-        yield ok("helper", "The service runs as root, and needs no helper")
+        yield _HELPER.ok("The service runs as root, and needs no helper")
     elif isinstance(found, Unknown):
         if needed or service.installed:
             yield _helper_unseen(patient, found)
     elif found is Listening.YES:
-        yield ok("helper", f"The helper listens at {where}")
+        yield _HELPER.ok(f"The helper listens at {where}")
     elif found is not Listening.NOTHING or needed:
-        yield problem(
-            "helper",
+        yield _HELPER.problem(
             f"The helper cannot be reached at {where}: {found.value}",
             "What is proved dead is not removed.",
             _again(patient),
@@ -251,9 +244,8 @@ def _helper(patient: Patient) -> Iterator[Diagnosis]:
 def _helper_unseen(patient: Patient, found: Unknown) -> Diagnosis:
     """A socket that is not this user's; but what the service has met there is known."""
     if patient[Service].guarded:
-        return ok("helper", "The service reaches the helper")
-    return unknown(
-        "helper",
+        return _HELPER.ok("The service reaches the helper")
+    return _HELPER.unknown(
         f"Whether the helper can be reached is not known: {found.reason}",
         "Only the user of the service may ask it.",
         Step("Root sees it.", "sudo storewarden doctor"),
@@ -264,23 +256,20 @@ def _audit(patient: Patient) -> Diagnosis:
     where = patient.config.audit_log
     match patient[Service].audit:
         case None if patient[Installation].apart:
-            return unknown(
-                "audit-log",
+            return _AUDIT_LOG.unknown(
                 "There is no audit log in here; one outside cannot be seen",
                 "What was removed outside is recorded there.",
             )
         case None:
-            return ok("audit-log", "There is no audit log yet: nothing was removed")
+            return _AUDIT_LOG.ok("There is no audit log yet: nothing was removed")
         case Unknown(reason):
-            return unknown(
-                "audit-log",
+            return _AUDIT_LOG.unknown(
                 f"The audit log {where} cannot be verified: {reason}",
                 "Only root, and who may read it, can.",
                 Step("Verify it.", "sudo storewarden audit verify"),
             )
         case Verification(problem=wrong) if wrong:
-            return problem(
-                "audit-log",
+            return _AUDIT_LOG.problem(
                 f"The audit log is damaged: {wrong}",
                 "Somebody changed it, or a disk failed. What was removed before cannot be proved"
                 " any more; removals go on.",
@@ -288,14 +277,13 @@ def _audit(patient: Patient) -> Diagnosis:
                 Step("Keep it elsewhere, all files of it; a new one is begun then.", _aside(where)),
             )
         case Verification(open_intents=count) if count:
-            return note(
-                "audit-log",
+            return _AUDIT_LOG.note(
                 f"The audit log is sound; {count} removals were begun and not ended",
                 "Something ended storewarden in the middle. The next run finishes or undoes them.",
                 Step("Finish them now.", "sudo storewarden scan --yes"),
             )
         case Verification(records=count):
-            return ok("audit-log", f"The audit log is sound ({count} records)")
+            return _AUDIT_LOG.ok(f"The audit log is sound ({count} records)")
 
 
 def _aside(log: str) -> str:

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 
 from storewarden import host
 from storewarden.doctor.builds import Building, recorded_outputs
-from storewarden.doctor.diagnosis import AS_ROOT, Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.nix import Installation
-from storewarden.doctor.patient import Patient, Unknown, there, within
+from storewarden.doctor.patient import (
+    AS_ROOT,
+    Diagnosis,
+    Patient,
+    Step,
+    Subject,
+    Unknown,
+    there,
+    within,
+)
 from storewarden.doctor.service import Service
 from storewarden.errors import StoreUnreadableError
 from storewarden.readable import size_text
@@ -17,12 +25,13 @@ from storewarden.store import database
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Known
 
+_STORE, _DATABASE = Subject("store"), Subject("database")
 _MIB = 1024 * 1024
 _LEAST = {"store": 512 * _MIB, "state": 64 * _MIB, "log": _MIB}
 """Bytes below which builds, Nix's database, or the audit log soon fail."""
 _LEAST_INODES = 1000
 _SCARCE = 20
-"""A file system with less than one part in that many left is told of."""
+"""A file system with less than one part in that many left is worth a note."""
 _NAMES = {"store": "the store", "state": "Nix's state", "log": "the audit log"}
 
 
@@ -37,7 +46,7 @@ class Database:
 
 
 @dataclass(frozen=True, slots=True)
-class Mount:
+class StoreMount:
     """The file system that the store is on."""
 
     point: str
@@ -71,7 +80,7 @@ class Storage:
     listed: Known
     """Whether the store directory can be listed; no: it is not there."""
     database: Database | Unknown
-    mount: Mount | Unknown
+    mount: StoreMount | Unknown
     rooms: tuple[Room, ...]
     roomless: tuple[tuple[str, str], ...]
     """Places of which nothing can be told, and why."""
@@ -101,14 +110,14 @@ def look_at_database(state_dir: str, store_dir: StoreDir) -> Database:
     return Database()
 
 
-def look_at_mount(store_dir: str, table: str = "/proc/self/mountinfo") -> Mount | Unknown:
+def look_at_mount(store_dir: str, table: str = "/proc/self/mountinfo") -> StoreMount | Unknown:
     """How the store is mounted here."""
     seen = host.mounts()
     read_only = bool(os.statvfs(store_dir).f_flag & os.ST_RDONLY)
     if seen is None:
         return Unknown("the mounts of this machine cannot be read")
     point, kind = host.mount_of(store_dir, seen)
-    return Mount(
+    return StoreMount(
         point, kind, read_only, wholly_read_only(point, table), host.unfit(store_dir, seen)
     )
 
@@ -163,15 +172,13 @@ def judge(patient: Patient) -> Iterator[Diagnosis]:
     storage, store_dir = patient[Storage], patient.config.store_dir.path
     if storage.listed is not Known.YES:
         how = "is not there" if storage.listed is Known.NO else "cannot be listed"
-        yield problem(
-            "store",
+        yield _STORE.problem(
             f"The store directory {store_dir} {how}",
             "Nothing can be found.",
             Step("Is it mounted, is store-dir right?", "storewarden check-config"),
         )
     elif isinstance(storage.mount, Unknown):
-        yield unknown(
-            "store",
+        yield _STORE.unknown(
             f"How {store_dir} is mounted cannot be told: {storage.mount.reason}",
             "Nothing is removed where that cannot be told.",
         )
@@ -182,54 +189,49 @@ def judge(patient: Patient) -> Iterator[Diagnosis]:
     for room in () if patient[Installation].apart else storage.rooms:
         yield from _room(room)
     for place, reason in storage.roomless:
-        yield unknown(
-            f"room-{place}", f"How full the disk of {_NAMES[place]} is, is unknown: {reason}", ""
+        yield Subject(f"room-{place}").unknown(
+            f"How full the disk of {_NAMES[place]} is, is unknown: {reason}"
         )
 
 
-def _mount(patient: Patient, mount: Mount) -> Diagnosis:
+def _mount(patient: Patient, mount: StoreMount) -> Diagnosis:
     where = f"{patient.config.store_dir.path} ({mount.kind or 'unknown'}, mounted at {mount.point})"
     if not mount.kind:
-        return unknown("store", mount.unfit, "Nothing is removed here.")
+        return _STORE.unknown(mount.unfit, "Nothing is removed here.")
     if mount.unfit and not patient[Installation].apart:
-        return problem(
-            "store",
+        return _STORE.problem(
             mount.unfit,
             "storewarden only reports here: others may write there whose locks are not seen, or"
             " what is removed may lie in a lower layer.",
             Step("Run storewarden where the file system of the store is local."),
         )
     if not mount.read_only:
-        return ok("store", f"The store is {where}")
+        return _STORE.ok(f"The store is {where}")
     if patient[Installation].apart:
-        return note(
-            "store",
+        return _STORE.note(
             f"The store is read-only here: {where}",
             "As is usual in a sandbox; nothing is removed from here in any case.",
         )
     return _read_only(patient, mount, where)
 
 
-def _read_only(patient: Patient, mount: Mount, where: str) -> Diagnosis:
+def _read_only(patient: Patient, mount: StoreMount, where: str) -> Diagnosis:
     if mount.wholly is Known.YES:
-        return problem(
-            "store",
+        return _STORE.problem(
             f"The file system of the store is read-only: {where}",
             "Nix can neither build nor collect, and nothing can be removed.",
             Step("Why? An error of the disk, perhaps.", "sudo dmesg | tail -n 30"),
             Step("Once that is mended.", f"sudo mount -o remount,rw {mount.point}"),
         )
     if patient[Service].guarded:
-        return ok("store", f"The store is mounted read-only, and the helper copes: {where}")
+        return _STORE.ok(f"The store is mounted read-only, and the helper copes: {where}")
     if patient[Building].namespaces is Known.NO:
-        return problem(
-            "store",
+        return _STORE.problem(
             f"The store is mounted read-only, and root here may not mount: {where}",
             "Neither Nix nor storewarden can make it writable for itself, so nothing is removed.",
             Step("Run storewarden outside of this container.", "sudo storewarden scan --yes"),
         )
-    return note(
-        "store",
+    return _STORE.note(
         f"The store is mounted read-only: {where}",
         "As on NixOS. Nix, and root with storewarden, make it writable for themselves alone; the"
         " service that storewarden setup installs is told how.",
@@ -239,22 +241,20 @@ def _read_only(patient: Patient, mount: Mount, where: str) -> Diagnosis:
 def _database(patient: Patient) -> Diagnosis:
     found = patient[Storage].database
     if isinstance(found, Unknown):
-        return unknown("database", f"Nix's database cannot be read: {found.reason}", "")
+        return _DATABASE.unknown(f"Nix's database cannot be read: {found.reason}")
     if found.broken:
-        return problem(
-            "database",
+        return _DATABASE.problem(
             found.broken[:1].upper() + found.broken[1:],
             "What is valid cannot be known, so nothing is removed.",
         )
     if found.unseen:
         sudo = () if patient[Installation].apart or patient.uid == 0 else (AS_ROOT,)
-        return unknown(
-            "database",
+        return _DATABASE.unknown(
             "Nix's database cannot be read by this user here",
             f"A sweep then goes by the owners of paths, and asks Nix: {found.unseen}.",
             *sudo,
         )
-    return ok("database", "Nix's database can be read")
+    return _DATABASE.ok("Nix's database can be read")
 
 
 def _room(room: Room) -> Iterator[Diagnosis]:
@@ -266,22 +266,20 @@ def _room(room: Room) -> Iterator[Diagnosis]:
     collect = Step("Nix removes what nothing needs any more.", "nix-collect-garbage")
     steps = (clean, collect) if set(room.places) - {"log"} else (clean,)
     if room.free < least:
-        yield problem(
-            f"room-{room.places[0]}",
+        yield Subject(f"room-{room.places[0]}").problem(
             f"The disk of {names} is nearly full: {left} are left",
             "Builds fail half-way and leave their outputs; Nix cannot register what is complete;"
             " where the audit log cannot be written, nothing is removed.",
             *steps,
         )
     elif room.free * _SCARCE < room.size:
-        yield note(
-            f"room-{room.places[0]}", f"The disk of {names} fills up: {left} are left", "", *steps
+        yield Subject(f"room-{room.places[0]}").note(
+            f"The disk of {names} fills up: {left} are left", "", *steps
         )
     else:
-        yield ok(f"room-{room.places[0]}", f"The disk of {names} has room: {left} are left")
+        yield Subject(f"room-{room.places[0]}").ok(f"The disk of {names} has room: {left} are left")
     if room.inodes and room.free_inodes < _LEAST_INODES:
-        yield problem(
-            f"inodes-{room.places[0]}",
+        yield Subject(f"inodes-{room.places[0]}").problem(
             f"The disk of {names} has {room.free_inodes} of {room.inodes} inodes left",
             "Nothing new can be made, not even the lock files of the collector. Nix never deletes"
             " the logs of builds.",

@@ -7,13 +7,12 @@ import pwd
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.nix import Installation, place_of_settings
-from storewarden.doctor.patient import Patient, Unknown, exists, within
-from storewarden.doctor.settings import NixConf
+from storewarden.doctor.patient import Diagnosis, Patient, Step, Subject, Unknown, exists, within
 from storewarden.nix_queries import Settings
 from storewarden.store.store import Known
 
+_BUILD_USERS = Subject("build-users")
 _SHELTER = "/homeless-shelter"
 """What Nix sets HOME to in every build (libstore, 2.3 to 2.35)."""
 _TAKEN_BY_MACOS = range(300, 305)
@@ -48,7 +47,7 @@ class Users:
 
 def look(patient: Patient) -> Users:
     """The accounts that builds run as by Nix's settings, or else by ours."""
-    settings = patient[NixConf].settings
+    settings = patient[Installation].conf.settings
     if isinstance(settings, Unknown):
         settings = Settings()
     group = settings.build_group or patient.config.build_group
@@ -106,7 +105,7 @@ def _account_of(name: str) -> pwd.struct_passwd | None:
 
 def judge(patient: Patient) -> Iterator[Diagnosis]:
     """The build users, by Nix's settings and the system's accounts; their home."""
-    settings = patient[NixConf].settings
+    settings = patient[Installation].conf.settings
     if patient[Installation].apart:
         return
     if not isinstance(settings, Unknown):
@@ -116,17 +115,16 @@ def judge(patient: Patient) -> Iterator[Diagnosis]:
 
 def _build_users(patient: Patient, settings: Settings) -> Iterator[Diagnosis]:
     """The build users, by Nix's settings and the system's accounts."""
-    name, found, group = "build-users", patient[Users].accounts, settings.build_group
+    found, group = patient[Users].accounts, settings.build_group
     if group is None:
-        yield unknown(name, "As whom builds run Nix does not tell", "")
+        yield _BUILD_USERS.unknown("As whom builds run Nix does not tell")
     elif isinstance(found, Unknown):
-        yield unknown(name, f"The build users cannot be looked up: {found.reason}", "")
+        yield _BUILD_USERS.unknown(f"The build users cannot be looked up: {found.reason}")
     elif settings.allocates:
         yield _allocating(found)
         yield from _range(patient, settings.uids)
     elif not group:
-        yield note(
-            name,
+        yield _BUILD_USERS.note(
             "There are no build users: builds run as whoever runs Nix",
             "What they strand cannot be told from Nix's own copies, and is only reported.",
         )
@@ -134,8 +132,7 @@ def _build_users(patient: Patient, settings: Settings) -> Iterator[Diagnosis]:
         yield from _members(found)
         yield from _clashes(patient, found)
         if group != patient.config.build_group:
-            yield problem(
-                "build-group",
+            yield Subject("build-group").problem(
                 f"Nix builds as members of {group}, and storewarden looks for those of"
                 f" {patient.config.build_group}",
                 "What builds strand is taken for somebody else's, and kept.",
@@ -154,9 +151,8 @@ def _name_group(patient: Patient, group: str) -> tuple[Step, ...]:
 
 def _allocating(found: Accounts) -> Diagnosis:
     if not found.allocated:
-        return ok("build-users", "Nix allocates the uids of builds by itself")
-    return problem(
-        "build-users",
+        return _BUILD_USERS.ok("Nix allocates the uids of builds by itself")
+    return _BUILD_USERS.problem(
         f"Accounts have uids that Nix allocates to builds: {', '.join(found.allocated)}",
         "Nix ends every process of a uid before and after a build as it.",
         Step("Give these accounts other uids."),
@@ -170,8 +166,7 @@ def _range(patient: Patient, uids: range) -> Iterator[Diagnosis]:
     """
     ours = Settings().uids
     if uids.start != ours.start or uids.stop > ours.stop:
-        yield problem(
-            "uid-range",
+        yield Subject("uid-range").problem(
             f"Nix allocates uids from {uids.start} to {uids.stop - 1}, and storewarden knows only"
             f" those from {ours.start} to {ours.stop - 1}",
             "What builds strand is taken for somebody else's, and kept.",
@@ -186,8 +181,7 @@ def _members(found: Accounts) -> Iterator[Diagnosis]:
     lost = [name for name, uid in found.members if uid is None]
     if not found.exists or not found.members:
         how = "has no members" if found.exists else "does not exist"
-        yield problem(
-            "build-users",
+        yield _BUILD_USERS.problem(
             f"The group of the build users, {found.group}, {how}",
             "Nix refuses to build, and what builds have stranded is not known as theirs.",
             who,
@@ -199,8 +193,7 @@ def _members(found: Accounts) -> Iterator[Diagnosis]:
         )
     elif lost:
         anew = "On macOS, with Determinate's installer: make them anew."
-        yield problem(
-            "build-users",
+        yield _BUILD_USERS.problem(
             f"Build users are gone: {', '.join(lost)}",
             "Nix fails when it comes to one of them, and what they have stranded belongs to"
             " nobody. An update to macOS 15 takes away those with the uids 301 to 304.",
@@ -209,30 +202,27 @@ def _members(found: Accounts) -> Iterator[Diagnosis]:
             issues=_ISSUES_OF_MACOS,
         )
     else:
-        yield ok("build-users", f"{len(found.members)} build users in {found.group}")
+        yield _BUILD_USERS.ok(f"{len(found.members)} build users in {found.group}")
 
 
 def _clashes(patient: Patient, found: Accounts) -> Iterator[Diagnosis]:
     if found.shared:
         pairs = ", ".join(f"{member} is also {other}" for member, other in found.shared)
-        yield problem(
-            "uid-clash",
+        yield Subject("uid-clash").problem(
             f"Build users share their uid with other accounts: {pairs}",
             "Nix ends every process of a build user before and after each build, and a build could"
             " read and change what belongs to that account.",
             Step("Give the build users uids of their own."),
         )
     if found.logins:
-        yield problem(
-            "logins",
+        yield Subject("logins").problem(
             f"Accounts that somebody logs in with are build users: {', '.join(found.logins)}",
             "Nix builds as them, and ends every process of theirs before and after a build.",
             Step(f"Take them out of the group {found.group}, or take away their shell."),
         )
     low = [name for name, uid in found.members if uid in _TAKEN_BY_MACOS]
     if patient.darwin and low:
-        yield note(
-            "uid-taken",
+        yield Subject("uid-taken").note(
             f"Build users have uids that macOS 15 takes: {', '.join(low)}",
             "The update to it removes them; builds then fail.",
             Step("Give them others first, with the script of NixOS/nix#10892."),
@@ -241,13 +231,12 @@ def _clashes(patient: Patient, found: Accounts) -> Iterator[Diagnosis]:
 
 
 def _shelter(patient: Patient) -> Diagnosis:
-    name, place, shelter = "homeless-shelter", _SHELTER, patient[Users].shelter
+    subject, place, shelter = Subject("homeless-shelter"), _SHELTER, patient[Users].shelter
     if shelter is Known.NO:
-        return ok(name, f"There is no {place}")
+        return subject.ok(f"There is no {place}")
     if shelter is Known.UNKNOWN:
-        return unknown(name, f"Whether {place} exists cannot be seen", "")
-    return problem(
-        name,
+        return subject.unknown(f"Whether {place} exists cannot be seen")
+    return subject.problem(
         f"{place} exists",
         "A builder without a sandbox made it. Nix refuses to build without a sandbox as long"
         " as it is there.",

@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,11 +32,15 @@ NEEDED = ("prometheus_client", "psutil", "sdnotify", "structlog", "watchdog")
 _ONLY_MACOS = "_watchdog_fsevents"
 _HIDDEN = ("/home/", "/root/", "/run/user/", "/Users/", "/private/var/root/")
 _SECONDS = 60
+PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
+"""Where the system's own programs are looked for: where only root's are."""
 
+_MODULES = f"storewarden.cli, storewarden.helper.__main__, {', '.join(NEEDED)}"
+IMPORTS = f"import {_MODULES}; storewarden.cli.parser()"
+"""Imports all that the services may ever import."""
 LOOK = f"""
 import json, sys
-import storewarden.cli, storewarden.helper.__main__, {", ".join(NEEDED)}
-storewarden.cli.parser()
+{IMPORTS}
 files = [getattr(module, "__file__", None) for module in [*sys.modules.values()]]
 places = {{sys.executable, *sys.path, *filter(None, files)}}
 print(json.dumps([sys.version_info[:3], sorted(places)]))
@@ -66,7 +71,7 @@ def program() -> Program:
     """Where it can stay, it stays; a copy runs on for as long as it is the same."""
     if PACKAGE.startswith(f"{CODE}/"):
         return _copy("it is this copy")
-    looked = look(sys.executable, LOOK)
+    looked = ask_python(sys.executable, LOOK)
     if isinstance(looked, str):
         return _copy(f"an isolated {sys.executable} cannot run it: {looked}")
     _, places = looked
@@ -123,7 +128,7 @@ def _interpreter() -> tuple[str, Sequence[int]]:
         python = os.path.realpath(candidate)
         if not os.access(python, os.X_OK) or _unfit([python]):
             continue
-        looked = look(python, _VERSION)
+        looked = ask_python(python, _VERSION)
         if not isinstance(looked, str) and tuple(looked[0]) >= (3, 11):
             return python, looked[0]
     raise SetupError(
@@ -142,24 +147,39 @@ def _unfit(places: Sequence[str]) -> str | None:
     return f"the services do not see {hidden}" if hidden else None
 
 
-def look(python: str, what: str) -> tuple[Sequence[int], list[str]] | str:
+def ask_python(python: str, what: str) -> tuple[Sequence[int], list[str]] | str:
     """What that program prints in an isolated interpreter, or why it does not."""
     try:
-        done = subprocess.run(
-            [python, "-I", "-B", "-c", what],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-            cwd="/",
-            env={"PATH": "/usr/bin:/bin"},
-        )
+        done = execute([python, "-I", "-B", "-c", what])
         version, places = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError) as cause:
         return str(cause)
     except ValueError:
         return (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
     return version, places
+
+
+def execute(
+    words: Sequence[str], seconds: int = _SECONDS, user: pwd.struct_passwd | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run that, as that user, with nothing of the caller's: no input, no environment.
+
+    `OSError` or `subprocess.SubprocessError` if it does not start, or not end in time.
+    """
+    return subprocess.run(
+        words,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+        timeout=seconds,
+        check=False,
+        cwd="/",
+        env={"PATH": PATH, "LC_ALL": "C"},
+        user=user and user.pw_uid,
+        group=user and user.pw_gid,
+        extra_groups=None if user is None else [],
+    )
 
 
 def _gc_roots(places: Sequence[str]) -> tuple[Link, ...]:

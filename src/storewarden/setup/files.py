@@ -162,7 +162,7 @@ def digest_at(place: str) -> str | None:
         return None
 
 
-def state_of(item: Item, top: str, written: Collection[str]) -> State:
+def state_at(item: Item, top: str, written: Collection[str]) -> State:
     """Compare with what is there; `written` are the digests of what we ever put in its place."""
     place = f"{top}{item.path}"
     digest = digest_at(place)

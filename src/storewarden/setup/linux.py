@@ -90,15 +90,18 @@ def units(python: str, machine: Machine) -> tuple[File, ...]:
         "storewarden-helper-store-mount": machine.store is Mounted.OWN,
         "storewarden-helper-store-remount": machine.store is Mounted.OWN_READ_ONLY,
     }
+    stands_for = {
+        _ANY_PYTHON: python,
+        _ANY_GROUP: machine.nix_group,
+        _ANY_AUDIT_LOGS: machine.audit_logs,
+        _ANY_TEXTFILES: machine.textfile,
+        _FROM_LOOPBACK: f"IPAddressAllow={machine.metrics}",
+    }
     for name, needed in chosen.items():
         if needed:
-            text = shipped(f"systemd/drop-ins/{name}.conf").replace(
-                _ANY_PYTHON, os.fsencode(python)
-            )
-            text = text.replace(_ANY_GROUP, os.fsencode(machine.nix_group))
-            text = text.replace(_ANY_AUDIT_LOGS, os.fsencode(machine.audit_logs))
-            text = text.replace(_ANY_TEXTFILES, os.fsencode(machine.textfile))
-            text = text.replace(_FROM_LOOPBACK, f"IPAddressAllow={machine.metrics}".encode())
+            text = shipped(f"systemd/drop-ins/{name}.conf")
+            for word, own in stands_for.items():
+                text = text.replace(word, os.fsencode(own))
             unit = HELPER if name.startswith("storewarden-helper-") else WATCHER
             files.append(File(f"{UNITS}/{unit}.d/{name}.conf", text))
     return tuple(files)

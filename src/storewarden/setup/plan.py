@@ -7,9 +7,10 @@ import subprocess
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from storewarden.readable import PLAIN, Mark, Style, json_text
-from storewarden.setup.code import CODE
+from storewarden.setup.code import CODE, PATH, execute
 from storewarden.setup.files import (
     MANIFEST,
     Item,
@@ -20,12 +21,10 @@ from storewarden.setup.files import (
     digest_at,
     missing_directories,
     put,
-    state_of,
+    state_at,
     take_away,
 )
 
-_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
-"""Where the system's own programs are looked for: where only root's are."""
 _SECONDS = 900
 """A service is ready only after its first sweep."""
 
@@ -39,24 +38,24 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
-class Remove:
+class TakeAway:
     """Take away a file that setup wrote."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveDirectory:
+class TakeAwayDirectory:
     """Take away a directory that setup made, if it is empty."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunCommand:
     """Run a command of the system's."""
 
-    words: tuple[str, ...]
+    words: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class Keep:
     why: str
 
 
-Step = Write | Remove | RemoveDirectory | Run | Keep
+SetupStep = Write | TakeAway | TakeAwayDirectory | RunCommand | Keep
 
 
 def writes(items: Sequence[Item], before: Manifest, top: str) -> list[Write]:
@@ -78,7 +77,7 @@ def writes(items: Sequence[Item], before: Manifest, top: str) -> list[Write]:
     missing, foreign = [], []
     for item in items:
         missing_directories(os.path.dirname(item.path), top or "/")
-        match state_of(item, top, before.files.get(item.path, ())):
+        match state_at(item, top, before.files.get(item.path, ())):
             case State.RIGHT:
                 continue
             case State.OTHERS:
@@ -95,7 +94,7 @@ def writes(items: Sequence[Item], before: Manifest, top: str) -> list[Write]:
 
 def stale(
     keep: Collection[str], before: Manifest, top: str
-) -> list[Remove | RemoveDirectory | Keep]:
+) -> list[TakeAway | TakeAwayDirectory | Keep]:
     """What setup wrote and made earlier and does not need any more, beside those paths."""
     files = removals([path for path in before.files if path not in keep], before, top)
     unused = [
@@ -103,12 +102,12 @@ def stale(
         for place in before.directories
         if not any(path.startswith(f"{place}/") for path in (*keep, MANIFEST))
     ]
-    return [*files, *(RemoveDirectory(place) for place in sorted(unused, reverse=True))]
+    return [*files, *(TakeAwayDirectory(place) for place in sorted(unused, reverse=True))]
 
 
-def removals(paths: Sequence[str], before: Manifest, top: str) -> list[Remove | Keep]:
-    """How to be rid of those, keeping what was changed by hand, or others could exchange."""
-    steps: list[Remove | Keep] = []
+def removals(paths: Sequence[str], before: Manifest, top: str) -> list[TakeAway | Keep]:
+    """The steps that remove those, but for what was changed by hand, or others could exchange."""
+    steps: list[TakeAway | Keep] = []
     for path in sorted(paths):
         try:
             missing_directories(os.path.dirname(path), top or "/")
@@ -117,13 +116,13 @@ def removals(paths: Sequence[str], before: Manifest, top: str) -> list[Remove | 
             continue
         digest = digest_at(f"{top}{path}")
         if digest is None or digest in before.files[path]:
-            steps.append(Remove(path))
+            steps.append(TakeAway(path))
         else:
             steps.append(Keep(path, "it was changed since setup wrote it"))
     return steps
 
 
-def manifest_before(before: Manifest, steps: Sequence[Step], top: str, user: str) -> Manifest:
+def manifest_before(before: Manifest, steps: Sequence[SetupStep], top: str, user: str) -> Manifest:
     """The manifest to write before the steps: all that may be there once they have begun."""
     files = {path: list(digests) for path, digests in before.files.items()}
     directories = list(before.directories)
@@ -143,7 +142,7 @@ def manifest_before(before: Manifest, steps: Sequence[Step], top: str, user: str
 
 
 def manifest_after(
-    begun: Manifest, items: Sequence[Item], steps: Sequence[Step], top: str
+    begun: Manifest, items: Sequence[Item], steps: Sequence[SetupStep], top: str
 ) -> Manifest:
     """The manifest to write after the steps: what is really there, and ours."""
     # What was never ours can be kept, too.
@@ -157,24 +156,24 @@ def manifest_after(
     }
     files |= {path: begun.files[path] for path in kept}
     # One that could not be removed has become somebody else's.
-    left = {step.path for step in steps if isinstance(step, RemoveDirectory)}
+    left = {step.path for step in steps if isinstance(step, TakeAwayDirectory)}
     there = tuple(place for place in begun.directories if place not in left)
     return replace(begun, files=files, directories=there, ended=True)
 
 
-def take(steps: Sequence[Step], top: str) -> Iterator[Step]:
+def take(steps: Sequence[SetupStep], top: str) -> Iterator[SetupStep]:
     """Take each step, and give it before it is taken. `SetupError` ends it; it can be repeated."""
     for step in steps:
         yield step
         match step:
             case Write(item):
                 put(item, top)
-            case Remove(path):
+            case TakeAway(path):
                 take_away(path, top)
-            case RemoveDirectory(path):
+            case TakeAwayDirectory(path):
                 with suppress(OSError):
                     os.rmdir(f"{top}{path}")
-            case Run(words):
+            case RunCommand(words):
                 run_command(words)
             case Keep():
                 pass
@@ -190,51 +189,36 @@ def run_command(words: Sequence[str]) -> None:
     """Run it; `SetupError` with its last words if it fails."""
     done = _run(words)
     if done is None:
-        raise SetupError(f"there is no program {words[0]} in {_PATH}")
+        raise SetupError(f"there is no program {words[0]} in {PATH}")
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
         raise SetupError(f"`{' '.join(words)}` failed: {last}")
 
 
 def _run(words: Sequence[str]) -> "subprocess.CompletedProcess[str] | None":
-    program = shutil.which(words[0], path=_PATH)
+    program = shutil.which(words[0], path=PATH)
     if program is None:
         return None
     try:
-        return subprocess.run(
-            [program, *words[1:]],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="backslashreplace",
-            timeout=_SECONDS,
-            check=False,
-            cwd="/",
-            env={"PATH": _PATH, "LC_ALL": "C"},
-        )
+        return execute([program, *words[1:]], _SECONDS)
     except (OSError, subprocess.SubprocessError) as cause:
         raise SetupError(f"`{' '.join(words)}` failed: {cause}") from cause
 
 
-def lines(steps: Iterable[Step], style: Style = PLAIN) -> Iterator[str]:
+def lines(steps: Iterable[SetupStep], style: Style = PLAIN) -> Iterator[str]:
     """A line for each step as it comes; the many files of one copy of the code have one line."""
-    last = ""
-    for step in steps:
-        line = _line(step, style)
-        if line != last:
-            yield line
-        last = line
+    return (line for line, _ in groupby(_line(step, style) for step in steps))
 
 
-def _line(step: Step, style: Style) -> str:
+def _line(step: SetupStep, style: Style) -> str:
     match step:
         case Write(Link() as link, state):
             return f"link    {style.mark(Mark.NAME, link.path)} -> {link.target} ({state})"
         case Write(item, state):
             return f"write   {style.mark(Mark.NAME, _whole(item.path))} ({state})"
-        case Remove(path) | RemoveDirectory(path):
+        case TakeAway(path) | TakeAwayDirectory(path):
             return f"remove  {style.mark(Mark.NAME, _whole(path))}"
-        case Run(words):
+        case RunCommand(words):
             return f"run     {style.mark(Mark.NAME, ' '.join(words))}"
         case Keep(path, why):
             return f"{style.mark(Mark.KEPT, 'keep')}    {style.mark(Mark.NAME, path)}: {why}"
@@ -246,23 +230,23 @@ def _whole(path: str) -> str:
     return f"{CODE}/{path.removeprefix(f'{CODE}/').split('/')[0]}/"
 
 
-def as_json(steps: Iterable[Step], why: str, *, dry_run: bool) -> str:
+def as_json(steps: Iterable[SetupStep], why: str, *, dry_run: bool) -> str:
     """All of it as one JSON object; `why` tells what the services run."""
     objects = [_object(step) for step in steps]
     return json_text({"dry-run": dry_run, "program": why, "steps": objects})
 
 
-def _object(step: Step) -> dict[str, object]:
+def _object(step: SetupStep) -> dict[str, object]:
     match step:
         case Write(Link() as link, state):
             return {"do": "link", "path": link.path, "target": link.target, "was": str(state)}
         case Write(item, state):
             return {"do": "write", "path": item.path, "sha256": item.digest(), "was": str(state)}
-        case Remove(path):
+        case TakeAway(path):
             return {"do": "remove", "path": path}
-        case RemoveDirectory(path):
+        case TakeAwayDirectory(path):
             return {"do": "remove-directory", "path": path}
-        case Run(words):
+        case RunCommand(words):
             return {"do": "run", "words": list(words)}
         case Keep(path, why):
             return {"do": "keep", "path": path, "why": why}

@@ -12,12 +12,14 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 from storewarden import host
-from storewarden.client import HelperUnavailableError
+from storewarden.client import HelperUnavailableError, remove_through
 from storewarden.config import DEFAULT_CONFIG, KEYS, Config, configured
 from storewarden.copyable import DECLARE
+from storewarden.errors import StorewardenError
+from storewarden.protocol import RemoveRequest
 from storewarden.readable import PLAIN, Mark, Style, count_text
 from storewarden.setup import darwin, linux
-from storewarden.setup.code import CODE, NEEDED, Program, program
+from storewarden.setup.code import CODE, IMPORTS, Program, execute, program
 from storewarden.setup.files import (
     MANIFEST,
     File,
@@ -27,16 +29,16 @@ from storewarden.setup.files import (
     State,
     missing_directories,
     read_manifest,
-    state_of,
+    state_at,
     take_away,
     write_manifest,
 )
 from storewarden.setup.plan import (
     Keep,
-    Remove,
-    RemoveDirectory,
-    Run,
-    Step,
+    RunCommand,
+    SetupStep,
+    TakeAway,
+    TakeAwayDirectory,
     as_json,
     lines,
     manifest_after,
@@ -46,6 +48,7 @@ from storewarden.setup.plan import (
     take,
     writes,
 )
+from storewarden.store.entries import EntryKind, FileId
 
 LAUNCHER = "/usr/local/bin/storewarden"
 LOCK = "/var/run/storewarden-setup.lock"
@@ -60,22 +63,8 @@ _HEAD = """\
 _RESERVE = f"{Config().audit_log}.reserve"
 """What the helper keeps for a full disk; of use to nobody without it."""
 _AT_RUN_TIME = ("/run/storewarden/watch", "/run/storewarden/nix", "/run/storewarden")
-_SECONDS = 60
-"""A helper that does not answer in this time does not work."""
-ASK = """
-import sys
-from storewarden.client import remove_through
-from storewarden.errors import StorewardenError
-from storewarden.protocol import RemoveRequest
-from storewarden.store.entries import EntryKind, FileId
-name = "0" * 32 + "-storewarden-setup.lock"
-try:
-    outcomes = remove_through(sys.argv[1])([RemoveRequest(name, EntryKind.LOCK, FileId(1, 1))])
-    print(*[outcome.status for outcome in outcomes])
-except StorewardenError as cause:
-    print(cause)
-"""
-"""Asks for the removal of what is not there. Whoever answers that has read all it needs."""
+ASK = "import sys; from storewarden.setup.run import ask; print(ask(sys.argv[1]))"
+"""What the watcher's user runs, with the helper's socket."""
 Words = list[list[str]]
 
 
@@ -128,7 +117,7 @@ def install(order: Order) -> None:
         if order.dry_run:
             return
         if not before.ended or any(not isinstance(step, Keep) for step in steps):
-            user = linux.USER if Run(("systemd-sysusers", linux.SYSUSERS)) in steps else ""
+            user = linux.USER if RunCommand(["systemd-sysusers", linux.SYSUSERS]) in steps else ""
             begun = manifest_before(before, steps, order.top, user)
             write_manifest(begun, order.top)
             _do(order, steps)
@@ -168,7 +157,7 @@ def uninstall(order: Order) -> None:
         _say(order, "removed; the audit log stays in /var/log/storewarden")
 
 
-def _steps(target: Target, before: Manifest, top: str) -> list[Step]:
+def _steps(target: Target, before: Manifest, top: str) -> list[SetupStep]:
     """In this order a run that is cut off leaves nothing that runs half of it."""
     code = writes(target.program.items, before, top)
     others = writes(target.others, before, top)
@@ -178,43 +167,41 @@ def _steps(target: Target, before: Manifest, top: str) -> list[Step]:
     # What runs until now keeps its code to its end.
     old_code = [step for step in old if step.path.startswith(CODE)]
     old = [step for step in old if step not in old_code]
-    gone = any(isinstance(step, Remove) for step in old)
+    gone = any(isinstance(step, TakeAway) for step in old)
     changed = bool(code or others or gone) or not before.ended
     prove = checks(target.program) if code or not before.ended else []
     start = target.start(changed)
-    files = [*code, *map(_run, prove), *others, *old]
-    return [*files, *map(_run, start), *old_code, *target.keeps]
+    files = [*code, *map(RunCommand, prove), *others, *old]
+    return [*files, *map(RunCommand, start), *old_code, *target.keeps]
 
 
-def _steps_back(before: Manifest, top: str) -> list[Step]:
+def _steps_back(before: Manifest, top: str) -> list[SetupStep]:
     # What is set up first goes last: the command that can do this stays until near the end.
     files = removals(list(before.files), before, top)
-    places: list[Step] = [
-        RemoveDirectory(place)
+    places: list[SetupStep] = [
+        TakeAwayDirectory(place)
         for place in sorted(before.directories, reverse=True)
         if not _above_manifest(place)
     ]
     if top:
         return [*files, *places]
     if sys.platform == "darwin":
-        return [*map(_run, darwin.stop_words(darwin.person(os.environ))), *files, *places]
-    reload: list[Step] = [Run(("systemctl", "daemon-reload"))] if os.path.exists(SYSTEMD) else []
-    stop = linux.stop_words() if reload else []
-    user: list[Step] = [Run(("userdel", before.user))] if before.user and linux.has_user() else []
-    at_run_time = [RemoveDirectory(place) for place in _AT_RUN_TIME]
-    files = [*files, Remove(_RESERVE)]
-    return [*map(_run, stop), *files, *reload, *user, *places, *at_run_time]
+        return [*map(RunCommand, darwin.stop_words(darwin.person(os.environ))), *files, *places]
+    stop, after = [], Words()
+    if os.path.exists(SYSTEMD):
+        stop, after = linux.stop_words(), [["systemctl", "daemon-reload"]]
+    if before.user and linux.has_user():
+        after.append(["userdel", before.user])
+    at_run_time = [TakeAwayDirectory(place) for place in _AT_RUN_TIME]
+    files = [*files, TakeAway(_RESERVE)]
+    return [*map(RunCommand, stop), *files, *map(RunCommand, after), *places, *at_run_time]
 
 
 def _above_manifest(directory: str) -> bool:
     return MANIFEST.startswith(f"{directory}/")
 
 
-def _run(words: Sequence[str]) -> Step:
-    return Run(tuple(words))
-
-
-def _tell(order: Order, steps: Sequence[Step], why: str) -> None:
+def _tell(order: Order, steps: Sequence[SetupStep], why: str) -> None:
     if order.as_json:
         order.say(as_json(steps, why, dry_run=order.dry_run))
     elif order.dry_run:
@@ -223,12 +210,12 @@ def _tell(order: Order, steps: Sequence[Step], why: str) -> None:
         order.say(f"{count_text(len(steps), 'step')}; with --dry-run none of them is taken")
 
 
-def _do(order: Order, steps: Sequence[Step]) -> None:
+def _do(order: Order, steps: Sequence[SetupStep]) -> None:
     for line in lines(_counted(order, steps), order.style):
         _say(order, line)
 
 
-def _counted(order: Order, steps: Sequence[Step]) -> Iterator[Step]:
+def _counted(order: Order, steps: Sequence[SetupStep]) -> Iterator[SetupStep]:
     for number, step in enumerate(take(steps, order.top), 1):
         order.at(f"step {number} of {len(steps)}")
         yield step
@@ -261,11 +248,9 @@ def checks(code: Program) -> Words:
     """Commands that compile a new copy of the code once, and prove it to be whole."""
     if code.copied is None:
         return []
-    modules = f"storewarden.cli, storewarden.helper.__main__, {', '.join(NEEDED)}"
-    imports = f"import {modules}; storewarden.cli.parser()"
     return [
         [code.python, "-I", "-m", "compileall", "-q", f"{code.copied}/lib"],
-        [code.python, "-I", "-B", "-c", imports],
+        [code.python, "-I", "-B", "-c", IMPORTS],
     ]
 
 
@@ -281,7 +266,7 @@ def _launcher(
     file = File(LAUNCHER, text.encode(), 0o755)
     try:
         missing_directories(os.path.dirname(LAUNCHER), top or "/")
-        if state_of(file, top, before.files.get(LAUNCHER, ())) is not State.OTHERS:
+        if state_at(file, top, before.files.get(LAUNCHER, ())) is not State.OTHERS:
             return (file,), ()
         why = "not written by setup, or changed since"
     except SetupError as cause:
@@ -298,6 +283,18 @@ def first_config(settings: Mapping[str, str]) -> str:
     return text
 
 
+def ask(socket_path: str) -> str:
+    """What a helper answers who is asked to remove what is not there, or why it does not answer.
+
+    Whoever answers that has read all it needs.
+    """
+    request = RemoveRequest(f"{'0' * 32}-storewarden-setup.lock", EntryKind.LOCK, FileId(1, 1))
+    try:
+        return " ".join(outcome.status for outcome in remove_through(socket_path)([request]))
+    except StorewardenError as cause:
+        return str(cause)
+
+
 def check_helper(python: str) -> None:
     """Return if the watcher's user reaches a helper that works, asked as the watcher asks.
 
@@ -311,20 +308,9 @@ def check_helper(python: str) -> None:
             raise SetupError(
                 f"set up, but not at work: {', '.join(down)}; see: journalctl -u {down[0]}"
             )
-    user = pwd.getpwnam(owner)
     try:
-        done = subprocess.run(
-            [python, "-I", "-B", "-c", ASK, configured(None).socket],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-            cwd="/",
-            env={"PATH": "/usr/bin:/bin"},
-            user=user.pw_uid,
-            group=user.pw_gid,
-            extra_groups=[],
-        )
+        asked = [python, "-I", "-B", "-c", ASK, configured(None).socket]
+        done = execute(asked, user=pwd.getpwnam(owner))
     except (OSError, subprocess.SubprocessError) as cause:
         raise HelperUnavailableError(f"set up, but the helper does not answer: {cause}") from cause
     answer = (done.stdout.strip() or done.stderr.strip() or "it said nothing").splitlines()[-1]

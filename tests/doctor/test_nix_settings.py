@@ -13,14 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stand_in import write_program
-from storewarden.doctor.checks import diagnose
-from storewarden.doctor.nix import Installation
+from storewarden.doctor import diagnose
+from storewarden.doctor.nix import (
+    Installation,
+    NixConf,
+    hidden,
+    included,
+    last_changed,
+    look_at_settings,
+)
 from storewarden.doctor.patient import Unknown
-from storewarden.doctor.settings import NixConf, hidden, included, last_changed, look
 from storewarden.nix_queries import Settings
 from storewarden.store.nix import Nix
 from storewarden.store.paths import StoreDir
-from well import APART, NOW, OK, UNKNOWN, WELL, but, named, severities, with_settings
+from well import APART, NOW, OK, UNKNOWN, WELL, but, named, severities, with_conf, with_settings
 
 
 @pytest.fixture
@@ -107,7 +113,7 @@ def looked_at(directory: Path, body: str) -> NixConf:
     """What is found where nix.conf is there, and where Nix does that."""
     program = write_program(f"{directory}/nix", body)
     nix = Nix(program, StoreDir("/nix/store"), f"{directory}/state")
-    return look(replace(WELL, nix=nix), [f"{directory}/nix.conf"])
+    return look_at_settings(nix, [f"{directory}/nix.conf"])
 
 
 def test_older_programs_are_asked_in_their_own_words(tmp_path: Path) -> None:
@@ -146,7 +152,7 @@ LEFT_OUT = {"sandbox", "content-addressed", "build-users"}
 
 
 def test_settings_that_are_not_told_leave_nothing_well() -> None:
-    patient = but(WELL, NixConf, settings=Unknown("it failed"))
+    patient = with_conf(WELL, settings=Unknown("it failed"))
     assert named(patient, "settings").severity is UNKNOWN
     assert not LEFT_OUT & severities(patient, OK)
     for name in LEFT_OUT:
@@ -156,7 +162,7 @@ def test_settings_that_are_not_told_leave_nothing_well() -> None:
 def test_settings_that_this_user_may_not_read_are_for_root_to_tell() -> None:
     place = "/etc/nix/nix.conf"
     unread = Unknown(f"this user may not read {place}")
-    patient = but(WELL, NixConf, settings=unread, hidden=place)
+    patient = with_conf(WELL, settings=unread, hidden=place)
     found = named(replace(patient, uid=1000), "settings")
     assert (found.severity, found.title) == (UNKNOWN, f"This user may not read {place}")
     assert [step.command for step in found.steps] == ["sudo storewarden doctor"]
@@ -170,6 +176,6 @@ def test_a_daemon_outside_leaves_its_settings_and_users_untold() -> None:
 
 
 def test_a_configuration_that_is_newer_than_the_daemon_is_not_believed() -> None:
-    patient = but(WELL, NixConf, changed=NOW)
+    patient = with_conf(WELL, changed=NOW)
     assert named(patient, "settings").severity is UNKNOWN
     assert "settings" not in severities(but(patient, Installation, daemon=None), UNKNOWN)
