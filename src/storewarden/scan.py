@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from storewarden.claims import PROOF, REPORT_ONLY, Judgement, Verdict, judge
-from storewarden.copyable import ThisStore, repair_path
 from storewarden.observe import Lock, Observation, Unregistered, observe, unregistered_names
+from storewarden.readable import ThisStore, repair_path
 from storewarden.store.database import Census, DatabaseUnseenError
 from storewarden.store.derivation import covering_locks
 from storewarden.store.entries import (

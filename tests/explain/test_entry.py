@@ -11,9 +11,9 @@ import pytest
 from explaining import story_of, write_nix
 from storewarden.claims import Verdict
 from storewarden.cli.explain_paths import story_lines, would
-from storewarden.copyable import repair_path
 from storewarden.explain.advice import Advice, advice
 from storewarden.explain.entry import Answer, Output, Pointed, Story, Uses, What, point
+from storewarden.readable import repair_path
 from storewarden.store.entries import EntryKind
 from storewarden.store.fact import Fact, Known
 from storewarden.store.paths import Deriver, output_lock

@@ -18,9 +18,9 @@ from storewarden.cli.usage import (
     Help,
     Parser,
     add_command,
+    end_once_interrupted,
 )
 from storewarden.errors import StorewardenError, UnavailableError
-from storewarden.interrupts import end_once_interrupted
 
 COMMANDS = {
     "scan": ("scan", "find debris, and remove it on request"),

@@ -11,13 +11,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from storewarden.cli.console import aside, aside_style, lost, progress, show, style, tell
+from storewarden.cli.usage import first_interrupt_waits, interrupt
 from storewarden.config import Config
-from storewarden.copyable import USUAL, ThisStore
 from storewarden.errors import StorewardenError
 from storewarden.explain.buildlog import BuildLog, Reading, Seen, pass_on
 from storewarden.explain.failures import Step, issue_url
-from storewarden.interrupts import first_interrupt_waits, interrupt
-from storewarden.readable import PLAIN, Mark, Style, count_text, json_text, shown, size_text
+from storewarden.readable import (
+    PLAIN,
+    USUAL,
+    Mark,
+    Style,
+    ThisStore,
+    count_text,
+    json_text,
+    shown,
+    size_text,
+)
 
 _INDENT = "    "
 _PATHS = "PATHS"

@@ -17,7 +17,6 @@ from storewarden.cli.table import (
     row,
 )
 from storewarden.config import Config
-from storewarden.copyable import ThisStore, can_be_copied
 from storewarden.explain.advice import Advice, advice
 from storewarden.explain.entry import Answer, Story, Uses, What, point, story_of_entry
 from storewarden.observe import observe, open_nix, open_store, this_store
@@ -25,6 +24,8 @@ from storewarden.readable import (
     PLAIN,
     Mark,
     Style,
+    ThisStore,
+    can_be_copied,
     count_text,
     json_text,
     moment,

@@ -13,10 +13,9 @@ from storewarden.cli.console import note, progress, show, style
 from storewarden.cli.options import add_store, config_of
 from storewarden.cli.table import lock_json, lock_text, row
 from storewarden.cli.usage import JSON, OK, Parser
-from storewarden.copyable import ThisStore
 from storewarden.explain.locks import LockFile, Role, all_locks, hidden_places
 from storewarden.observe import Observation, observe, open_store, this_store
-from storewarden.readable import PLAIN, Mark, Style, count_text, json_text, shown
+from storewarden.readable import PLAIN, Mark, Style, ThisStore, count_text, json_text, shown
 from storewarden.store.fact import Known
 from storewarden.store.store import Store
 

@@ -23,12 +23,12 @@ from storewarden.client import (
     requests_for,
 )
 from storewarden.config import Config, Mode
-from storewarden.copyable import REMOVE
 from storewarden.daemon.status import is_held, read_status
 from storewarden.errors import StoreUnreadableError, StorewardenError
 from storewarden.explain.buildlog import BuildLog, Reading
 from storewarden.nix_queries import feed_log
 from storewarden.observe import list_names, misplaced, open_nix, open_store, this_store
+from storewarden.readable import REMOVE
 from storewarden.scan import Finding, sweep_among
 from storewarden.store.entries import EntryKind, open_directory
 from storewarden.store.nix import Nix

@@ -9,15 +9,23 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from storewarden.claims import PROOF, REMOVED_BY_DEFAULT, Verdict
 from storewarden.cli.console import error, note, progress, show, style, tell
 from storewarden.cli.options import add_audit_log, add_socket, add_store, config_of
-from storewarden.cli.usage import FOUND, JSON, NOT_ALL, OK, UNREADABLE, Parser
+from storewarden.cli.usage import (
+    FOUND,
+    JSON,
+    NOT_ALL,
+    OK,
+    UNREADABLE,
+    Parser,
+    first_interrupt_waits,
+    interrupt,
+)
 from storewarden.client import HelperKilledError, by_hand, open_remover, removes_here, requests_for
 from storewarden.config import Config
-from storewarden.copyable import REMOVE
-from storewarden.interrupts import first_interrupt_waits, interrupt
 from storewarden.observe import Lock, open_store, this_store
 from storewarden.protocol import Outcome, RemoveRequest, Status
 from storewarden.readable import (
     PLAIN,
+    REMOVE,
     Mark,
     Style,
     age_text,

@@ -10,10 +10,11 @@ from storewarden import host
 from storewarden.cli.console import show, style
 from storewarden.cli.options import add_config, config_of
 from storewarden.cli.usage import JSON, NOT_ALL, OK, UNAVAILABLE, Parser
-from storewarden.copyable import DECLARE, SET_UP
 from storewarden.daemon.status import PLACES, SILENCE, ServiceStatus, Stuck, is_held, read_status
 from storewarden.readable import (
+    DECLARE,
     PLAIN,
+    SET_UP,
     Mark,
     Style,
     age_text,

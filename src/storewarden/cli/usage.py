@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""How the program is used: parsers, the layout of their help, and exit codes.
+"""How the program is used: parsers, the layout of their help, exit codes, and Ctrl-C.
 
 Every start loads this, so it loads argparse and little else.
+
+Ctrl-C ends the program once: what ends by it is not interrupted in turn. A person who presses it
+again and again would otherwise break the message and the exit code, at any point of the way out,
+the interpreter's own included.
 """
 
 import argparse
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # as type checkers take it; typing itself would be a tenth of --version
@@ -70,3 +76,39 @@ class Parser(argparse.ArgumentParser):
 def add_command(commands: "argparse._SubParsersAction[Parser]", name: str, line: str) -> Parser:
     """A command that takes and does nothing yet; `line` stands beside it in the list of all."""
     return commands.add_parser(name, help=line, formatter_class=Help, allow_abbrev=False)
+
+
+def interrupt(reason: str = "") -> "NoReturn":
+    """Raise `KeyboardInterrupt`; from now on Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt(reason)
+
+
+def end_once_interrupted() -> None:
+    """Have Ctrl-C, as far as this program takes it at all, call `interrupt`."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: interrupt())
+
+
+@contextmanager
+def first_interrupt_waits(
+    reason: str, noticed: Callable[[], None] = lambda: None
+) -> Iterator[list[int]]:
+    """While inside, the first Ctrl-C only calls `noticed`; a second one interrupts, for `reason`.
+
+    The list is not empty when one has come.
+    """
+    come: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if come:
+            interrupt(reason)
+        come.append(number)
+        noticed()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield come
+    finally:
+        if signal.getsignal(signal.SIGINT) is note:  # else it is interrupted already
+            signal.signal(signal.SIGINT, before)

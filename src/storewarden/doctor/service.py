@@ -14,12 +14,11 @@ from pathlib import PurePosixPath
 from storewarden import audit, processes
 from storewarden.audit import Verification
 from storewarden.config import DEFAULT_CONFIG, Mode
-from storewarden.copyable import DECLARE, SET_UP
 from storewarden.daemon.status import SILENCE, ServiceStatus, is_held, read_status
 from storewarden.doctor.diagnosis import Diagnosis, Step, note, ok, problem, unknown
 from storewarden.doctor.nix import Installation
 from storewarden.doctor.patient import Patient, Unknown, attempt, within
-from storewarden.readable import age_text
+from storewarden.readable import DECLARE, SET_UP, age_text
 
 _LISTENS = 0x10000
 """__SO_ACCEPTCON, among the flags in /proc/net/unix (net/unix/af_unix.c)."""

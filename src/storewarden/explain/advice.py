@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from storewarden.claims import PROOF, Claim, Verdict
-from storewarden.copyable import USUAL, ThisStore, can_be_copied, repair_path
 from storewarden.explain.entry import Story, What
+from storewarden.readable import USUAL, ThisStore, can_be_copied, repair_path
 from storewarden.scan import Finding
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import DERIVATION_SUFFIX, StorePath, parse_lock_name

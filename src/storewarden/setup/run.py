@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from storewarden import host
 from storewarden.client import HelperUnavailableError
 from storewarden.config import DEFAULT_CONFIG, KEYS, Config, configured
-from storewarden.copyable import DECLARE
-from storewarden.readable import PLAIN, Mark, Style, count_text
+from storewarden.readable import DECLARE, PLAIN, Mark, Style, count_text
 from storewarden.setup import darwin, linux
 from storewarden.setup.code import CODE, NEEDED, Program, program
 from storewarden.setup.files import (
