@@ -11,10 +11,10 @@ import shlex
 import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TextIO
+from enum import Enum, StrEnum
+from typing import Any, TextIO
 
 JSON_VERSION = 1
 """Of the JSON object of every command."""
@@ -56,8 +56,25 @@ def shown(text: str) -> str:
 
 
 def json_text(document: Mapping[str, object]) -> str:
-    """The JSON object that a command's `--json` shows (docs/json.md): its version, and that."""
-    return json.dumps({"version": JSON_VERSION, **document}, indent=2)
+    """The JSON object that a command's `--json` shows (docs/json.md): its version, and that.
+
+    A dataclass in it becomes an object of its `members`, an enumeration's member its value.
+    """
+    return json.dumps({"version": JSON_VERSION, **document}, indent=2, default=_plain)
+
+
+def _plain(thing: Any) -> object:  # noqa: ANN401 - as json gives it
+    return thing.value if isinstance(thing, Enum) else members(thing)
+
+
+def members(thing: Any) -> dict[str, object]:  # noqa: ANN401 - a dataclass of any type
+    """The fields of a dataclass, called as in JSON: `clientCommand`."""
+    return {_camel(one.name): getattr(thing, one.name) for one in fields(thing)}
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
 def size_text(count: int) -> str:
@@ -145,6 +162,11 @@ class Style:
         )
         plain = [line.replace(_JOINED, " ") for line in lines] or [first]
         return [f"{first}{self.mark(mark, lead)}{plain[0].removeprefix(begin)}", *plain[1:]]
+
+    def row(self, label: str, text: str, lead: str = "", mark: Mark | None = None) -> list[str]:
+        """`label` and beside it `lead`, as `mark`, and `text`, on as many lines as it takes."""
+        first = f"    {label:<12}"
+        return self.wrapped(first, shown(text), " " * len(first), shown(lead), mark)
 
     def folded(
         self, first: str, text: str, then: str, lead: str = "", mark: Mark | None = None

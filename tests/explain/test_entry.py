@@ -10,7 +10,7 @@ import pytest
 
 from explaining import story_of, write_nix
 from storewarden.claims import Verdict
-from storewarden.cli.explain_paths import story_lines, would
+from storewarden.cli.explain import story_lines, would
 from storewarden.explain.advice import Advice, advice
 from storewarden.explain.entry import Answer, Output, Pointed, Story, Uses, What, point
 from storewarden.readable import repair_path

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from storewarden.cli.console import progress, show, style
 from storewarden.cli.options import add_config, config_of
-from storewarden.cli.table import row
 from storewarden.cli.usage import JSON, NOT_ALL, OK, UNREADABLE, Parser
 from storewarden.config import Config, ConfigError
 from storewarden.doctor.checks import blind, diagnose, examine
@@ -83,13 +82,13 @@ def doctor_lines(found: Sequence[Diagnosis], style: Style = PLAIN) -> Iterator[s
         title = f"{'':<{_TITLE - len(word)}}{shown(one.title)}"
         yield from style.wrapped("", title, " " * _TITLE, word, mark)
         if one.why:
-            yield from row("why", one.why, style)
+            yield from style.row("why", one.why)
         for number, step in enumerate(one.steps):
-            yield from row("" if number else "do", step.words, style) if step.words else ()
+            yield from style.row("" if number else "do", step.words) if step.words else ()
             if step.command:
                 yield f"{_OF_COMMANDS}{style.mark(Mark.NAME, shown(step.command))}"
         for number, issue in enumerate(one.issues):
-            yield from row("" if number else "see", issue_url(issue), style)
+            yield from style.row("" if number else "see", issue_url(issue))
     yield ""
     yield _counts(found)
 

@@ -4,7 +4,7 @@
 import argparse
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from storewarden import host
 from storewarden.cli.console import show, style
@@ -20,6 +20,7 @@ from storewarden.readable import (
     age_text,
     count_text,
     json_text,
+    members,
     moment,
     shown,
     size_text,
@@ -127,7 +128,7 @@ def _headline(
 def status_json(status: ServiceStatus | None, *, running: bool) -> str:
     """The same as one JSON object; names as in the other documents."""
     document = status and {
-        **{_camel(name): value for name, value in asdict(status).items()},
+        **members(status),
         "stuck": [_stuck_json(one, status) for one in status.stuck],
     }
     return json_text({"running": running, "status": document})
@@ -185,8 +186,3 @@ def _path(one: Stuck, status: ServiceStatus) -> str:
 def _counts(counts: Mapping[str, int]) -> str:
     some = [f"{count} {kind}" for kind, count in counts.items() if count]
     return ", ".join(some) or "nothing"
-
-
-def _camel(name: str) -> str:
-    first, *others = name.split("_")
-    return first + "".join(map(str.capitalize, others))
