@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from json_documents import checked
 from stand_in import write_answering_nix, write_program
-from storewarden.cli.explain import stories_json
+from storewarden.cli.explain_paths import stories_json
 from storewarden.explain.advice import advice
 from storewarden.explain.entry import Pointed, Story, point, story_of_entry
 from storewarden.observe import observe

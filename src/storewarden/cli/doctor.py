@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from storewarden.cli.console import progress, show, style
-from storewarden.cli.options import add_config, config_of
-from storewarden.cli.usage import JSON, NOT_ALL, OK, UNREADABLE, Parser
+from storewarden.cli.options import add_options, config_of
+from storewarden.cli.usage import JSON, Exit, Parser
 from storewarden.config import Config, ConfigError
 from storewarden.doctor.checks import blind, diagnose, examine
 from storewarden.doctor.diagnosis import Diagnosis, Severity
@@ -39,7 +39,7 @@ def define_doctor(command: Parser) -> None:
     """What it takes and does."""
     command.does(_doctor, _DESCRIPTION)
     command.add_argument("--json", action="store_true", help=JSON)
-    add_config(command)
+    add_options(command, "config")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -50,11 +50,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         show(doctor_json(patient, found))
     else:
-        for line in doctor_lines(found, style()):
-            show(line)
+        show(*doctor_lines(found, style()))
     if blind(patient):
-        return UNREADABLE
-    return NOT_ALL if any(one.severity is Severity.PROBLEM for one in found) else OK
+        return Exit.UNREADABLE
+    return Exit.NOT_ALL if any(one.severity is Severity.PROBLEM for one in found) else Exit.OK
 
 
 def _configured(arguments: argparse.Namespace) -> tuple[Config, str]:

@@ -1,47 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""`storewarden explain`: what is looked at of a path, and shown; of a log see explain_log.py."""
+"""`storewarden explain`: a log read, and what it tells; of a path see explain_paths.py.
+
+For people and as JSON (docs/json.md). Builders choose what is in a log.
+"""
 
 import argparse
 import os
 import shlex
-import stat
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
-from storewarden.claims import PROOF, Verdict
 from storewarden.cli import console
-from storewarden.cli.console import error, note, progress, show, style
-from storewarden.cli.options import add_store, config_of, without_file
-from storewarden.cli.usage import FOUND, JSON, NOT_ALL, OK, UNREADABLE, WRONG_USE, Parser
+from storewarden.cli.options import STORE, add_options, config_of, without_file
+from storewarden.cli.usage import JSON, Exit, Parser, first_interrupt_waits, interrupt
 from storewarden.config import Config, ConfigError
-from storewarden.explain.advice import Advice, advice
-from storewarden.explain.entry import (
-    Answer,
-    NotInStoreError,
-    Story,
-    Uses,
-    What,
-    point,
-    story_of_entry,
-)
-from storewarden.explain.locks import lock_json, lock_text, process_text
-from storewarden.observe import observe, open_nix, open_store, this_store
+from storewarden.errors import StorewardenError, reason_of
+from storewarden.explain.buildlog import BuildLog, Reading, Seen, pass_on
+from storewarden.explain.failures import Step, issue_url
 from storewarden.readable import (
     PLAIN,
+    USUAL,
     Mark,
     Style,
     ThisStore,
-    can_be_copied,
     count_text,
     json_text,
-    members,
-    moment,
     shown,
-    since,
     size_text,
 )
-from storewarden.store.entries import EntryKind
-from storewarden.store.fact import Known
-from storewarden.store.store import Store
 
 _WHAT = "explain what? say PATH..., or - alone for a log on stdin, or --log FILE"
 _EXPLAIN = """\
@@ -56,38 +43,12 @@ examples:
   nix build 2>&1 | storewarden explain -
   storewarden explain --log build.log --json
 """
-_MOST = 8
-"""Lines of one kind; the rest is counted, and is in the JSON."""
-_WORDS = {
-    What.VALID: ("valid", "leave it alone: it never touches a valid path"),
-    What.MISSING: (
-        "NOT THERE, but registered as valid",
-        "only report it: it never changes the database",
-    ),
-    What.ABSENT: ("not there, and not valid", "nothing: there is nothing"),
-    What.UNREGISTERED: ("there, but not valid: registered nowhere", "leave it alone"),
-    What.LEFTOVER: (
-        "what an interrupted removal by storewarden left",
-        "finish the removal, or undo it",
-    ),
-    What.SHARED_FILE: (
-        "a file that valid paths share, for `nix-store --optimise`",
-        "leave it alone: it never touches .links",
-    ),
-    What.UNKNOWN: ("there; whether it is valid is not known", "leave it alone"),
-}
-"""What it is, and what `scan --yes` would do about it if nothing more is to be said."""
-_MARKS = {What.VALID: Mark.WELL, What.MISSING: Mark.WRONG}
-_ACTS = {
-    Verdict.KEEP: "keep it",
-    Verdict.CANDIDATE: "remove it, once root has proved it dead",
-    Verdict.REMOVABLE: "remove it",
-}
-_ACT_MARKS = {"remove": Mark.WELL, "finish": Mark.WELL, "keep": Mark.KEPT}
-"""By the first word of what would be done; a report has none."""
-_TYPES = ((stat.S_ISDIR, "directory"), (stat.S_ISLNK, "symbolic link"), (stat.S_ISREG, "file"))
+_INDENT = "    "
+_PATHS = "PATHS"
 
-Explained = tuple[Story, tuple[Advice, ...]]
+
+class LogUnreadableError(StorewardenError):
+    """The log cannot be read; nothing was changed by it."""
 
 
 def define_explain(command: Parser) -> None:
@@ -98,27 +59,28 @@ def define_explain(command: Parser) -> None:
     )
     command.add_argument("--log", metavar="FILE", help="explain the log in this file")
     command.add_argument("--json", action="store_true", help=JSON)
-    add_store(command)
+    add_options(command, *STORE)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
     if arguments.log is not None or arguments.paths == ["-"]:
         return _explain_log(arguments)
+    from storewarden.cli.explain_paths import explain_paths  # noqa: PLC0415 - not for a log
+    from storewarden.explain.entry import NotInStoreError  # noqa: PLC0415 - likewise
+
     if not arguments.paths or "-" in arguments.paths:
         raise ConfigError(_WHAT)
     try:
-        silent = _explain_paths(config_of(arguments), arguments.paths, as_json=arguments.json)
+        silent = explain_paths(config_of(arguments), arguments.paths, as_json=arguments.json)
     except NotInStoreError as cause:
-        error(str(cause))
-        return WRONG_USE
+        console.error(str(cause))
+        return Exit.WRONG_USE
     if silent:
-        error(f"Nix could not be asked: {silent}")
-    return UNREADABLE if silent else OK
+        console.error(f"Nix could not be asked: {silent}")
+    return Exit.UNREADABLE if silent else Exit.OK
 
 
 def _explain_log(arguments: argparse.Namespace) -> int:
-    from storewarden.cli.explain_log import explain_log  # noqa: PLC0415 - seldom wanted
-
     if arguments.log is not None and arguments.paths:
         raise ConfigError(_WHAT)
     try:
@@ -127,248 +89,137 @@ def _explain_log(arguments: argparse.Namespace) -> int:
         if arguments.log is not None or arguments.config is not None:
             raise
         # Who writes the log must not be ended by a file that they know nothing of.
-        note(f"{cause}; so the defaults hold here, but for what options say")
+        console.note(f"{cause}; so the defaults hold here, but for what options say")
         config = without_file(arguments)
-    known = explain_log(config, arguments.log, as_json=arguments.json)
+    recognized = _read_and_tell(config, arguments.log, as_json=arguments.json)
     if console.unshown:
-        return NOT_ALL
-    return OK if known else FOUND
+        return Exit.NOT_ALL
+    return Exit.OK if recognized else Exit.FOUND
 
 
-def _explain_paths(config: Config, asked: Sequence[str], *, as_json: bool) -> str:
-    """Show what can be learned of each of those entries; gives why Nix was silent, or nothing.
+def _read_and_tell(config: Config, path: str | None, *, as_json: bool) -> bool:
+    """Read the log to its end and tell what is known; whether anything is.
 
-    `NotInStoreError` before anything is shown, if one leads to nothing in the store.
+    It is in the file `path`; None is stdin, which is passed through to stdout unless JSON goes
+    there. `LogUnreadableError` if it cannot be read; `KeyboardInterrupt`, after all has been told,
+    if it was interrupted.
     """
-    pointed = [point(one, config.store_dir) for one in asked]
-    store, nix, this = open_store(config), open_nix(config), this_store(config)
-    explained: list[Explained] = []
-    for number, one in enumerate(pointed):
-        with progress(f"looking at {one.base_name}"), observe(store) as seen:
-            seen.check_place()
-            story = story_of_entry(seen, nix, one)
-        advised = advice(story, this)
-        explained.append((story, advised))
-        if not as_json:
-            for line in ([""] if number else []) + list(story_lines(story, advised, style())):
-                show(line)
-    stories = [story for story, _ in explained]
-    notes = [note for story in stories for note in story.notes]
-    notes = list(dict.fromkeys(notes + _limits(stories, this)))
-    for text in notes:
-        note(text)
-    if as_json:
-        show(stories_json(explained, store, notes))
-    return next((s.valid.detail for s in stories if s.valid.known is Known.UNKNOWN), "")
+    log = BuildLog(config.store_dir)
+    this = ThisStore(config.store_dir.path, config.state_dir)
 
+    def tell_all(say: Callable[..., None], look: Style) -> bool:
+        reading = log.reading()
+        lines = [reading_json(reading, this)] if as_json else reading_lines(reading, look, this)
+        say(*lines)
+        return bool(reading.seen)
 
-def _limits(stories: Sequence[Story], this: ThisStore) -> list[str]:
-    if os.geteuid() == 0 or not any(map(_dim, stories)):
-        return []
-    command = shlex.join(["sudo", "storewarden", "explain", *(story.path for story in stories)])
-    shown = f": {this.command(command)}" if can_be_copied(command) else ""
-    return [f"as root more can be seen{shown}"]
-
-
-def _dim(story: Story) -> bool:
-    """Whether something could not be seen that root may see."""
-    censored = story.roots is not None and any("{" in line for line in story.roots.lines)
-    return (
-        bool(story.rooted is None or story.uses.unseen or story.uses.unseen is None or censored)
-        and story.what is not What.SHARED_FILE
+    if path is not None:
+        _read_file(path, log)
+        return tell_all(console.show, console.style())
+    # Ctrl-C goes to the build too, which has something to say about it.
+    waits: AbstractContextManager[list[int]] = first_interrupt_waits(
+        "interrupted; the log was not read to its end"
     )
+    with nullcontext([]) if os.isatty(0) else waits as come:
+        trouble = _passed(log, None if as_json or sys.stdout is None else 1)
+    if not as_json:
+        console.aside("")  # the log may have ended within a line
+    recognized = tell_all(console.show if as_json else console.aside, console.aside_style())
+    if come:
+        interrupt("interrupted")
+    if trouble is not None and not isinstance(trouble, BrokenPipeError):
+        console.lost(f"the log could not be passed on whole: {reason_of(trouble)}")
+    return recognized
 
 
-def story_lines(story: Story, advised: tuple[Advice, ...], style: Style = PLAIN) -> Iterator[str]:
-    """One block, the path first; what cannot be seen is said to be unknown."""
-    yield style.mark(Mark.NAME, shown(story.path))
-    if story.pointed.through or story.pointed.inside:
-        yield from style.row("asked for", "; ".join([story.pointed.asked, *story.pointed.through]))
-    mark, lead, state = _MARKS.get(story.what), _WORDS[story.what][0], _state(story)
-    lead = lead if mark and state.startswith(lead) else ""
-    yield from style.row("state", state.removeprefix(lead), lead, mark)
-    for label, text in (("kind", ", ".join(_kind(story))), *_origin(story), *_claims(story)):
-        yield from style.row(label, text)
-    for text in would(story):
-        act, colon, why = text.partition(":")
-        yield from style.row("storewarden", f"{colon}{why}", act, _ACT_MARKS.get(act.split()[0]))
-    for one in advised:
-        yield from style.row("you", f"{one.purpose}:" if one.command else one.purpose)
-        if one.command:
-            yield f"{'':16}  {style.mark(Mark.NAME, shown(one.command))}"
+def _passed(log: BuildLog, sink: int | None) -> OSError | None:
+    try:
+        return pass_on(0, sink, log.feed)
+    except OSError as cause:
+        raise LogUnreadableError(f"cannot read the log from stdin: {reason_of(cause)}") from cause
 
 
-def _claims(story: Story) -> Iterator[tuple[str, str]]:
-    for lock in story.locks:
-        yield "lock", f"{lock.path.rpartition('/')[2]}: {lock_text(lock, story.now)}"
-    if story.user_lock is not None:
-        yield "build user", lock_text(story.user_lock, story.now)
-    yield "temp roots", _temp_roots(story)
-    yield from _processes(story)
-    yield "collector", _collector(story)
-    yield from _answer("referrers", story.referrers)
-    # Of a root on itself the link alone, else also what it is on that needs this.
-    yield from _answer("roots", story.roots, f" -> {story.path}")
+def _read_file(path: str, log: BuildLog) -> None:
+    try:
+        with open(path, "rb", buffering=0) as file, console.progress(f"reading {path}"):
+            size, read = os.fstat(file.fileno()).st_size, 0
+
+            def feed(piece: bytes) -> None:
+                nonlocal read
+                read += len(piece)
+                console.tell(f"reading {path}: {size_text(read)} of {size_text(max(size, read))}")
+                log.feed(piece)
+
+            pass_on(file.fileno(), None, feed)
+    except OSError as cause:
+        raise LogUnreadableError(f"cannot read the log {path}: {reason_of(cause)}") from cause
 
 
-def _state(story: Story) -> str:
-    text = _WORDS[story.what][0]
-    if story.what is What.ABSENT and story.valid.known is Known.UNKNOWN:
-        text = "not there; whether it is registered is not known"
-    if story.finding is not None and story.finding.kind is EntryKind.LOCK:
-        return "there, as lock files of builds and copies are: never valid"
-    if story.registered and story.registered.time:
-        text += f" since {moment(story.registered.time, story.now)}"
-    if story.what is What.UNKNOWN or (story.valid.known is not Known.YES and story.valid.detail):
-        text += f" ({story.valid.detail})"
-    return text
-
-
-def _kind(story: Story) -> Iterator[str]:
-    entry, finding, registered = story.entry, story.finding, story.registered
-    if finding is not None:
-        yield "lock file" if finding.kind is EntryKind.LOCK else finding.kind.value
-    elif story.path.endswith(".drv"):
-        yield "derivation"
-    elif registered is not None:
-        yield "content-addressed path" if registered.content_address else "store path"
-    if entry is None:
-        yield "nothing is there"
+def reading_lines(reading: Reading, style: Style = PLAIN, this: ThisStore = USUAL) -> Iterator[str]:
+    """The known failures, causes and cures in this store, for a person; or that none is known."""
+    for seen in reading.seen:
+        yield from _failure_lines(seen, style, this)
+        yield ""
+    lines = count_text(reading.lines, "line")
+    if reading.seen:
+        yield f"{count_text(len(reading.seen), 'known failure')} in {lines}"
         return
-    yield next((name for test, name in _TYPES if test(entry.mode)), "special file")
-    yield f"owner {story.owner_name or 'without a name'} (uid {entry.uid})"
-    yield f"last changed {since(entry.ctime, story.now)} ago"
-    if finding is not None and finding.size is not None and finding.kind is not EntryKind.LOCK:
-        yield f"{'' if finding.size_complete else 'at least '}{size_text(finding.size)}"
-    if registered is not None and registered.nar_size:
-        yield size_text(registered.nar_size)
+    yield f"no known failure in {lines}: nothing can be said about this log"
+    if reading.failed:
+        yield "these were not built; their whole logs may tell why:"
+    for path in reading.failed:
+        command = this.command(f"nix log {shlex.quote(path)}")
+        yield f"{_INDENT}{style.mark(Mark.NAME, command)}"
 
 
-def _origin(story: Story) -> Iterator[tuple[str, str]]:
-    for deriver in story.derivers:
-        yield "output", f"{deriver.output} of {deriver.derivation.base_name}"
-    if story.registered and story.registered.deriver:
-        yield "deriver", story.registered.deriver.rpartition("/")[2]
-    for output in story.outputs:
-        how = "scratch path of its builds: " if output.scratch else ""
-        there = "is there" if output.there else "is not there"
-        yield "output", f"{output.name}: {how}{output.path.rpartition('/')[2]}, {there}"
+def _failure_lines(seen: Seen, style: Style, this: ThisStore) -> Iterator[str]:
+    failure = seen.failure
+    yield style.mark(Mark.WRONG, failure.title)
+    often = f" (and {seen.times - 1} more)" if seen.times > 1 else ""
+    yield f"{_INDENT}line {seen.number}{often}: {shown(seen.line.strip())}"
+    for path in seen.paths:
+        yield f"{_INDENT}about: {style.mark(Mark.NAME, shown(path))}"
+    yield from style.wrapped(_INDENT, f"why: {failure.cause}", _INDENT * 2)
+    if failure.tell:
+        yield from style.wrapped(_INDENT, f"how to tell: {failure.tell}", _INDENT * 2)
+    yield f"{_INDENT}what to do:"
+    for step in failure.steps:
+        yield from style.wrapped(_INDENT * 2, step.words, _INDENT * 2)
+        if step.command:
+            yield f"{_INDENT * 3}{style.mark(Mark.NAME, _command(step, seen.paths, this))}"
+    yield from style.wrapped(_INDENT, f"versions: {failure.versions}", _INDENT * 2)
+    yield from (f"{_INDENT}see: {issue_url(issue)}" for issue in failure.issues)
 
 
-def _temp_roots(story: Story) -> str:
-    if story.rooted is None:
-        return "cannot be read by this user"
-    if not story.rooted:
-        return "none"
-    return "; ".join(process_text(one, story.now) for one in story.rooted)
+def _command(step: Step, paths: Sequence[str], this: ThisStore) -> str:
+    return this.template(step.command).replace(_PATHS, " ".join(map(shlex.quote, paths)) or "PATH")
 
 
-def _processes(story: Story) -> Iterator[tuple[str, str]]:
-    ways = {use.pid: use.ways for use in story.uses.seen}
-    for one in story.users[:_MOST]:
-        yield "process", f"{process_text(one, story.now)}: {', '.join(ways[one.pid])}"
-    if len(story.users) > _MOST:
-        yield "", f"and {len(story.users) - _MOST} more"
-    if text := _unseen(story.uses):
-        yield "" if story.users else "processes", text
-
-
-def _unseen(uses: Uses) -> str:
-    if uses.unseen is None:
-        return "cannot be seen here"
-    text = f"{count_text(uses.unseen, 'process')} could not be looked into" if uses.unseen else ""
-    return text if uses.seen else "; ".join(filter(None, ["none seen to use it", text]))
-
-
-def _collector(story: Story) -> str:
-    lock = story.collector
-    if lock is None or lock.held is Known.NO or lock.shared:
-        return "not at work"
-    if lock.held is Known.UNKNOWN:
-        return "whether it is at work cannot be seen here"
-    return f"AT WORK: {'; '.join(process_text(one, story.now) for one in lock.holders)}"
-
-
-def _answer(label: str, answer: Answer | None, without: str = "") -> Iterator[tuple[str, str]]:
-    if answer is None:
-        return
-    if answer.problem:
-        yield label, f"unknown: {answer.problem}"
-        return
-    for line in answer.lines[:_MOST]:
-        yield label, line.removesuffix(without)
-    if not answer.lines:
-        yield label, "none"
-    elif len(answer.lines) > _MOST:
-        yield "", f"and {len(answer.lines) - _MOST} more"
-
-
-def would(story: Story) -> Iterator[str]:
-    """What `storewarden scan --yes` would do about it, and why."""
-    finding = story.finding
-    if finding is None or story.what not in {What.UNREGISTERED, What.UNKNOWN}:
-        yield _WORDS[story.what][1]
-        return
-    judgement = finding.judgement
-    act = _ACTS[judgement.verdict] if finding.kind in PROOF else "only report it"
-    if finding.kind is EntryKind.CHROOT and judgement.verdict is not Verdict.KEEP:
-        act += " (only with --kind chroot)"
-    for reason in judgement.reasons:
-        yield f"{act}: {reason}"
-
-
-def stories_json(explained: Iterable[Explained], store: Store, notes: Iterable[str]) -> str:
-    """The document of `storewarden explain --json`."""
-    return json_text(
-        {
-            "storeDir": store.store_dir.path,
-            "stateDir": store.state_dir,
-            "paths": [_story_json(story, advised) for story, advised in explained],
-            "notes": list(notes),
-        }
-    )
-
-
-def _story_json(story: Story, advised: tuple[Advice, ...]) -> dict[str, object]:
-    top = story.path.removesuffix(story.pointed.base_name).rstrip("/")
-    finding, registered = story.finding, story.registered
-    return {
-        "asked": story.pointed.asked,
-        "path": story.path,
-        "inside": story.pointed.inside,
-        "links": story.pointed.through,
-        "state": story.what,
-        "valid": story.valid.known,
-        "registrationTime": registered and registered.time,
-        "narSize": registered and registered.nar_size,
-        "ca": registered and registered.content_address,
-        "deriver": registered and registered.deriver,
-        "kind": finding and finding.kind,
-        "owner": story.entry
-        and {"uid": story.entry.uid, "gid": story.entry.gid, "name": story.owner_name},
-        "changed": story.entry and story.entry.ctime,
-        "sizeBytes": finding and finding.size,
-        "outputOf": [
-            {"deriver": f"{top}/{one.derivation.base_name}", "output": one.output}
-            for one in story.derivers
-        ],
-        "outputs": story.outputs,
-        "locks": [lock_json(lock, top) for lock in story.locks],
-        "userLock": story.user_lock and lock_json(story.user_lock, top),
-        "collector": story.collector and lock_json(story.collector, top),
-        "tempRoots": story.rooted,
-        "processes": [
-            {**members(one), "ways": use.ways}
-            for one, use in zip(story.users, story.uses.seen, strict=True)
-        ],
-        "processesUnseen": story.uses.unseen,
-        "referrers": _answer_json(story.referrers),
-        "roots": _answer_json(story.roots),
-        "verdict": finding and finding.judgement.verdict,
-        "would": list(would(story)),
-        "advice": [{"purpose": a.purpose, "command": a.command or None} for a in advised],
+def reading_json(reading: Reading, this: ThisStore = USUAL) -> str:
+    """The same as one JSON object."""
+    document = {
+        "lines": reading.lines,
+        "failures": [_failure_json(seen, this) for seen in reading.seen],
+        "paths": list(reading.failed),
     }
+    return json_text(document)
 
 
-def _answer_json(answer: Answer | None) -> tuple[str, ...] | None:
-    return None if answer is None or answer.problem else answer.lines
+def _failure_json(seen: Seen, this: ThisStore) -> dict[str, object]:
+    failure = seen.failure
+    return {
+        "name": failure.name,
+        "title": failure.title,
+        "cause": failure.cause,
+        "tell": failure.tell or None,
+        "steps": [
+            {"words": step.words, "command": _command(step, seen.paths, this) or None}
+            for step in failure.steps
+        ],
+        "versions": failure.versions,
+        "issues": [issue_url(issue) for issue in failure.issues],
+        "line": seen.line,
+        "lineNumber": seen.number,
+        "times": seen.times,
+        "paths": list(seen.paths),
+    }

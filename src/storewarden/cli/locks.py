@@ -9,9 +9,9 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from storewarden.cli.console import note, progress, show, style
-from storewarden.cli.options import add_store, config_of
-from storewarden.cli.usage import JSON, OK, Parser
+from storewarden.cli import console
+from storewarden.cli.options import STORE, add_options, config_of
+from storewarden.cli.usage import JSON, Exit, Parser
 from storewarden.explain.locks import (
     POISONED,
     LockFile,
@@ -47,24 +47,23 @@ def define_locks(command: Parser) -> None:
     add = command.add_argument
     add("--all", action="store_true", help="also those that always lie there, free")
     add("--json", action="store_true", help=JSON)
-    add_store(command)
+    add_options(command, *STORE)
 
 
 def _locks(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     store, this = open_store(config), this_store(config)
-    with progress("looking at the lock files"), observe(store) as seen:
+    with console.progress("looking at the lock files"), observe(store) as seen:
         seen.check_place()
         found = chosen(all_locks(seen), everything=arguments.all)
         notes = list(_notes(seen, found, this))
     if arguments.json:
-        show(locks_json(found, store, notes))
+        console.show(locks_json(found, store, notes))
     else:
-        for line in lock_lines(found, time.time(), style()):
-            show(line)
+        console.show(*lock_lines(found, time.time(), console.style()))
     for text in notes:
-        note(text)
-    return OK
+        console.note(text)
+    return Exit.OK
 
 
 def _notes(seen: Observation, found: Sequence[LockFile], this: ThisStore) -> Iterator[str]:

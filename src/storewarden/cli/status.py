@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from storewarden import host
 from storewarden.cli.console import show, style
-from storewarden.cli.options import add_config, config_of
-from storewarden.cli.usage import JSON, NOT_ALL, OK, UNAVAILABLE, Parser
+from storewarden.cli.options import add_options, config_of
+from storewarden.cli.usage import JSON, Exit, Parser
 from storewarden.daemon.status import PLACES, SILENCE, ServiceStatus, Stuck, is_held, read_status
 from storewarden.readable import (
     DECLARE,
@@ -51,7 +51,7 @@ def define_status(command: Parser) -> None:
     """What it takes and does."""
     command.does(_status, _DESCRIPTION)
     command.add_argument("--json", action="store_true", help=JSON)
-    add_config(command)
+    add_options(command, "config")
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -64,11 +64,10 @@ def _status(arguments: argparse.Namespace) -> int:
         show(status_json(status, running=running))
     else:
         set_up = DECLARE if host.declared_by() else SET_UP
-        for line in status_lines(status, now, style(), running=running, set_up=set_up):
-            show(line)
+        show(*status_lines(status, now, style(), running=running, set_up=set_up))
     if not running:
-        return UNAVAILABLE
-    return NOT_ALL if status and (status.stuck_count or status.problems) else OK
+        return Exit.UNAVAILABLE
+    return Exit.NOT_ALL if status and (status.stuck_count or status.problems) else Exit.OK
 
 
 def noticed(status: ServiceStatus, now: float) -> ServiceStatus:

@@ -12,13 +12,20 @@ import argparse
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # as type checkers take it; typing itself would be a tenth of --version
     from typing import NoReturn
 
-OK, FOUND, WRONG_USE, UNREADABLE, UNAVAILABLE, NOT_ALL = 0, 1, 2, 3, 4, 5
-BUG, INTERRUPTED = 70, 130
+
+class Exit(IntEnum):
+    """Exit codes; what they mean stands in the help."""
+
+    OK, FOUND, WRONG_USE, UNREADABLE, UNAVAILABLE, NOT_ALL = range(6)
+    BUG, INTERRUPTED = 70, 130
+
+
 EXIT_CODES = """\
 exit codes:
   0    all is well (also when something alive was kept)
@@ -70,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         from storewarden.cli.console import error  # noqa: PLC0415 - a start without error needs none
 
         error(f"{message} (see: {self.prog} --help)")
-        self.exit(WRONG_USE)
+        self.exit(Exit.WRONG_USE)
 
 
 def add_command(commands: "argparse._SubParsersAction[Parser]", name: str, line: str) -> Parser:

@@ -108,7 +108,7 @@ def _held(story: Story) -> Iterator[Advice]:
         return
     if holders:
         yield Advice("a build or copy is at work: wait for it, or stop it where it was started")
-    for one in holders or story.users:
+    for one in holders or [use.process for use in story.uses.seen]:
         if one.client is not None and one.client_command is not None:
             text = f"to end process {one.client}, for which process {one.pid} works"
             yield Advice(text, f"kill {one.client}")
