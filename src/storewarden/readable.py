@@ -12,7 +12,6 @@ import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Any, TextIO
 
@@ -108,6 +107,8 @@ def since(seconds: float, now: float) -> str:
 
 def moment(seconds: float, now: float) -> str:
     """A Unix time, as the audit log has it, and how long ago that is."""
+    from datetime import UTC, datetime  # noqa: PLC0415 - seldom needed, and slow to load
+
     day = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return f"{day} ({since(seconds, now)} ago)"
 

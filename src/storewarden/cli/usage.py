@@ -9,14 +9,16 @@ the interpreter's own included.
 """
 
 import argparse
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # as type checkers take it; typing itself would be a tenth of --version
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 
 class Exit(IntEnum):
@@ -45,6 +47,8 @@ exit codes:
 JSON = "one JSON object on stdout (docs/json.md)"
 """What `--json` gives, as its line of help says it."""
 
+_COLUMNS = 80
+"""Where there is no terminal."""
 Run = Callable[[argparse.Namespace], int]
 """What a command does with its arguments; gives the exit code."""
 
@@ -52,11 +56,26 @@ Run = Callable[[argparse.Namespace], int]
 class Help(argparse.RawDescriptionHelpFormatter):
     """Keeps the lines of a description, and each command on one line with its text."""
 
+    def __init__(self, prog: str, **others: "Any") -> None:  # noqa: ANN401 - argparse's
+        """As argparse, which makes one for each option and would load `shutil` for the width."""
+        super().__init__(prog, **{"width": _columns() - 2, **others})
+
     def add_argument(self, action: argparse.Action) -> None:
         """Allow for the indent of commands, which argparse forgets."""
         super().add_argument(action)
         if action.nargs == argparse.PARSER:
             self._action_max_length += self._indent_increment
+
+
+def _columns() -> int:
+    """As `shutil.get_terminal_size`."""
+    with suppress(ValueError):
+        if (columns := int(os.environ.get("COLUMNS", ""))) > 0:
+            return columns
+    if sys.__stdout__ is not None:
+        with suppress(OSError, ValueError):
+            return os.get_terminal_size(sys.__stdout__.fileno()).columns or _COLUMNS
+    return _COLUMNS
 
 
 class Parser(argparse.ArgumentParser):
