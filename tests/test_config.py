@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import storewarden
 from command import PROGRAM, report, run
 from storewarden.claims import PROOF, REMOVED_BY_DEFAULT
-from storewarden.cli.check_config import document_of
+from storewarden.cli.service import document_of
 from storewarden.config import (
     KEYS,
     Config,

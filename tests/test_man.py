@@ -14,7 +14,7 @@ import pytest
 
 from grammar import Command, commands
 from programs import program
-from storewarden.cli.check_config import document_of
+from storewarden.cli.service import document_of
 from storewarden.cli.usage import EXIT_CODES
 from storewarden.config import DEFAULT_CONFIG, KEYS, Config
 from storewarden.helper.__main__ import _parser

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from storewarden.claims import Verdict
-from storewarden.copyable import ThisStore, repair_path
 from storewarden.errors import StoreUnreadableError
+from storewarden.readable import ThisStore, repair_path
 from storewarden.scan import sweep
 from storewarden.store.entries import PRIVATE_PREFIX, EntryKind
 from storewarden.store.paths import Deriver, StorePath, output_lock

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from grammar import commands
 from json_documents import LOG, SCHEMAS, checked, schema, schema_name
 from storewarden.claims import PROOF, Verdict
-from storewarden.cli.check_config import document_of
+from storewarden.cli.service import document_of
 from storewarden.config import KEYS, Config, Mode
 from storewarden.daemon.status import PLACES
 from storewarden.doctor.patient import Severity

@@ -25,18 +25,8 @@ from typing import Self
 
 from storewarden.explain.buildlog import PIECE, pass_on, pass_pieces
 
-_PASSED_ON = frozenset(
-    {
-        signal.SIGHUP,
-        signal.SIGINT,
-        signal.SIGQUIT,
-        signal.SIGTERM,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-        signal.SIGWINCH,
-    }
-)
 _ENDS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
+_PASSED_ON = _ENDS | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
 _WAITED_FOR = _PASSED_ON | {signal.SIGCHLD}
 _PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)
 """Which Python ignores, and the command must not."""

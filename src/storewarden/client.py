@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 import storewarden
 from storewarden.claims import REMOVED_BY_DEFAULT, Verdict
 from storewarden.config import Config
-from storewarden.copyable import REMOVE
 from storewarden.errors import (
     BadMessageError,
     StoreUnreadableError,
@@ -35,6 +34,7 @@ from storewarden.protocol import (
     RemoveRequest,
     Status,
 )
+from storewarden.readable import REMOVE
 from storewarden.scan import Finding
 from storewarden.store.entries import Entry, EntryKind
 from storewarden.store.store import Store

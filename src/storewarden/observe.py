@@ -21,8 +21,8 @@ from itertools import chain
 from storewarden import host
 from storewarden.claims import Claim, Facts, proof_of
 from storewarden.config import Config
-from storewarden.copyable import ThisStore
 from storewarden.errors import StoreUnreadableError, reason_of
+from storewarden.readable import ThisStore
 from storewarden.store.database import DatabaseUnseenError, Outputs, connect, registered
 from storewarden.store.derivation import find_origins
 from storewarden.store.entries import (

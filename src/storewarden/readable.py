@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""What people read: names, numbers, sizes and times in safe words, colours by meaning, widths.
+"""What people read, and copy: safe words, colours by meaning, widths; commands for a shell.
 
-Each stream is asked for itself what it can show.
+Each stream is asked for itself what it can show. A command is for the store that is meant.
 """
 
 import json
 import os
 import re
+import shlex
 import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TextIO
+from dataclasses import dataclass, fields
+from enum import Enum, StrEnum
+from typing import Any, TextIO
 
 JSON_VERSION = 1
 """Of the JSON object of every command."""
@@ -32,6 +32,21 @@ _WHOLE = re.compile(
 _JOINED = "\0"
 _KIB = 1024
 _AGES = ((86400 * 2, 86400, "days"), (7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
+_STORE_DIR, _STATE_DIR = "/nix/store", "/nix/var/nix"
+REMOVE = "sudo storewarden scan --yes"
+SET_UP = "sudo storewarden setup"
+DECLARE = "services.storewarden.enable = true;"
+"""What sets the service up where a system of modules owns the machine (`host.declared_by`)."""
+REPAIRING = "--option experimental-features ''"
+"""What Nix must be told to repair anything.
+
+Where ca-derivations is enabled Nix 2.8 says that a path is corrupted or missing, does nothing and
+ends with 0: the realisation tells it that the output is valid (derivation-goal.cc
+`checkPathValidity`). Without it floating content-addressed outputs are refused, and not repaired
+either (tests/real/test_explain.py).
+"""
+_PROGRAM = re.compile(r"(^|&& |\| xargs )((?:sudo )?)(storewarden|nix(?:-[a-z]+)?)(?= )")
+_PLACE = re.compile(rf"(?<=\s)({_STORE_DIR}|{_STATE_DIR})(?!\w)")
 
 
 def shown(text: str) -> str:
@@ -40,8 +55,25 @@ def shown(text: str) -> str:
 
 
 def json_text(document: Mapping[str, object]) -> str:
-    """The JSON object that a command's `--json` shows (docs/json.md): its version, and that."""
-    return json.dumps({"version": JSON_VERSION, **document}, indent=2)
+    """The JSON object that a command's `--json` shows (docs/json.md): its version, and that.
+
+    A dataclass in it becomes an object of its `members`, an enumeration's member its value.
+    """
+    return json.dumps({"version": JSON_VERSION, **document}, indent=2, default=_plain)
+
+
+def _plain(thing: Any) -> object:  # noqa: ANN401 - as json gives it
+    return thing.value if isinstance(thing, Enum) else members(thing)
+
+
+def members(thing: Any) -> dict[str, object]:  # noqa: ANN401 - a dataclass of any type
+    """The fields of a dataclass, called as in JSON: `clientCommand`."""
+    return {_camel(one.name): getattr(thing, one.name) for one in fields(thing)}
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
 def size_text(count: int) -> str:
@@ -75,6 +107,8 @@ def since(seconds: float, now: float) -> str:
 
 def moment(seconds: float, now: float) -> str:
     """A Unix time, as the audit log has it, and how long ago that is."""
+    from datetime import UTC, datetime  # noqa: PLC0415 - seldom needed, and slow to load
+
     day = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return f"{day} ({since(seconds, now)} ago)"
 
@@ -130,6 +164,11 @@ class Style:
         plain = [line.replace(_JOINED, " ") for line in lines] or [first]
         return [f"{first}{self.mark(mark, lead)}{plain[0].removeprefix(begin)}", *plain[1:]]
 
+    def row(self, label: str, text: str, lead: str = "", mark: Mark | None = None) -> list[str]:
+        """`label` and beside it `lead`, as `mark`, and `text`, on as many lines as it takes."""
+        first = f"    {label:<12}"
+        return self.wrapped(first, shown(text), " " * len(first), shown(lead), mark)
+
     def folded(
         self, first: str, text: str, then: str, lead: str = "", mark: Mark | None = None
     ) -> str:
@@ -180,3 +219,41 @@ def _columns(terminal: TextIO | None, environment: Mapping[str, str]) -> int:
 
 def _whole(text: str) -> str:
     return text.replace(" ", _JOINED)
+
+
+@dataclass(frozen=True, slots=True)
+class ThisStore:
+    """The store that commands are about; those for the usual one are written without options."""
+
+    store_dir: str = _STORE_DIR
+    state_dir: str = _STATE_DIR
+
+    def command(self, text: str) -> str:
+        """A command for the usual store turned into the same for this one."""
+        if self == USUAL:
+            return text
+        store, state = shlex.quote(self.store_dir), shlex.quote(self.state_dir)
+        environment = f"env NIX_STORE_DIR={store} NIX_STATE_DIR={state}"
+        turned = _PROGRAM.sub(
+            lambda m: m[0] if m[3] == "storewarden" else f"{m[1]}{m[2]}{environment} {m[3]}", text
+        )
+        ours = text.removeprefix("sudo ").startswith("storewarden ")
+        return turned + (f" --store-dir {store} --state-dir {state}" if ours else "")
+
+    def template(self, text: str) -> str:
+        """The same of one in which only Nix's usual directories stand, and no path yet."""
+        places = {_STORE_DIR: self.store_dir, _STATE_DIR: self.state_dir}
+        return self.command(_PLACE.sub(lambda found: shlex.quote(places[found[0]]), text))
+
+
+USUAL = ThisStore()
+
+
+def can_be_copied(command: str) -> bool:
+    """Whether it reaches a terminal as it is: what is shown escaped would mean something else."""
+    return shown(command) == command
+
+
+def repair_path(path: str) -> str:
+    """The command that fetches or builds a damaged or missing path again."""
+    return f"sudo nix-store --repair-path {shlex.quote(path)} {REPAIRING}"

@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from storewarden.claims import PROOF, REPORT_ONLY, Judgement, Verdict, judge
-from storewarden.copyable import ThisStore, repair_path
 from storewarden.observe import (
     Lock,
     Observation,
@@ -22,6 +21,7 @@ from storewarden.observe import (
     own_lock,
     unregistered_names,
 )
+from storewarden.readable import ThisStore, repair_path
 from storewarden.store.database import DatabaseUnseenError, check_census
 from storewarden.store.derivation import covering_locks
 from storewarden.store.entries import (

@@ -17,8 +17,8 @@ import pytest
 
 from command import PROGRAM, ROOT, Desk, open_desk, strand_lock
 from stand_in import write_answering_nix, write_program
-from storewarden.copyable import REMOVE, ThisStore
 from storewarden.protocol import Outcome, Status, decode_request, encode_end, encode_outcome
+from storewarden.readable import REMOVE, ThisStore
 from storewarden.throwaway import ThrowawayStore
 from terminal import Shown, at, screen, terminal
 

@@ -8,7 +8,7 @@ import pytest
 
 from command import PROGRAM, ROOT, Desk, open_desk, report, run, strand_lock
 from explaining import write_nix
-from storewarden.copyable import ThisStore
+from storewarden.readable import ThisStore
 from storewarden.store.paths import output_lock
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, needs_lock_table, picture

@@ -93,7 +93,15 @@ def test_the_version_and_the_list_of_commands_load_argparse_and_the_table(word: 
         "storewarden.cli",
         "storewarden.cli.usage",
         "storewarden.errors",
-        "storewarden.interrupts",
     }
-    heavy = {"dataclasses", "difflib", "inspect", "json", "psutil", "sqlite3", "subprocess"}
+    heavy = {
+        "dataclasses",
+        "difflib",
+        "inspect",
+        "json",
+        "psutil",
+        "shutil",
+        "sqlite3",
+        "subprocess",
+    }
     assert not loaded & (heavy | {"threading", "tomllib", "traceback", "typing"})

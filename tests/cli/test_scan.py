@@ -8,7 +8,7 @@ import pytest
 
 from command import PROGRAM, ROOT, Desk, open_desk, report, run, strand_lock
 from stand_in import write_answering_nix, write_program
-from storewarden.copyable import REMOVE, ThisStore
+from storewarden.readable import REMOVE, ThisStore
 from storewarden.store.paths import output_lock
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, needs_lock_table

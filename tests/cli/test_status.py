@@ -14,8 +14,8 @@ from command import PROGRAM, report, run
 from daemon.test_status import STATUSES
 from json_documents import checked
 from storewarden.cli.status import noticed, status_json, status_lines
-from storewarden.copyable import DECLARE
 from storewarden.daemon.status import PLACES, ServiceStatus, Stuck, held, write_status
+from storewarden.readable import DECLARE
 
 NOW = 1_800_000_000.0
 WELL = ServiceStatus(

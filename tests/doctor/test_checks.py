@@ -38,7 +38,7 @@ from well import (
 )
 
 PURE = {"builtins", "dataclasses", "pathlib", "shlex"} | {
-    f"storewarden.{name}" for name in ("copyable", "readable")
+    f"storewarden.{name}" for name in ("readable",)
 }
 """Modules besides the doctor's own, of which a judgement may call what it likes."""
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from explaining import story_of, write_nix
-from storewarden.copyable import ThisStore, repair_path
 from storewarden.explain.advice import Advice, advice
 from storewarden.explain.entry import Story
+from storewarden.readable import ThisStore, repair_path
 from storewarden.store.paths import StorePath
 from storewarden.throwaway import ThrowawayStore
 

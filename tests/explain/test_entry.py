@@ -11,9 +11,9 @@ import pytest
 from explaining import story_of, write_nix
 from storewarden.claims import Verdict
 from storewarden.cli.explain_paths import story_lines, would
-from storewarden.copyable import repair_path
 from storewarden.explain.advice import Advice, advice
 from storewarden.explain.entry import Answer, Output, Pointed, Story, Uses, What, point
+from storewarden.readable import repair_path
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import Deriver, output_lock
 from storewarden.store.store import Fact, Known
@@ -234,7 +234,7 @@ def test_a_process_that_builds_there_is_told_with_its_ways(place: ThrowawayStore
             story = story_of(place, nix, path)
         finally:
             builder.kill()
-    [one] = story.users
+    [one] = [use.process for use in story.uses.seen]
     assert (one.pid, one.command) == (builder.pid, "sleep 300")
     assert story.uses.seen[0].ways == ("works in it", "has it in its environment (out)")
 
@@ -254,7 +254,6 @@ def test_no_processes_to_be_seen_is_unknown(place: ThrowawayStore, nix: str) -> 
         story_of(place, nix, place.add_valid("x").base_name),
         uses=Uses((), None),
         rooted=None,
-        users=(),
     )
     assert "processes cannot be seen here" in text(story)
     assert "temp roots cannot be read by this user" in text(story)

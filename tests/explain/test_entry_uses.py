@@ -33,7 +33,7 @@ def process(kept: str = "None", **options: object) -> Iterator[int]:
 def ways(place: Path, pid: int) -> tuple[str, ...]:
     """How that process uses the place."""
     found = uses_of(str(place), (place.stat().st_dev, place.stat().st_ino)).seen
-    return next((use.ways for use in found if use.pid == pid), ())
+    return next((use.ways for use in found if use.process.pid == pid), ())
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_who_does_not_use_it_and_this_process_are_left_out(place: Path) -> None:
     with open(place / "file", encoding="ascii"), process() as pid:
         found = uses_of(str(place))
         assert ways(place, pid) == ()
-    assert os.getpid() not in {use.pid for use in found.seen}
+    assert os.getpid() not in {use.process.pid for use in found.seen}
 
 
 def test_where_processes_cannot_be_seen_their_number_is_unknown(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quoted import known
-from storewarden.copyable import REPAIRING
 from storewarden.explain.failures import (
     About,
     Failure,
@@ -21,6 +20,7 @@ from storewarden.explain.failures import (
     read_failures,
     signs,
 )
+from storewarden.readable import REPAIRING
 
 EVERY = pytest.mark.parametrize("failure", catalogue(), ids=lambda failure: failure.name)
 TOML = Path(__file__).parents[2] / "src/storewarden/explain/failures.toml"

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from storewarden.cli.locks import chosen, lock_lines, state_of
+from storewarden.cli.locks import chosen, lock_lines
 from storewarden.explain.locks import (
     LockFile,
     Role,
@@ -88,7 +88,7 @@ def test_all_kinds_of_lock_files_are_found_and_no_output_that_is_called_so(
         "profiles/default.lock": Role.PROFILE,
     }
     few = chosen(found.values(), everything=False)
-    assert [state_of(lock) for lock in few] == ["held", "stale"]
+    assert [lock.state for lock in few] == ["held", "stale"]
     assert len(chosen(found.values(), everything=True)) == len(found)
 
 
@@ -101,7 +101,7 @@ def test_without_a_table_of_locks_nothing_is_said_to_be_free(place: ThrowawaySto
     with observe(apart) as seen:
         locks = list(all_locks(seen))
     assert {lock.held for lock in locks} == {Known.UNKNOWN}
-    assert {state_of(lock) for lock in locks} == {"unknown"}
+    assert {lock.state for lock in locks} == {"unknown"}
     assert "cannot be seen here" in "\n".join(lock_lines(locks, time.time()))
 
 

@@ -12,7 +12,7 @@ from real.explaining import commands, explained, explained_as_text, listed, pids
 from real.recipes import Recipe, arguments
 from real.rig import Rig, picture, unregistered
 from real.warden import scan
-from storewarden.copyable import REPAIRING, repair_path
+from storewarden.readable import REPAIRING, repair_path
 
 
 def test_a_live_build_is_told_with_its_lock_its_worker_its_client_and_its_builder(

@@ -8,21 +8,8 @@ from collections.abc import Collection, Sequence
 from importlib import import_module
 
 from storewarden import __version__
-from storewarden.cli.usage import (
-    BUG,
-    EXIT_CODES,
-    INTERRUPTED,
-    NOT_ALL,
-    OK,
-    UNAVAILABLE,
-    UNREADABLE,
-    WRONG_USE,
-    Help,
-    Parser,
-    add_command,
-)
+from storewarden.cli.usage import EXIT_CODES, Exit, Help, Parser, add_command, end_once_interrupted
 from storewarden.errors import StorewardenError, UnavailableError
-from storewarden.interrupts import end_once_interrupted
 
 COMMANDS = {
     "scan": ("scan", "find debris, and remove it on request"),
@@ -31,10 +18,10 @@ COMMANDS = {
     "locks": ("locks", "who holds which of Nix's locks, and who waits"),
     "doctor": ("doctor", "what of this machine breeds debris or hides it"),
     "audit": ("audit", "what was removed, by whom, on what proof"),
-    "watch": ("watch", "the service: remove debris as it is stranded"),
+    "watch": ("service", "the service: remove debris as it is stranded"),
     "status": ("status", "does the service run, what did it do, does it need anybody"),
-    "check-config": ("check_config", "is the configuration right; shows all of it"),
-    "setup": ("setup", "set the service up on this machine, or take it back"),
+    "check-config": ("service", "is the configuration right; shows all of it"),
+    "setup": ("service", "set the service up on this machine, or take it back"),
     "demo": ("demo", "show all of it on a throwaway store; needs no Nix"),
 }
 """In the order of the help: each with its module here, and its line there.
@@ -92,18 +79,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StorewardenError as cause:
         return _failed(str(cause), _code_of(cause))
     except KeyboardInterrupt as cause:
-        return _failed(str(cause) or "interrupted; nothing was removed", INTERRUPTED)
+        return _failed(str(cause) or "interrupted; nothing was removed", Exit.INTERRUPTED)
     except Exception:  # noqa: BLE001 - the one place where a bug becomes an exit code
         import traceback
 
         traceback.print_exc()
-        return _failed("this is a bug in storewarden; nothing more was done; please report it", BUG)
+        return _failed(
+            "this is a bug in storewarden; nothing more was done; please report it", Exit.BUG
+        )
 
 
 def _shown() -> int:
     from storewarden.cli.console import unshown
 
-    return NOT_ALL if unshown else OK
+    return Exit.NOT_ALL if unshown else Exit.OK
 
 
 def _failed(text: str, code: int) -> int:
@@ -118,8 +107,8 @@ def _code_of(cause: StorewardenError) -> int:
 
     match cause:
         case ConfigError():
-            return WRONG_USE
+            return Exit.WRONG_USE
         case UnavailableError():
-            return UNAVAILABLE
+            return Exit.UNAVAILABLE
         case _:
-            return UNREADABLE
+            return Exit.UNREADABLE

@@ -7,10 +7,9 @@ from dataclasses import asdict
 
 from storewarden.audit import Members
 from storewarden.audit_reading import Verification, flaw, read_records, verify
-from storewarden.cli.console import error, progress, show, style
-from storewarden.cli.options import add_audit_log, add_config, config_of
-from storewarden.cli.scan import MARKS
-from storewarden.cli.usage import FOUND, JSON, OK, Parser, add_command
+from storewarden.cli.console import MARKS, error, progress, show, style
+from storewarden.cli.options import add_options, config_of
+from storewarden.cli.usage import JSON, Exit, Parser, add_command
 from storewarden.readable import PLAIN, Mark, Style, count_text, json_text, shown, size_text
 
 _AUDIT = """\
@@ -51,8 +50,7 @@ def define_audit(command: Parser) -> None:
         action = add_command(actions, name, line)
         action.does(run, description)
         action.add_argument("--json", action="store_true", help=JSON)
-        add_config(action)
-        add_audit_log(action)
+        add_options(action, "config", "audit-log")
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -69,7 +67,7 @@ def _show(arguments: argparse.Namespace) -> int:
     if odd:
         of_all = f"{len(odd)} of {count_text(len(records), 'record')}"
         error(f"not as storewarden writes them: {of_all}; see: storewarden audit verify")
-    return FOUND if odd else OK
+    return Exit.FOUND if odd else Exit.OK
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -79,9 +77,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         show(json_text({"sound": not found.problem, **asdict(found)}))
     else:
-        for line in verification_lines(found, style()):
-            show(line)
-    return FOUND if found.problem else OK
+        show(*verification_lines(found, style()))
+    return Exit.FOUND if found.problem else Exit.OK
 
 
 def record_line(record: Members, style: Style = PLAIN) -> str:

@@ -14,9 +14,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from storewarden.protocol import Status
 from storewarden.readable import WIDTH, Mark, Style, age_text, is_dumb, shown, style_of
 
 _INDENT = "    "
+MARKS = {
+    Status.TAKEN: Mark.WELL,
+    Status.REMOVED: Mark.WELL,
+    Status.VANISHED: Mark.WELL,
+    Status.KEPT: Mark.KEPT,
+    Status.PARTIAL: Mark.WRONG,
+    Status.FAILED: Mark.WRONG,
+}
+"""What became of an entry, in a colour."""
 _AFTER = 1.0
 _EVERY = 0.25
 """Seconds: what is done sooner needs no line; often enough to be seen to live."""
@@ -34,11 +44,12 @@ def aside_style() -> Style:
     return style_of(sys.stderr)
 
 
-def show(line: str) -> None:
-    """A line of the results."""
+def show(*lines: str) -> None:
+    """Lines of the results."""
     try:
-        with _line.out_of_the_way():
-            print(line, flush=True)  # noqa: T201 - results go to stdout
+        for line in lines:
+            with _line.out_of_the_way():
+                print(line, flush=True)  # noqa: T201 - results go to stdout
     except BrokenPipeError:
         _silence(sys.stdout)  # the reader (`| head`) has had enough
     except OSError as cause:
@@ -52,12 +63,13 @@ def lost(reason: str) -> None:
     unshown.append(reason)
 
 
-def aside(line: str) -> None:
-    """A line that is no result."""
+def aside(*lines: str) -> None:
+    """Lines that are no result."""
     if sys.stderr is not None:  # print() would take stdout instead
         try:
-            with _line.out_of_the_way():
-                print(line, file=sys.stderr, flush=True)  # noqa: T201 - what is not a result
+            for line in lines:
+                with _line.out_of_the_way():
+                    print(line, file=sys.stderr, flush=True)  # noqa: T201 - what is not a result
         except OSError:
             _silence(sys.stderr)
 

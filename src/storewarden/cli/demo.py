@@ -5,14 +5,13 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from storewarden import audit_reading
 from storewarden.cli import console
 from storewarden.cli.audit import record_line, verification_lines
 from storewarden.cli.scan import outcome_line, sweep_lines
 from storewarden.cli.usage import Parser
-from storewarden.client import IMPORT_THIS, Remove, own_helper, requests_for
+from storewarden.client import IMPORT_THIS, own_helper, requests_for
 from storewarden.config import Config
 from storewarden.protocol import Status
 from storewarden.readable import PLAIN, Mark, Style
@@ -57,14 +56,9 @@ def demo(say: Say, style: Style = PLAIN) -> int:
         place = ThrowawayStore.create(directory)
         try:
             alive = _fill(place)
-            return _show(place, alive, f"{directory}/log/audit.jsonl", _Stage(say, style))
+            return _show(place, alive, f"{directory}/log/audit.jsonl", say, style)
         finally:
             place.close()
-
-
-def _remover(place: ThrowawayStore, log: str) -> Remove:
-    config = Config(store_dir=place.store_dir, state_dir=place.state_dir, audit_log=log)
-    return own_helper(config, "by the demo", program=_HELPER)
 
 
 def _fill(place: ThrowawayStore) -> StorePath:
@@ -88,34 +82,28 @@ def _fill(place: ThrowawayStore) -> StorePath:
     return alive
 
 
-@dataclass(frozen=True, slots=True)
-class _Stage:
-    """Where it is shown, and how."""
+def _show(place: ThrowawayStore, alive: StorePath, log: str, say: Say, style: Style) -> int:
+    store = place.as_store()
+    config = Config(store_dir=place.store_dir, state_dir=place.state_dir, audit_log=log)
+    remove = own_helper(config, "by the demo", program=_HELPER)
 
-    say: Say
-    style: Style
+    def as_typed(words: str) -> None:
+        say(f"\n$ {style.mark(Mark.NAME, words)}")
 
-    def command(self, words: str) -> None:
-        """A command as it would be typed."""
-        self.say(f"\n$ {self.style.mark(Mark.NAME, words)}")
-
-
-def _show(place: ThrowawayStore, alive: StorePath, log: str, stage: _Stage) -> int:
-    store, say, style = place.as_store(), stage.say, stage.style
     for line in style.wrapped("", _INTRODUCTION.format(place.store_dir.path), ""):
         say(line)
-    stage.command("storewarden scan --dry-run")
+    as_typed("storewarden scan --dry-run")
     found = sweep(store)
     for line in sweep_lines(found, store, style=style):
         say(line)
-    stage.command("sudo storewarden scan --yes")
-    outcomes = list(_remover(place, log)(requests_for(found.findings)))
+    as_typed("sudo storewarden scan --yes")
+    outcomes = list(remove(requests_for(found.findings)))
     for outcome in outcomes:
         say(outcome_line(outcome, store.store_dir, style))
-    stage.command("storewarden audit show")
+    as_typed("storewarden audit show")
     for record in audit_reading.read_records(log):
         say(record_line(record, style))
-    stage.command("storewarden audit verify")
+    as_typed("storewarden audit verify")
     verified = audit_reading.verify(log)
     for line in verification_lines(verified, style):
         say(line)

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from storewarden.cli.console import progress, show, style
-from storewarden.cli.options import add_config, config_of
-from storewarden.cli.table import row
-from storewarden.cli.usage import JSON, NOT_ALL, OK, UNREADABLE, Parser
+from storewarden.cli.options import add_options, config_of
+from storewarden.cli.usage import JSON, Exit, Parser
 from storewarden.config import Config, ConfigError
 from storewarden.doctor import blind, diagnose, examine
 from storewarden.doctor.nix import Installation
@@ -39,7 +38,7 @@ def define_doctor(command: Parser) -> None:
     """What it takes and does."""
     command.does(_doctor, _DESCRIPTION)
     command.add_argument("--json", action="store_true", help=JSON)
-    add_config(command)
+    add_options(command, "config")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -50,11 +49,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         show(doctor_json(patient, found))
     else:
-        for line in doctor_lines(found, style()):
-            show(line)
+        show(*doctor_lines(found, style()))
     if blind(patient):
-        return UNREADABLE
-    return NOT_ALL if any(one.severity is Severity.PROBLEM for one in found) else OK
+        return Exit.UNREADABLE
+    return Exit.NOT_ALL if any(one.severity is Severity.PROBLEM for one in found) else Exit.OK
 
 
 def _configured(arguments: argparse.Namespace) -> tuple[Config, str]:
@@ -82,13 +80,13 @@ def doctor_lines(found: Sequence[Diagnosis], style: Style = PLAIN) -> Iterator[s
         title = f"{'':<{_TITLE - len(word)}}{shown(one.title)}"
         yield from style.wrapped("", title, " " * _TITLE, word, mark)
         if one.why:
-            yield from row("why", one.why, style)
+            yield from style.row("why", one.why)
         for number, step in enumerate(one.steps):
-            yield from row("" if number else "do", step.words, style) if step.words else ()
+            yield from style.row("" if number else "do", step.words) if step.words else ()
             if step.command:
                 yield f"{_OF_COMMANDS}{style.mark(Mark.NAME, shown(step.command))}"
         for number, issue in enumerate(one.issues):
-            yield from row("" if number else "see", issue_url(issue), style)
+            yield from style.row("" if number else "see", issue_url(issue))
     yield ""
     yield _counts(found)
 

@@ -7,26 +7,28 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 
 from storewarden.claims import PROOF, Verdict
-from storewarden.cli.console import note, progress, show, style
-from storewarden.cli.table import (
-    lock_json,
-    lock_text,
-    process_json,
-    process_text,
-    processes_json,
-    row,
-)
+from storewarden.cli import console
 from storewarden.config import Config
-from storewarden.copyable import ThisStore, can_be_copied
 from storewarden.explain.advice import Advice, advice
-from storewarden.explain.entry import Answer, Story, Uses, What, point, story_of_entry
+from storewarden.explain.entry import (
+    Answer,
+    Story,
+    Uses,
+    What,
+    point,
+    story_of_entry,
+)
+from storewarden.explain.locks import lock_json, lock_text, process_text
 from storewarden.observe import observe, open_nix, open_store, this_store
 from storewarden.readable import (
     PLAIN,
     Mark,
     Style,
+    ThisStore,
+    can_be_copied,
     count_text,
     json_text,
+    members,
     moment,
     shown,
     since,
@@ -37,27 +39,39 @@ from storewarden.store.store import Known, Store
 
 _MOST = 8
 """Lines of one kind; the rest is counted, and is in the JSON."""
-_STATES = {
-    What.VALID: "valid",
-    What.MISSING: "NOT THERE, but registered as valid",
-    What.ABSENT: "not there, and not valid",
-    What.UNREGISTERED: "there, but not valid: registered nowhere",
-    What.LEFTOVER: "what an interrupted removal by storewarden left",
-    What.SHARED_FILE: "a file that valid paths share, for `nix-store --optimise`",
-    What.UNKNOWN: "there; whether it is valid is not known",
+_WORDS = {
+    What.VALID: ("valid", "leave it alone: it never touches a valid path"),
+    What.MISSING: (
+        "NOT THERE, but registered as valid",
+        "only report it: it never changes the database",
+    ),
+    What.ABSENT: ("not there, and not valid", "nothing: there is nothing"),
+    What.UNREGISTERED: ("there, but not valid: registered nowhere", "leave it alone"),
+    What.LEFTOVER: (
+        "what an interrupted removal by storewarden left",
+        "finish the removal, or undo it",
+    ),
+    What.SHARED_FILE: (
+        "a file that valid paths share, for `nix-store --optimise`",
+        "leave it alone: it never touches .links",
+    ),
+    What.UNKNOWN: ("there; whether it is valid is not known", "leave it alone"),
 }
+"""What it is, and what `scan --yes` would do about it if nothing more is to be said."""
 _MARKS = {What.VALID: Mark.WELL, What.MISSING: Mark.WRONG}
 _ACTS = {
     Verdict.KEEP: "keep it",
     Verdict.CANDIDATE: "remove it, once root has proved it dead",
     Verdict.REMOVABLE: "remove it",
 }
+_ACT_MARKS = {"remove": Mark.WELL, "finish": Mark.WELL, "keep": Mark.KEPT}
+"""By the first word of what would be done; a report has none."""
 _TYPES = ((stat.S_ISDIR, "directory"), (stat.S_ISLNK, "symbolic link"), (stat.S_ISREG, "file"))
 
 Explained = tuple[Story, tuple[Advice, ...]]
 
 
-def explain(config: Config, asked: Sequence[str], *, as_json: bool) -> str:
+def explain_paths(config: Config, asked: Sequence[str], *, as_json: bool) -> str:
     """Show what can be learned of each of those entries; gives why Nix was silent, or nothing.
 
     `NotInStoreError` before anything is shown, if one leads to nothing in the store.
@@ -66,21 +80,23 @@ def explain(config: Config, asked: Sequence[str], *, as_json: bool) -> str:
     store, nix, this = open_store(config), open_nix(config), this_store(config)
     explained: list[Explained] = []
     for number, one in enumerate(pointed):
-        with progress(f"looking at {one.base_name}"), observe(store) as seen:
+        with console.progress(f"looking at {one.base_name}"), observe(store) as seen:
             seen.check_place()
             story = story_of_entry(seen, nix, one)
         advised = advice(story, this)
         explained.append((story, advised))
         if not as_json:
-            for line in ([""] if number else []) + list(story_lines(story, advised, style())):
-                show(line)
+            for line in ([""] if number else []) + list(
+                story_lines(story, advised, console.style())
+            ):
+                console.show(line)
     stories = [story for story, _ in explained]
     notes = [note for story in stories for note in story.notes]
     notes = list(dict.fromkeys(notes + _limits(stories, this)))
     for text in notes:
-        note(text)
+        console.note(text)
     if as_json:
-        show(stories_json(explained, store, notes))
+        console.show(stories_json(explained, store, notes))
     return next((s.valid.detail for s in stories if s.valid.known is Known.UNKNOWN), "")
 
 
@@ -105,19 +121,17 @@ def story_lines(story: Story, advised: tuple[Advice, ...], style: Style = PLAIN)
     """One block, the path first; what cannot be seen is said to be unknown."""
     yield style.mark(Mark.NAME, shown(story.path))
     if story.pointed.through or story.pointed.inside:
-        yield from row("asked for", "; ".join([story.pointed.asked, *story.pointed.through]), style)
-    mark, lead, state = _MARKS.get(story.what), _STATES[story.what], _state(story)
-    if mark is None or not state.startswith(lead):
-        yield from row("state", state, style)
-    else:
-        yield from row("state", state.removeprefix(lead), style, lead, mark)
+        yield from style.row("asked for", "; ".join([story.pointed.asked, *story.pointed.through]))
+    mark, lead, state = _MARKS.get(story.what), _WORDS[story.what][0], _state(story)
+    lead = lead if mark and state.startswith(lead) else ""
+    yield from style.row("state", state.removeprefix(lead), lead, mark)
     for label, text in (("kind", ", ".join(_kind(story))), *_origin(story), *_claims(story)):
-        yield from row(label, text, style)
+        yield from style.row(label, text)
     for text in would(story):
         act, colon, why = text.partition(":")
-        yield from row("storewarden", f"{colon}{why}", style, act, _would_mark(act))
+        yield from style.row("storewarden", f"{colon}{why}", act, _ACT_MARKS.get(act.split()[0]))
     for one in advised:
-        yield from row("you", f"{one.purpose}:" if one.command else one.purpose, style)
+        yield from style.row("you", f"{one.purpose}:" if one.command else one.purpose)
         if one.command:
             yield f"{'':16}  {style.mark(Mark.NAME, shown(one.command))}"
 
@@ -135,19 +149,8 @@ def _claims(story: Story) -> Iterator[tuple[str, str]]:
     yield from _answer("roots", story.roots, f" -> {story.path}")
 
 
-def _would_mark(act: str) -> Mark | None:
-    """Of what would be done: `remove it, ...`, `keep it`, or no more than a report."""
-    match act.split(maxsplit=1)[0]:
-        case "remove" | "finish":
-            return Mark.WELL
-        case "keep":
-            return Mark.KEPT
-        case _:
-            return None
-
-
 def _state(story: Story) -> str:
-    text = _STATES[story.what]
+    text = _WORDS[story.what][0]
     if story.what is What.ABSENT and story.valid.known is Known.UNKNOWN:
         text = "not there; whether it is registered is not known"
     if story.finding is not None and story.finding.kind is EntryKind.LOCK:
@@ -199,13 +202,13 @@ def _temp_roots(story: Story) -> str:
 
 
 def _processes(story: Story) -> Iterator[tuple[str, str]]:
-    ways = {use.pid: use.ways for use in story.uses.seen}
-    for one in story.users[:_MOST]:
-        yield "process", f"{process_text(one, story.now)}: {', '.join(ways[one.pid])}"
-    if len(story.users) > _MOST:
-        yield "", f"and {len(story.users) - _MOST} more"
+    uses = story.uses.seen
+    for use in uses[:_MOST]:
+        yield "process", f"{process_text(use.process, story.now)}: {', '.join(use.ways)}"
+    if len(uses) > _MOST:
+        yield "", f"and {len(uses) - _MOST} more"
     if text := _unseen(story.uses):
-        yield "" if story.users else "processes", text
+        yield "" if uses else "processes", text
 
 
 def _unseen(uses: Uses) -> str:
@@ -240,26 +243,16 @@ def _answer(label: str, answer: Answer | None, without: str = "") -> Iterator[tu
 
 def would(story: Story) -> Iterator[str]:
     """What `storewarden scan --yes` would do about it, and why."""
-    match story.what:
-        case What.VALID:
-            yield "leave it alone: it never touches a valid path"
-        case What.MISSING:
-            yield "only report it: it never changes the database"
-        case What.ABSENT:
-            yield "nothing: there is nothing"
-        case What.SHARED_FILE:
-            yield "leave it alone: it never touches .links"
-        case What.LEFTOVER:
-            yield "finish the removal, or undo it"
-        case _ if story.finding is None:
-            yield "leave it alone"
-        case _:
-            judgement = story.finding.judgement
-            act = _ACTS[judgement.verdict] if story.finding.kind in PROOF else "only report it"
-            if story.finding.kind is EntryKind.CHROOT and judgement.verdict is not Verdict.KEEP:
-                act += " (only with --kind chroot)"
-            for reason in judgement.reasons:
-                yield f"{act}: {reason}"
+    finding = story.finding
+    if finding is None or story.what not in {What.UNREGISTERED, What.UNKNOWN}:
+        yield _WORDS[story.what][1]
+        return
+    judgement = finding.judgement
+    act = _ACTS[judgement.verdict] if finding.kind in PROOF else "only report it"
+    if finding.kind is EntryKind.CHROOT and judgement.verdict is not Verdict.KEEP:
+        act += " (only with --kind chroot)"
+    for reason in judgement.reasons:
+        yield f"{act}: {reason}"
 
 
 def stories_json(explained: Iterable[Explained], store: Store, notes: Iterable[str]) -> str:
@@ -281,14 +274,14 @@ def _story_json(story: Story, advised: tuple[Advice, ...]) -> dict[str, object]:
         "asked": story.pointed.asked,
         "path": story.path,
         "inside": story.pointed.inside,
-        "links": list(story.pointed.through),
-        "state": story.what.value,
-        "valid": story.valid.known.value,
+        "links": story.pointed.through,
+        "state": story.what,
+        "valid": story.valid.known,
         "registrationTime": registered and registered.time,
         "narSize": registered and registered.nar_size,
         "ca": registered and registered.content_address,
         "deriver": registered and registered.deriver,
-        "kind": finding and finding.kind.value,
+        "kind": finding and finding.kind,
         "owner": story.entry
         and {"uid": story.entry.uid, "gid": story.entry.gid, "name": story.owner_name},
         "changed": story.entry and story.entry.ctime,
@@ -297,26 +290,20 @@ def _story_json(story: Story, advised: tuple[Advice, ...]) -> dict[str, object]:
             {"deriver": f"{top}/{one.derivation.base_name}", "output": one.output}
             for one in story.derivers
         ],
-        "outputs": [
-            {"name": o.name, "path": o.path, "scratch": o.scratch, "there": o.there}
-            for o in story.outputs
-        ],
+        "outputs": story.outputs,
         "locks": [lock_json(lock, top) for lock in story.locks],
         "userLock": story.user_lock and lock_json(story.user_lock, top),
         "collector": story.collector and lock_json(story.collector, top),
-        "tempRoots": processes_json(story.rooted),
-        "processes": [
-            {**process_json(one), "ways": list(use.ways)}
-            for one, use in zip(story.users, story.uses.seen, strict=True)
-        ],
+        "tempRoots": story.rooted,
+        "processes": [{**members(use.process), "ways": use.ways} for use in story.uses.seen],
         "processesUnseen": story.uses.unseen,
         "referrers": _answer_json(story.referrers),
         "roots": _answer_json(story.roots),
-        "verdict": finding and finding.judgement.verdict.value,
+        "verdict": finding and finding.judgement.verdict,
         "would": list(would(story)),
         "advice": [{"purpose": a.purpose, "command": a.command or None} for a in advised],
     }
 
 
-def _answer_json(answer: Answer | None) -> list[str] | None:
-    return None if answer is None or answer.problem else list(answer.lines)
+def _answer_json(answer: Answer | None) -> tuple[str, ...] | None:
+    return None if answer is None or answer.problem else answer.lines

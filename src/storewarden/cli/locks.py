@@ -9,14 +9,20 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from storewarden.cli.console import note, progress, show, style
-from storewarden.cli.options import add_store, config_of
-from storewarden.cli.table import lock_json, lock_text, row
-from storewarden.cli.usage import JSON, OK, Parser
-from storewarden.copyable import ThisStore
-from storewarden.explain.locks import LockFile, Role, all_locks, hidden_places
+from storewarden.cli import console
+from storewarden.cli.options import STORE, add_options, config_of
+from storewarden.cli.usage import JSON, Exit, Parser
+from storewarden.explain.locks import (
+    POISONED,
+    LockFile,
+    Role,
+    all_locks,
+    hidden_places,
+    lock_json,
+    lock_rows,
+)
 from storewarden.observe import Observation, observe, open_store, this_store
-from storewarden.readable import PLAIN, Mark, Style, count_text, json_text, shown
+from storewarden.readable import PLAIN, Mark, Style, ThisStore, count_text, json_text, shown
 from storewarden.store.store import Known, Store
 
 _DESCRIPTION = """\
@@ -27,18 +33,11 @@ examples:
   sudo storewarden locks
   storewarden locks --json | jq '.locks[] | select(.held == "yes")'
 """
-_ROLES = {
-    Role.BUILD_USER: "a build user, taken by the build that runs as it",
-    Role.COLLECTOR: "the garbage collector",
-    Role.TEMP_ROOTS: "what a process uses that is not yet rooted",
-    Role.PROFILE: "a profile, while a generation of it is made or deleted",
-    Role.DATABASE: "the database, shared by all that have it open",
-}
 _STATE = 8
 _BESIDE = 60
 """Columns that must be left beside the longest name for a table."""
-_STATES = {"held": Mark.KEPT, "unknown": Mark.KEPT}
-_POISONED = "POISONED"
+_STATES = {"held": Mark.KEPT, "unknown": Mark.KEPT, "stale": None, "free": None}
+"""In the order in which they are shown."""
 
 
 def define_locks(command: Parser) -> None:
@@ -47,24 +46,23 @@ def define_locks(command: Parser) -> None:
     add = command.add_argument
     add("--all", action="store_true", help="also those that always lie there, free")
     add("--json", action="store_true", help=JSON)
-    add_store(command)
+    add_options(command, *STORE)
 
 
 def _locks(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     store, this = open_store(config), this_store(config)
-    with progress("looking at the lock files"), observe(store) as seen:
+    with console.progress("looking at the lock files"), observe(store) as seen:
         seen.check_place()
         found = chosen(all_locks(seen), everything=arguments.all)
         notes = list(_notes(seen, found, this))
     if arguments.json:
-        show(locks_json(found, store, notes))
+        console.show(locks_json(found, store, notes))
     else:
-        for line in lock_lines(found, time.time(), style()):
-            show(line)
+        console.show(*lock_lines(found, time.time(), console.style()))
     for text in notes:
-        note(text)
-    return OK
+        console.note(text)
+    return Exit.OK
 
 
 def _notes(seen: Observation, found: Sequence[LockFile], this: ThisStore) -> Iterator[str]:
@@ -77,23 +75,11 @@ def _notes(seen: Observation, found: Sequence[LockFile], this: ThisStore) -> Ite
         yield f"who waits can be seen by root: {as_root}"
 
 
-def state_of(lock: LockFile) -> str:
-    """`held`, `stale`, `free` or `unknown`. Stale: in the store, and nobody is seen to hold it."""
-    match lock.held:
-        case Known.YES:
-            return "held"
-        case Known.UNKNOWN:
-            return "unknown"
-        case Known.NO:
-            return "stale" if lock.role is Role.STORE else "free"
-
-
 def chosen(locks: Iterable[LockFile], *, everything: bool) -> list[LockFile]:
     """Those to show, held ones first: all, or those that may be why somebody waits."""
-    order = {"held": 0, "unknown": 1, "stale": 2, "free": 3}
-    roles = list(Role)
+    states, roles = list(_STATES), list(Role)
     kept = [lock for lock in locks if everything or _matters(lock)]
-    return sorted(kept, key=lambda x: (order[state_of(x)], roles.index(x.role), x.path))
+    return sorted(kept, key=lambda x: (states.index(x.state), roles.index(x.role), x.path))
 
 
 def _matters(lock: LockFile) -> bool:
@@ -120,16 +106,18 @@ def lock_lines(locks: Sequence[LockFile], now: float, style: Style = PLAIN) -> I
 
 def _block(lock: LockFile, now: float, style: Style) -> Iterator[str]:
     yield f"{_state(lock, style)}{style.mark(Mark.NAME, _short(lock))}"
-    for label, text in _rows(lock, now):
-        lead = _POISONED if text.startswith(_POISONED) else ""
-        yield from row(label, text.removeprefix(lead), style, lead, Mark.WRONG)
+    for label, text in lock_rows(lock, now):
+        lead = POISONED if text.startswith(POISONED) else ""
+        yield from style.row(label, text.removeprefix(lead), lead, Mark.WRONG)
 
 
 def _line(lock: LockFile, longest: int, now: float, style: Style) -> Iterator[str]:
     name = _short(lock)
     beside = f"{'':{_STATE}}{name:<{longest}}  "
     # Of a lock in the store its name says already what it is for.
-    texts = [text for label, text in _rows(lock, now) if not (label and lock.role is Role.STORE)]
+    texts = [
+        text for label, text in lock_rows(lock, now) if not (label and lock.role is Role.STORE)
+    ]
     text = "; ".join(texts)
     first, *others = style.wrapped(beside, shown(text), " " * len(beside))
     named = f"{style.mark(Mark.NAME, name)}{'':{longest - len(name)}}"
@@ -138,13 +126,9 @@ def _line(lock: LockFile, longest: int, now: float, style: Style) -> Iterator[st
 
 
 def _state(lock: LockFile, style: Style) -> str:
-    state = state_of(lock)
-    mark = Mark.WRONG if _is_poisoned(lock) else _STATES.get(state)
+    state = lock.state
+    mark = Mark.WRONG if lock.poisoned else _STATES[state]
     return f"{style.mark(mark, state)}{'':{_STATE - len(state)}}"
-
-
-def _is_poisoned(lock: LockFile) -> bool:
-    return lock.role is Role.STORE and lock.held is Known.NO and bool(lock.size)
 
 
 def _short(lock: LockFile) -> str:
@@ -152,26 +136,9 @@ def _short(lock: LockFile) -> str:
     return shown(lock.path.rpartition("/")[2] if lock.role is Role.STORE else lock.path)
 
 
-def _rows(lock: LockFile, now: float) -> Iterator[tuple[str, str]]:
-    if lock.deriver is not None:
-        yield "for", f"output {lock.deriver.output} of {lock.deriver.derivation.base_name}"
-    elif lock.covers:
-        yield "for", lock.covers[0]
-    else:
-        yield "for", _ROLES.get(lock.role, "a path of the store")
-    yield "", lock_text(lock, now)
-    if _is_poisoned(lock):
-        yield "", f"{_POISONED}: it is not empty, so Nix tries for ever to lock it"
-        yield "", "storewarden explain tells how it goes"
-    elif lock.role is Role.STORE and lock.held is Known.NO:
-        yield "", "harmless: the next build of it takes it over"
-    if lock.role is Role.STORE and lock.held is Known.YES and lock.rooted is None:
-        yield "", "who waits for it can be seen by root"
-
-
 def _summary(locks: Sequence[LockFile]) -> str:
-    states = [state_of(lock) for lock in locks]
-    counts = [f"{states.count(s)} {s}" for s in ("held", "unknown", "stale", "free") if s in states]
+    states = [lock.state for lock in locks]
+    counts = [f"{states.count(s)} {s}" for s in _STATES if s in states]
     if not counts:
         return "no lock files"
     return f"{count_text(len(locks), 'lock file')}: {', '.join(counts)}"

@@ -3,6 +3,7 @@
 
 import argparse
 import os
+from collections.abc import Callable, Mapping
 
 from storewarden.cli.console import note
 from storewarden.cli.usage import Parser
@@ -21,59 +22,45 @@ from storewarden.store.paths import StoreDir
 DEFAULT = Config()
 
 
-def add_config(command: Parser) -> None:
-    """Where the settings are that no other option gives."""
-    command.add_argument(
-        "--config", metavar="FILE", help=f"the settings ({DEFAULT_CONFIG}, if there is one)"
-    )
+def _directory(text: str) -> str:
+    if not text.startswith("/"):
+        raise ConfigError(f"{text!r} is not an absolute path")
+    return text.rstrip("/")
 
 
-def add_store(command: Parser) -> None:
-    """Which store is meant, and how it is judged."""
-    add_config(command)
-    add = command.add_argument
-    add(
-        "--min-age",
-        type=_seconds,
-        metavar="AGE",
-        help="since its last change: 0, 30s, 5m, 2h, 1d (0; 2s where no lock is known)",
-    )
-    add(
-        "--store-dir",
-        type=_store_dir,
-        metavar="DIR",
-        help=f"Nix's store directory ({DEFAULT.store_dir.path})",
-    )
-    add(
-        "--state-dir",
-        type=_directory,
-        metavar="DIR",
-        help=f"Nix's state directory ({DEFAULT.state_dir})",
-    )
-    add("--nix", metavar="FILE", help="the nix program to ask (that of this system)")
-    add(
-        "--build-group",
-        metavar="GROUP",
-        help=f"Nix's build-users-group ({DEFAULT.build_group})",
-    )
+_AGE = "since its last change: 0, 30s, 5m, 2h, 1d (0; 2s where no lock is known)"
+_OPTIONS: Mapping[str, tuple[str, Callable[[str], object], str]] = {
+    "config": ("FILE", str, f"the settings ({DEFAULT_CONFIG}, if there is one)"),
+    "min-age": ("AGE", seconds, _AGE),
+    "store-dir": ("DIR", StoreDir, f"Nix's store directory ({DEFAULT.store_dir.path})"),
+    "state-dir": ("DIR", _directory, f"Nix's state directory ({DEFAULT.state_dir})"),
+    "nix": ("FILE", str, "the nix program to ask (that of this system)"),
+    "build-group": ("GROUP", str, f"Nix's build-users-group ({DEFAULT.build_group})"),
+    "socket": ("FILE", str, f"where the helper listens ({DEFAULT.socket})"),
+    "audit-log": ("FILE", str, f"where removals are recorded ({DEFAULT.audit_log})"),
+}
+"""Each with what its value is, what reads that, and its line of help."""
+STORE = ("config", "min-age", "store-dir", "state-dir", "nix", "build-group")
+"""Which store is meant, and how it is judged."""
+REMOVAL = (*STORE, "socket", "audit-log")
+"""The same, who is asked to remove, and where that is recorded."""
 
 
-def add_socket(command: Parser) -> None:
-    """Where to find who may remove."""
-    command.add_argument(
-        "--socket",
-        metavar="FILE",
-        help=f"where the helper listens ({DEFAULT.socket})",
-    )
+def add_options(command: Parser, *names: str) -> None:
+    """Have a command take those options."""
+    for name in names:
+        metavar, read, text = _OPTIONS[name]
+        command.add_argument(f"--{name}", type=_typed(read), metavar=metavar, help=text)
 
 
-def add_audit_log(command: Parser) -> None:
-    """Where removals are recorded."""
-    command.add_argument(
-        "--audit-log",
-        metavar="FILE",
-        help=f"where removals are recorded ({DEFAULT.audit_log})",
-    )
+def _typed(read: Callable[[str], object]) -> Callable[[str], object]:
+    def typed(text: str) -> object:
+        try:
+            return read(text)
+        except StorewardenError as cause:
+            raise argparse.ArgumentTypeError(str(cause)) from None
+
+    return typed
 
 
 def config_of(arguments: argparse.Namespace) -> Config:
@@ -109,23 +96,3 @@ def _settings(path: str | None) -> Config:
                 f" that, or name it: --config {DEFAULT_CONFIG}"
             )
     return configured(path)
-
-
-def _seconds(text: str) -> float:
-    try:
-        return seconds(text)
-    except ConfigError as cause:
-        raise argparse.ArgumentTypeError(str(cause)) from None
-
-
-def _store_dir(text: str) -> StoreDir:
-    try:
-        return StoreDir(text)
-    except StorewardenError as cause:
-        raise argparse.ArgumentTypeError(str(cause)) from None
-
-
-def _directory(text: str) -> str:
-    if not text.startswith("/"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an absolute path")
-    return text.rstrip("/")

@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from storewarden.child import NOT_EXECUTABLE, NOT_FOUND, End, end_likewise, run_child
 from storewarden.claims import Verdict
-from storewarden.cli.console import aside, aside_style, error, note
-from storewarden.cli.explain_log import reading_lines
-from storewarden.cli.options import add_audit_log, add_socket, add_store, config_of
+from storewarden.cli import console
+from storewarden.cli.explain import reading_lines
+from storewarden.cli.options import REMOVAL, add_options, config_of
 from storewarden.cli.scan import outcome_line
-from storewarden.cli.usage import INTERRUPTED, Parser
+from storewarden.cli.usage import Exit, Parser
 from storewarden.client import (
     HelperKilledError,
     HelperUnavailableError,
@@ -23,12 +23,12 @@ from storewarden.client import (
     requests_for,
 )
 from storewarden.config import Config, Mode
-from storewarden.copyable import REMOVE
 from storewarden.daemon.status import is_held, read_status
 from storewarden.errors import StoreUnreadableError, StorewardenError
 from storewarden.explain.buildlog import BuildLog, Reading
 from storewarden.nix_queries import feed_log
 from storewarden.observe import list_names, misplaced, open_nix, open_store, this_store
+from storewarden.readable import REMOVE
 from storewarden.scan import Finding, sweep_among
 from storewarden.store.entries import EntryKind, open_directory
 from storewarden.store.nix import Nix
@@ -59,9 +59,7 @@ def define_run(command: Parser) -> None:
     """What it takes and does."""
     command.does(_run, _DESCRIPTION)
     command.add_argument("words", nargs="+", metavar="CMD", help="the command, after --")
-    add_store(command)
-    add_socket(command)
-    add_audit_log(command)
+    add_options(command, *REMOVAL)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -74,18 +72,20 @@ def _run(arguments: argparse.Namespace) -> int:
         log = BuildLog(config.store_dir)
         end = run_child(command, log.feed)
     except OSError as cause:
-        error(f"cannot run {shlex.quote(command[0])}: {(cause.strerror or str(cause)).lower()}")
+        console.error(
+            f"cannot run {shlex.quote(command[0])}: {(cause.strerror or str(cause)).lower()}"
+        )
         return NOT_FOUND if isinstance(cause, FileNotFoundError) else NOT_EXECUTABLE
     if end.code != 0 and not end.by_request:
         try:
             if _cured(config, log, before, rewind):
-                note(f"running it once more: {shlex.join(command)}")
+                console.note(f"running it once more: {shlex.join(command)}")
                 end = _again(config, command)
         except (KeyboardInterrupt, HelperKilledError):
-            error("interrupted; if a removal was begun, the next one finishes it")
-            return INTERRUPTED
+            console.error("interrupted; if a removal was begun, the next one finishes it")
+            return Exit.INTERRUPTED
         except StorewardenError as cause:
-            error(str(cause))
+            console.error(str(cause))
     return end_likewise(end)
 
 
@@ -106,7 +106,9 @@ def _cured(
         _explain(config, first)
         return False
     if not rewind():
-        note("its standard input has been read and cannot be given again: run it again yourself")
+        console.note(
+            "its standard input has been read and cannot be given again: run it again yourself"
+        )
         return False
     return True
 
@@ -183,32 +185,33 @@ def _removed(config: Config, store: Store, found: Sequence[Finding]) -> bool:
     """Whether nothing of it is in the way any more; each step is told."""
     for one in found:
         path = store.store_dir.join(one.base_name)
-        note(f"this failed on what an earlier build left: {path}")
+        console.note(f"this failed on what an earlier build left: {path}")
         if is_kept(one):
-            note(f"it is kept: {'; '.join(one.judgement.reasons)}")
+            console.note(f"it is kept: {'; '.join(one.judgement.reasons)}")
     if any(map(is_kept, found)):
         return False
     try:
         remove = open_remover(config, store, f"{by_hand()}, for a build that failed on it")
         for outcome in remove(requests_for(found)):
-            aside(outcome_line(outcome, store.store_dir, aside_style()))
+            console.aside(outcome_line(outcome, store.store_dir, console.aside_style()))
     except HelperUnavailableError:
         service = read_status(config.runtime_dir) if is_held(config.runtime_dir) else None
         if service is None or service.mode != Mode.REPAIR:
-            note(f"this user may not remove it: {this_store(config).command(REMOVE)}")
+            console.note(f"this user may not remove it: {this_store(config).command(REMOVE)}")
             return False
-        note("waiting for the service to remove it ...")
+        console.note("waiting for the service to remove it ...")
         return are_gone(store, found, _SERVICE_SECONDS)
     return are_gone(store, found, 0)
 
 
 def _explain(config: Config, reading: Reading) -> None:
     if not reading.seen:
-        note("its log tells of no debris in its way, nor of any known failure; it is not run again")
+        console.note(
+            "its log tells of no debris in its way, nor of any known failure; it is not run again"
+        )
         return
-    aside("")
-    for line in reading_lines(reading, aside_style(), this_store(config)):
-        aside(line)
+    console.aside("")
+    console.aside(*reading_lines(reading, console.aside_style(), this_store(config)))
 
 
 def _rewinding(fd: int) -> Callable[[], bool]:

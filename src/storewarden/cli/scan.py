@@ -7,17 +7,16 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from storewarden.claims import PROOF, REMOVED_BY_DEFAULT, Verdict
-from storewarden.cli.console import error, note, progress, show, style, tell
-from storewarden.cli.options import add_audit_log, add_socket, add_store, config_of
-from storewarden.cli.usage import FOUND, JSON, NOT_ALL, OK, UNREADABLE, Parser
+from storewarden.cli import console
+from storewarden.cli.options import REMOVAL, add_options, config_of
+from storewarden.cli.usage import JSON, Exit, Parser, first_interrupt_waits, interrupt
 from storewarden.client import HelperKilledError, by_hand, open_remover, removes_here, requests_for
 from storewarden.config import Config
-from storewarden.copyable import REMOVE
-from storewarden.interrupts import first_interrupt_waits, interrupt
 from storewarden.observe import Lock, open_store, this_store
 from storewarden.protocol import Outcome, RemoveRequest, Status
 from storewarden.readable import (
     PLAIN,
+    REMOVE,
     Mark,
     Style,
     age_text,
@@ -52,14 +51,6 @@ _DONE = {
     Status.PARTIAL: "out of the store, but not all of it could be removed",
     Status.FAILED: "FAILED",
 }
-MARKS = {
-    Status.TAKEN: Mark.WELL,
-    Status.REMOVED: Mark.WELL,
-    Status.VANISHED: Mark.WELL,
-    Status.KEPT: Mark.KEPT,
-    Status.PARTIAL: Mark.WRONG,
-    Status.FAILED: Mark.WRONG,
-}
 _ENDS = {
     Status.REMOVED: "removed",
     Status.VANISHED: "already gone",
@@ -85,9 +76,7 @@ def define_scan(command: Parser) -> None:
         help=f"only this kind, may be repeated: {', '.join(EntryKind)}",
     )
     add("--exit-code", action="store_true", help="exit with 1 if anything is found")
-    add_store(command)
-    add_socket(command)
-    add_audit_log(command)
+    add_options(command, *REMOVAL)
 
 
 def scan(arguments: argparse.Namespace) -> int:
@@ -97,26 +86,25 @@ def scan(arguments: argparse.Namespace) -> int:
     kinds = frozenset(map(EntryKind, arguments.kind or EntryKind))
     # A kind that is only reported by default is removed where it is named.
     removed = kinds & PROOF.keys() if arguments.kind else config.kinds
-    with progress("looking for what is not registered"):
+    with console.progress("looking for what is not registered"):
         found = sweep(store, kinds)
     for text in found.notes:
-        note(text)
+        console.note(text)
     if found.leftovers:
-        note(f"an interrupted removal waits; this finishes it: {_by_root(config)}")
-    wanted = requests_for(found.findings, removed)
+        console.note(f"an interrupted removal waits; this finishes it: {_by_root(config)}")
+    requests = requests_for(found.findings, removed)
     asked = arguments.yes and not arguments.dry_run
     if not arguments.json:
-        for line in sweep_lines(found, store, removed, style()):
-            show(line)
-        asked = asked or _agreed(arguments, wanted)
-        if wanted and not asked:
+        console.show(*sweep_lines(found, store, removed, console.style()))
+        asked = asked or _agreed(arguments, requests)
+        if requests and not asked:
             named = "".join(f" --kind {kind}" for kind in arguments.kind or ())
-            note(f"to remove what can go: {_by_root(config, named)}")
-    outcomes = _repaired(arguments, config, store, found, wanted) if asked else None
+            console.note(f"to remove what can go: {_by_root(config, named)}")
+    outcomes = _repaired(arguments, config, store, found, requests) if asked else None
     if arguments.json:
-        show(sweep_json(found, store, outcomes))
+        console.show(sweep_json(found, store, outcomes))
     elif outcomes:
-        show(done_line(outcomes))
+        console.show(done_line(outcomes))
     return _exit_code(arguments, found, outcomes or [])
 
 
@@ -125,16 +113,16 @@ def _by_root(config: Config, options: str = "") -> str:
 
 
 def _asking(asked: int, every: int) -> None:
-    tell(f"asking Nix about {count_text(every, 'path')}, {asked} done")
+    console.tell(f"asking Nix about {count_text(every, 'path')}, {asked} done")
 
 
-def _agreed(arguments: argparse.Namespace, wanted: tuple[RemoveRequest, ...]) -> bool:
+def _agreed(arguments: argparse.Namespace, requests: tuple[RemoveRequest, ...]) -> bool:
     """Whether a person at a terminal says yes; nobody is asked anywhere else."""
     at_terminal = all(s is not None and s.isatty() for s in (sys.stdin, sys.stdout))
-    if not wanted or arguments.dry_run or not at_terminal:
+    if not requests or arguments.dry_run or not at_terminal:
         return False
     try:
-        return input(f"Remove these {len(wanted)}? [y/N] ").strip().lower() in {"y", "yes"}
+        return input(f"Remove these {len(requests)}? [y/N] ").strip().lower() in {"y", "yes"}
     except EOFError:
         return False
 
@@ -144,20 +132,20 @@ def _repaired(
     config: Config,
     store: Store,
     found: Sweep,
-    wanted: tuple[RemoveRequest, ...],
+    requests: tuple[RemoveRequest, ...],
 ) -> list[Outcome]:
     """What became of each, told as it happens. Ctrl-C ends it after the batch at work."""
     # Also where nothing lies about: a run that was killed may have left an open intent.
     begun = found.leftovers or os.path.exists(config.audit_log)
-    if not wanted and not (begun and removes_here(store)):
+    if not requests and not (begun and removes_here(store)):
         return []
     with first_interrupt_waits(
         "interrupted; the next run finishes what was begun",
-        lambda: note("finishing what was begun; Ctrl-C again to leave it to the next run"),
+        lambda: console.note("finishing what was begun; Ctrl-C again to leave it to the next run"),
     ) as interrupted:
         remove = open_remover(config, store, by_hand(), stopped=lambda: bool(interrupted))
         try:
-            done = _told(arguments, store, remove(wanted), len(wanted))
+            done = _followed(arguments, store, remove(requests), len(requests))
         except HelperKilledError as cause:
             interrupt(f"interrupted: {cause}")
     if interrupted:
@@ -165,34 +153,34 @@ def _repaired(
     return done
 
 
-def _told(
+def _followed(
     arguments: argparse.Namespace, store: Store, outcomes: Iterator[Outcome], every: int
 ) -> list[Outcome]:
     done: list[Outcome] = []
     taken: list[str] = []
-    look = style()
-    with progress(f"proving {every} dead" if every else "finishing an interrupted removal"):
+    look = console.style()
+    with console.progress(f"proving {every} dead" if every else "finishing an interrupted removal"):
         for outcome in outcomes:
             if not arguments.json:
-                show(outcome_line(outcome, store.store_dir, look))
+                console.show(outcome_line(outcome, store.store_dir, look))
             if outcome.status is Status.TAKEN:
                 taken.append(outcome.base_name)
             else:
                 done.append(outcome)
                 taken = [name for name in taken if name != outcome.base_name]
             if taken:
-                tell(f"removing {taken[0]}, {len(taken)} left")
+                console.tell(f"removing {taken[0]}, {len(taken)} left")
     return done
 
 
 def _exit_code(arguments: argparse.Namespace, found: Sweep, outcomes: list[Outcome]) -> int:
     if found.nix_silent:
-        error(f"Nix could not be asked, so nothing can be removed: {found.nix_silent}")
-        return UNREADABLE
+        console.error(f"Nix could not be asked, so nothing can be removed: {found.nix_silent}")
+        return Exit.UNREADABLE
     bad = {Status.FAILED, Status.PARTIAL}
     if any(outcome.status in bad or outcome.unproved for outcome in outcomes):
-        return NOT_ALL
-    return FOUND if arguments.exit_code and found.findings else OK
+        return Exit.NOT_ALL
+    return Exit.FOUND if arguments.exit_code and found.findings else Exit.OK
 
 
 def sweep_lines(
@@ -268,7 +256,7 @@ def outcome_line(outcome: Outcome, store_dir: StoreDir, style: Style = PLAIN) ->
         text += f" ({count_text(outcome.files, 'file')}, {size_text(outcome.bytes)})"
     if outcome.reasons:
         text += f": {shown('; '.join(outcome.reasons))}"
-    return style.folded("", text, _INDENT, _DONE[outcome.status], MARKS[outcome.status])
+    return style.folded("", text, _INDENT, _DONE[outcome.status], console.MARKS[outcome.status])
 
 
 def done_line(outcomes: Sequence[Outcome]) -> str:

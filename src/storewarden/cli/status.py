@@ -4,21 +4,23 @@
 import argparse
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from storewarden import host
 from storewarden.cli.console import show, style
-from storewarden.cli.options import add_config, config_of
-from storewarden.cli.usage import JSON, NOT_ALL, OK, UNAVAILABLE, Parser
-from storewarden.copyable import DECLARE, SET_UP
+from storewarden.cli.options import add_options, config_of
+from storewarden.cli.usage import JSON, Exit, Parser
 from storewarden.daemon.status import PLACES, SILENCE, ServiceStatus, Stuck, is_held, read_status
 from storewarden.readable import (
+    DECLARE,
     PLAIN,
+    SET_UP,
     Mark,
     Style,
     age_text,
     count_text,
     json_text,
+    members,
     moment,
     shown,
     size_text,
@@ -49,7 +51,7 @@ def define_status(command: Parser) -> None:
     """What it takes and does."""
     command.does(_status, _DESCRIPTION)
     command.add_argument("--json", action="store_true", help=JSON)
-    add_config(command)
+    add_options(command, "config")
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -62,11 +64,10 @@ def _status(arguments: argparse.Namespace) -> int:
         show(status_json(status, running=running))
     else:
         set_up = DECLARE if host.declared_by() else SET_UP
-        for line in status_lines(status, now, style(), running=running, set_up=set_up):
-            show(line)
+        show(*status_lines(status, now, style(), running=running, set_up=set_up))
     if not running:
-        return UNAVAILABLE
-    return NOT_ALL if status and (status.stuck_count or status.problems) else OK
+        return Exit.UNAVAILABLE
+    return Exit.NOT_ALL if status and (status.stuck_count or status.problems) else Exit.OK
 
 
 def noticed(status: ServiceStatus, now: float) -> ServiceStatus:
@@ -126,7 +127,7 @@ def _headline(
 def status_json(status: ServiceStatus | None, *, running: bool) -> str:
     """The same as one JSON object; names as in the other documents."""
     document = status and {
-        **{_camel(name): value for name, value in asdict(status).items()},
+        **members(status),
         "stuck": [_stuck_json(one, status) for one in status.stuck],
     }
     return json_text({"running": running, "status": document})
@@ -184,8 +185,3 @@ def _path(one: Stuck, status: ServiceStatus) -> str:
 def _counts(counts: Mapping[str, int]) -> str:
     some = [f"{count} {kind}" for kind, count in counts.items() if count]
     return ", ".join(some) or "nothing"
-
-
-def _camel(name: str) -> str:
-    first, *others = name.split("_")
-    return first + "".join(map(str.capitalize, others))

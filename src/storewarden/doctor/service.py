@@ -14,11 +14,10 @@ from pathlib import PurePosixPath
 from storewarden import audit_reading, processes
 from storewarden.audit_reading import Verification
 from storewarden.config import DEFAULT_CONFIG, Mode
-from storewarden.copyable import DECLARE, SET_UP
 from storewarden.daemon.status import SILENCE, ServiceStatus, is_held, read_status
 from storewarden.doctor.nix import Installation
 from storewarden.doctor.patient import Diagnosis, Patient, Step, Subject, Unknown, attempt, within
-from storewarden.readable import age_text
+from storewarden.readable import DECLARE, SET_UP, age_text
 
 _SERVICE, _HELPER, _AUDIT_LOG = Subject("service"), Subject("helper"), Subject("audit-log")
 _LISTENS = 0x10000

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from storewarden.claims import PROOF, Claim, Verdict
-from storewarden.copyable import USUAL, ThisStore, can_be_copied, repair_path
 from storewarden.explain.entry import Story, What
+from storewarden.readable import USUAL, ThisStore, can_be_copied, repair_path
 from storewarden.scan import Finding
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import DERIVATION_SUFFIX, StorePath, parse_lock_name
@@ -108,7 +108,7 @@ def _held(story: Story) -> Iterator[Advice]:
         return
     if holders:
         yield Advice("a build or copy is at work: wait for it, or stop it where it was started")
-    for one in holders or story.users:
+    for one in holders or [use.process for use in story.uses.seen]:
         if one.client is not None and one.client_command is not None:
             text = f"to end process {one.client}, for which process {one.pid} works"
             yield Advice(text, f"kill {one.client}")

@@ -15,7 +15,7 @@ import os
 import re
 import select
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 
@@ -84,14 +84,6 @@ class Reading:
     lines: int
 
 
-@dataclass(slots=True)
-class _Sighting:
-    line: str
-    number: int
-    times: int = 0
-    paths: dict[str, None] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class _Doubtful:
     failure: Failure
@@ -114,7 +106,7 @@ class BuildLog:
         self._rest: list[bytes] = []
         self._rest_size = 0
         self._lines = 0
-        self._sightings: dict[str, _Sighting] = {}
+        self._seen: dict[str, Seen] = {}
         self._doubtful: list[_Doubtful] = []
         self._names: set[str] = set()
         self._failed: dict[str, None] = {}
@@ -140,11 +132,7 @@ class BuildLog:
             self._lines += 1
             self._rest, self._rest_size = [], 0
         self._settle()
-        seen = (
-            Seen(one, found.line, found.number, found.times, tuple(found.paths))
-            for one in catalogue()
-            if (found := self._sightings.get(one.name))
-        )
+        seen = [self._seen[one.name] for one in catalogue() if one.name in self._seen]
         return Reading(tuple(seen), tuple(self._failed), self._lines)
 
     def _read(self, block: bytes) -> None:
@@ -181,7 +169,7 @@ class BuildLog:
         if failure is not None:
             if failure.about is About.LAST and not last:
                 return
-            self._sight(failure, paths[failure.about.value] if paths else None, text, number)
+            self._count(failure, paths[failure.about.value] if paths else None, text, number)
         elif paths and last and len(self._doubtful) < _MOST_DOUBTFUL:
             for one in catalogue():
                 if any(sign.fits(line) for sign in one.own_signs):
@@ -200,18 +188,19 @@ class BuildLog:
             if path.is_derivation and len(self._names) < _MOST_NAMES:
                 self._names.add(path.name.removesuffix(DERIVATION_SUFFIX))
 
-    def _sight(self, failure: Failure, path: StorePath | None, text: str, number: int) -> None:
-        new = _Sighting(_cut(text), number)
-        found = self._sightings.setdefault(failure.name, new)
-        found.times += 1
+    def _count(self, failure: Failure, path: StorePath | None, text: str, number: int) -> None:
+        first = Seen(failure, _cut(text), number, 0, ())
+        seen = self._seen.get(failure.name, first)
+        paths = dict.fromkeys(seen.paths)
         if path is not None:
-            _keep(found.paths, self._store_dir.join(path.base_name))
+            _keep(paths, self._store_dir.join(path.base_name))
+        self._seen[failure.name] = replace(seen, times=seen.times + 1, paths=tuple(paths))
 
     def _settle(self) -> None:
         """Only now are all derivations known that the log speaks of."""
         for one in self._doubtful:
             if any(_is_of(one.path.name, name) for name in self._names):
-                self._sight(one.failure, one.path, one.line, one.number)
+                self._count(one.failure, one.path, one.line, one.number)
         self._doubtful = []
 
 
@@ -276,9 +265,7 @@ def _texts_in(document: bytes) -> list[str] | None:
     except (ValueError, RecursionError):
         return None
     match message:
-        case {"action": "msg", "msg": str(text)}:
-            return [text]
-        case {"action": "start", "text": str(text)}:
+        case {"action": "msg", "msg": str(text)} | {"action": "start", "text": str(text)}:
             return [text]
         case {"action": "result", "fields": list(fields)}:
             return [one for one in fields if isinstance(one, str)]

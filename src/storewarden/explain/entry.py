@@ -81,7 +81,7 @@ class Answer:
 class Use:
     """A process and the ways in which it uses a place."""
 
-    pid: int
+    process: Running
     ways: tuple[str, ...]
 
 
@@ -133,8 +133,6 @@ class Story:
     rooted: tuple[Running, ...] | None
     """Processes with a temp root on it or on its derivation."""
     uses: Uses
-    users: tuple[Running, ...]
-    """The processes of `uses`, in its order."""
     roots: Answer | None
     """None: not asked, because it is not valid."""
     referrers: Answer | None
@@ -146,7 +144,7 @@ def story_of_entry(seen: Observation, nix: Nix, pointed: Pointed) -> Story:
     store, name = seen.store, pointed.base_name
     path, entry = store.store_dir.join(name), _look(seen, name)
     origin = _origin(seen, name)
-    uses, users = _users(path, entry)
+    uses = uses_of(path, None if entry is None else entry.file_id)
     rooted = seen.rooted(
         [p for p in (StorePath.maybe(name), *(origin.rooted if origin else ())) if p]
     )
@@ -173,19 +171,10 @@ def story_of_entry(seen: Observation, nix: Nix, pointed: Pointed) -> Story:
         collector=collector,
         rooted=None if rooted is None else tuple(map(running, rooted)),
         uses=uses,
-        users=users,
         roots=_roots(nix, path) if registered else None,
         referrers=_referrers(nix, path) if registered else None,
         notes=swept.notes,
     )
-
-
-def _users(path: str, entry: Entry | None) -> tuple[Uses, tuple[Running, ...]]:
-    """Who uses it, without those that have ended meanwhile."""
-    uses = uses_of(path, None if entry is None else entry.file_id)
-    alive = [(use, one) for use in uses.seen if (one := running(use.pid)).command is not None]
-    seen = tuple(use for use, _ in alive)
-    return Uses(seen, uses.unseen), tuple(one for _, one in alive)
 
 
 def _look(seen: Observation, name: str) -> Entry | None:
@@ -338,8 +327,9 @@ def uses_of(place: str, thing: tuple[int, int] | None = None, proc: str = "/proc
         except OSError:
             continue  # it ended meanwhile
         if ways:
-            found.append(Use(pid, tuple(ways)))
-    return Uses(tuple(found), unseen)
+            found.append(Use(running(pid), tuple(ways)))
+    # Without those that have ended meanwhile.
+    return Uses(tuple(use for use in found if use.process.command is not None), unseen)
 
 
 def _ways(process: str, place: bytes, thing: tuple[int, int] | None) -> Iterator[str]:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Nix's lock files: which there are, who holds them, who waits. Looked at; none is ever tried.
+"""Nix's lock files: which there are, who holds them, who waits; for people and as JSON.
 
-Even a flock that is tried for an instant could make a builder wait, so the table of the kernel is
-all that is asked. Where it cannot be read, or shows another pid namespace, it is unknown.
+They are looked at, and none is ever tried. Even a flock that is tried for an instant could make a
+builder wait, so the table of the kernel is all that is asked. Where it cannot be read, or shows
+another pid namespace, it is unknown.
 """
 
 import os
@@ -14,6 +15,7 @@ from glob import escape, glob
 
 from storewarden.observe import Observation
 from storewarden.processes import Running, running
+from storewarden.readable import since
 from storewarden.scan import locked_by
 from storewarden.store.entries import Entry, entry_of, look
 from storewarden.store.paths import LOCK_SUFFIX, Deriver, covered_paths, parse_lock_name
@@ -28,6 +30,8 @@ _BELOW_STATE = (
     "profiles/*.lock",
     "profiles/per-user/*/*.lock",
 )
+_LONG = 36
+POISONED = "POISONED"
 
 
 class Role(StrEnum):
@@ -42,6 +46,16 @@ class Role(StrEnum):
     PROFILE = "profile"
     DATABASE = "database"
     """`db/big-lock`: shared by all that have the store open, exclusive while it is upgraded."""
+
+
+_ROLES = {
+    Role.STORE: "a path of the store",
+    Role.BUILD_USER: "a build user, taken by the build that runs as it",
+    Role.COLLECTOR: "the garbage collector",
+    Role.TEMP_ROOTS: "what a process uses that is not yet rooted",
+    Role.PROFILE: "a profile, while a generation of it is made or deleted",
+    Role.DATABASE: "the database, shared by all that have it open",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,22 @@ class LockFile:
     covers: tuple[str, ...] = ()
     """Base names of the paths that it may cover."""
     deriver: Deriver | None = None
+
+    @property
+    def state(self) -> str:
+        """`held`, `stale`, `free` or `unknown`. Stale: in the store, and not seen to be held."""
+        match self.held:
+            case Known.YES:
+                return "held"
+            case Known.UNKNOWN:
+                return "unknown"
+            case Known.NO:
+                return "stale" if self.role is Role.STORE else "free"
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether Nix takes it for one that was deleted, and tries for ever to lock it."""
+        return self.state == "stale" and bool(self.size)
 
 
 def store_lock(seen: Observation, name: str) -> LockFile | None:
@@ -158,3 +188,87 @@ def _role(name: str) -> Role:
             return Role.DATABASE
         case _:
             return Role.COLLECTOR
+
+
+def lock_rows(lock: LockFile, now: float) -> Iterator[tuple[str, str]]:
+    """What is shown of it, by lines that may have a label."""
+    if lock.deriver is not None:
+        yield "for", f"output {lock.deriver.output} of {lock.deriver.derivation.base_name}"
+    else:
+        yield "for", lock.covers[0] if lock.covers else _ROLES[lock.role]
+    yield "", lock_text(lock, now)
+    if lock.poisoned:
+        yield "", f"{POISONED}: it is not empty, so Nix tries for ever to lock it"
+        yield "", "storewarden explain tells how it goes"
+    elif lock.state == "stale":
+        yield "", "harmless: the next build of it takes it over"
+    if lock.role is Role.STORE and lock.held is Known.YES and lock.rooted is None:
+        yield "", "who waits for it can be seen by root"
+
+
+def lock_json(lock: LockFile, store_dir: str) -> dict[str, object]:
+    """A lock file as a JSON object; `store_dir` is that of what it covers."""
+    deriver = lock.deriver
+    return {
+        "path": lock.path,
+        "role": lock.role,
+        "held": lock.held,
+        "shared": lock.shared,
+        "holders": lock.holders,
+        "blocked": lock.blocked,
+        "wantedBy": lock.rooted,
+        "changed": lock.changed,
+        "sizeBytes": lock.size,
+        "covers": [f"{store_dir}/{name}" for name in lock.covers],
+        "deriver": deriver and f"{store_dir}/{deriver.derivation.base_name}",
+        "output": deriver and deriver.output,
+    }
+
+
+def who_text(one: Running) -> str:
+    """`process 12 (nix-daemon 7), root, for process 7 (nix-build)`, as far as it is known."""
+    if one.command is None:
+        return f"process {one.pid}, which has ended or cannot be seen"
+    words = [f"process {one.pid} ({_cut(one.command)})"]
+    words += [one.user] if one.user else []
+    if one.client is not None:
+        asked = (
+            f" ({_cut(one.client_command)})" if one.client_command else ", not to be seen any more"
+        )
+        words.append(f"for process {one.client}{asked}")
+    return ", ".join(words)
+
+
+def _cut(command: str) -> str:
+    return command if len(command) <= _LONG else f"{command[:_LONG]}..."
+
+
+def process_text(one: Running, now: float) -> str:
+    """The same, and for how long it has been running."""
+    running = "" if one.began is None else f", running for {since(one.began, now)}"
+    return who_text(one) + running
+
+
+def lock_text(lock: LockFile, now: float) -> str:
+    """Whether it is held and by whom, and who waits."""
+    match lock.held:
+        case Known.UNKNOWN:
+            text = "whether it is held cannot be seen here"
+        case Known.NO:
+            text = "nobody is seen to hold it"
+            if lock.changed is not None:
+                text += f"; last changed {since(lock.changed, now)} ago"
+        case Known.YES:
+            text = "; ".join(_held(one, now) for one in lock.holders)
+    for one in lock.blocked:
+        text += f"; {process_text(one, now)} waits for it"
+    for one in lock.rooted or ():
+        text += f"; {who_text(one)}, has a temp root on it too and may wait"
+    return text
+
+
+def _held(one: Running, now: float) -> str:
+    """Nothing tells when a lock was taken; but not before its process began."""
+    if one.began is None:
+        return f"held by {who_text(one)}"
+    return f"held for at most {since(one.began, now)} by {who_text(one)}"

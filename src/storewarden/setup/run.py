@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from storewarden import host
 from storewarden.client import HelperUnavailableError, remove_through
 from storewarden.config import DEFAULT_CONFIG, KEYS, Config, configured
-from storewarden.copyable import DECLARE
 from storewarden.errors import StorewardenError
 from storewarden.protocol import RemoveRequest
-from storewarden.readable import PLAIN, Mark, Style, count_text
+from storewarden.readable import DECLARE, PLAIN, Mark, Style, count_text
 from storewarden.setup import darwin, linux
 from storewarden.setup.code import CODE, IMPORTS, Program, execute, program
 from storewarden.setup.files import (
