@@ -62,7 +62,7 @@ _HEAD = """\
 _RESERVE = f"{Config().audit_log}.reserve"
 """What the helper keeps for a full disk; of use to nobody without it."""
 _AT_RUN_TIME = ("/run/storewarden/watch", "/run/storewarden/nix", "/run/storewarden")
-ASK = "import sys; from storewarden.setup.run import ask; print(ask(sys.argv[1]))"
+ASK = "import sys; from storewarden.setup.run import answer_of; print(answer_of(sys.argv[1]))"
 """What the watcher's user runs, with the helper's socket."""
 Words = list[list[str]]
 
@@ -282,7 +282,7 @@ def first_config(settings: Mapping[str, str]) -> str:
     return text
 
 
-def ask(socket_path: str) -> str:
+def answer_of(socket_path: str) -> str:
     """What a helper answers who is asked to remove what is not there, or why it does not answer.
 
     Whoever answers that has read all it needs.
