@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from storewarden.cli import console
-from storewarden.cli.options import STORE, add_options, config_of, without_file
+from storewarden.cli.options import STORE, add_options, config_of
 from storewarden.cli.usage import JSON, Exit, Parser, first_interrupt_waits, interrupt
 from storewarden.config import Config, ConfigError
 from storewarden.errors import StorewardenError, reason_of
@@ -83,14 +83,8 @@ def _explain(arguments: argparse.Namespace) -> int:
 def _explain_log(arguments: argparse.Namespace) -> int:
     if arguments.log is not None and arguments.paths:
         raise ConfigError(_WHAT)
-    try:
-        config = config_of(arguments)
-    except ConfigError as cause:
-        if arguments.log is not None or arguments.config is not None:
-            raise
-        # Who writes the log must not be ended by a file that they know nothing of.
-        console.note(f"{cause}; so the defaults hold here, but for what options say")
-        config = without_file(arguments)
+    # Who writes the log must not be ended by a file that they know nothing of.
+    config = config_of(arguments, whatever_is_wrong=arguments.log is None)
     recognized = _read_and_tell(config, arguments.log, as_json=arguments.json)
     if console.unshown:
         return Exit.NOT_ALL

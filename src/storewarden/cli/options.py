@@ -63,15 +63,17 @@ def _typed(read: Callable[[str], object]) -> Callable[[str], object]:
     return typed
 
 
-def config_of(arguments: argparse.Namespace) -> Config:
+def config_of(arguments: argparse.Namespace, *, whatever_is_wrong: bool = False) -> Config:
     """What the command line says of the store, and for the rest what the configuration says.
 
-    Where this user may not read the latter, and has not named it, the defaults hold, with a note.
+    Where this user may not read the latter, and has not named it, the defaults hold, with a note;
+    or else, if that is asked for, whatever is wrong with it.
     """
     try:
         return overridden(_settings(arguments.config), vars(arguments))
-    except ConfigClosedError as cause:
-        if arguments.config is not None:
+    except ConfigError as cause:
+        forgiven = whatever_is_wrong or isinstance(cause, ConfigClosedError)
+        if arguments.config is not None or not forgiven:
             raise
         note(f"{cause}; so the defaults hold here, but for what options say")
         return without_file(arguments)
