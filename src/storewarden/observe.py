@@ -378,7 +378,12 @@ def _valid_names(connection: sqlite3.Connection, store_dir: StoreDir) -> Iterato
     query, start = "SELECT path FROM ValidPaths WHERE path > ? AND path < ?", len(first)
     cursor = connection.execute(query, (first, after))
     while rows := cursor.fetchmany(_ROWS):
-        yield [path[start:] for (path,) in rows]
+        try:
+            names = [path[start:] for (path,) in rows]
+            "".join(names)  # asks quickly whether all are text, as in a damaged one
+        except TypeError:
+            raise sqlite3.DatabaseError("a path in it is no text") from None
+        yield names
 
 
 def misplaced(state_dir: str, store_dir: StoreDir) -> str:
