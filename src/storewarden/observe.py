@@ -380,7 +380,7 @@ def _valid_names(connection: sqlite3.Connection, store_dir: StoreDir) -> Iterato
     while rows := cursor.fetchmany(_ROWS):
         try:
             names = [path[start:] for (path,) in rows]
-            "".join(names)  # asks quickly whether all are text, as in a damaged one
+            "".join(names)  # raises where one is no text, as in a damaged database
         except TypeError:
             raise sqlite3.DatabaseError("a path in it is no text") from None
         yield names
