@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from storewarden.claims import (
     PROOF,
     REMOVED_BY_DEFAULT,
-    REPORT_ONLY,
     Claim,
     Verdict,
     explain,
@@ -150,12 +149,11 @@ def test_nothing_known_at_all_keeps(proved: Proved) -> None:
 def test_a_kind_that_is_only_reported_is_never_removable(kind: EntryKind) -> None:
     judgement = judge(kind, None, dict.fromkeys(Claim, NO))
     assert judgement.verdict is Verdict.KEEP
-    assert judgement.reasons == (REPORT_ONLY[kind],)
+    assert judgement.reasons == (kind.only_reported,)
 
 
 def test_every_kind_is_either_proved_or_only_reported() -> None:
-    assert set(PROOF) | set(REPORT_ONLY) == set(EntryKind)
-    assert not set(PROOF) & set(REPORT_ONLY)
+    assert set(PROOF) == {kind for kind in EntryKind if not kind.only_reported}
 
 
 @pytest.mark.parametrize("proved", PROVED)

@@ -134,15 +134,6 @@ def proof_of(kind: EntryKind, origin: Origin | None) -> tuple[Claim, ...]:
 REMOVED_BY_DEFAULT = frozenset({EntryKind.OUTPUT, EntryKind.LOCK})
 """What is removed without being asked for by kind."""
 
-REPORT_ONLY: Mapping[EntryKind, str] = {
-    EntryKind.OUTPUT_OF_ROOT: "made by Nix itself: may be a copy in progress or one to be resumed",
-    EntryKind.TEMPORARY: "a temporary of Nix's own, which its garbage collector removes",
-    EntryKind.CHECK: "left on purpose by a --check build whose result differed",
-    EntryKind.OLD: "may be the only good copy of a path that was being replaced",
-    EntryKind.FOREIGN: "not made by Nix's builders as far as can be told",
-    EntryKind.MISSING: "registered as valid but not on disk",
-}
-
 
 def judge(kind: EntryKind, origin: Origin | None, facts: Facts) -> Judgement:
     """The verdict on an entry of that kind and origin, given all that is known of it.
@@ -153,7 +144,7 @@ def judge(kind: EntryKind, origin: Origin | None, facts: Facts) -> Judgement:
     """
     proof = proof_of(kind, origin)
     if not proof:
-        return Judgement(Verdict.KEEP, (REPORT_ONLY[kind],))
+        return Judgement(Verdict.KEEP, (kind.only_reported,))
     looked = dict.fromkeys(proof, UNKNOWN) | dict(facts)
     claims = tuple(claim for claim, fact in looked.items() if fact.known is Known.YES)
     unknown = tuple(claim for claim, fact in looked.items() if fact.known is Known.UNKNOWN)

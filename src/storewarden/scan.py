@@ -12,7 +12,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from storewarden.claims import PROOF, REPORT_ONLY, Judgement, Verdict, judge
+from storewarden.claims import PROOF, Judgement, Verdict, judge
 from storewarden.observe import (
     Lock,
     Observation,
@@ -362,7 +362,7 @@ def locked_by(
 def _missing(store: Store, name: str) -> Finding:
     path = store.store_dir.join(name)
     repair = ThisStore(store.store_dir.path, store.state_dir).command(repair_path(path))
-    reasons = (REPORT_ONLY[EntryKind.MISSING], f"to fetch or build it again: {repair}")
+    reasons = (EntryKind.MISSING.only_reported, f"to fetch or build it again: {repair}")
     return Finding(name, EntryKind.MISSING, Judgement(Verdict.KEEP, reasons))
 
 

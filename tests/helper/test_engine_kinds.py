@@ -7,7 +7,7 @@ import pytest
 
 from helper.bench import at, names, records, request, run
 from helper.serving import line_for, serving, stale_lock
-from storewarden.claims import PROOF, REPORT_ONLY
+from storewarden.claims import PROOF
 from storewarden.throwaway import ThrowawayStore
 
 
@@ -20,7 +20,7 @@ def test_a_kind_that_is_never_removed_is_kept(suffix: str, place: ThrowawayStore
         pytest.skip("an ordinary user's own file may be an output of its builds")
     (outcome,) = run(place, name)
     assert (outcome.status, outcome.unproved) == ("kept", False)
-    assert outcome.reasons == (REPORT_ONLY[kind],)
+    assert outcome.reasons == (kind.only_reported,)
     assert name in names(place)
     assert not records(place)
 

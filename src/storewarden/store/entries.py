@@ -27,20 +27,35 @@ _LOCK_MODE = 0o600
 
 
 class EntryKind(StrEnum):
-    """What an entry is, which decides what proof its removal needs."""
+    """What an entry is, which decides what proof its removal needs: a row each.
+
+    Its name; how the names end that Nix itself gives to such entries, if they end alike; and why it
+    is only reported, if nothing can prove it dead.
+    """
+
+    suffix: str
+    only_reported: str
+
+    def __new__(cls, name: str, suffix: str = "", only_reported: str = "") -> Self:
+        """One row."""
+        kind = str.__new__(cls, name)
+        kind._value_ = name
+        kind.suffix, kind.only_reported = suffix, only_reported
+        return kind
 
     OUTPUT = "output"
     LOCK = "lock"
-    CHROOT = "chroot"
-    OUTPUT_OF_ROOT = "output-of-root"
-    TEMPORARY = "temporary"
-    CHECK = "check"
-    OLD = "old"
-    FOREIGN = "foreign"
-    MISSING = "missing"
-
-
-_KINDS = {".drv.chroot": EntryKind.CHROOT, ".check": EntryKind.CHECK, ".tmp": EntryKind.TEMPORARY}
+    CHROOT = ("chroot", ".drv.chroot")
+    # fmt: off
+    OUTPUT_OF_ROOT = ("output-of-root", "",
+        "made by Nix itself: may be a copy in progress or one to be resumed")
+    TEMPORARY = ("temporary", ".tmp",
+        "a temporary of Nix's own, which its garbage collector removes")
+    CHECK = ("check", ".check", "left on purpose by a --check build whose result differed")
+    OLD = ("old", "", "may be the only good copy of a path that was being replaced")
+    FOREIGN = ("foreign", "", "not made by Nix's builders as far as can be told")
+    MISSING = ("missing", "", "registered as valid but not on disk")
+    # fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,4 +266,5 @@ def classify(
 
 def _kind_of_nix(name: str) -> EntryKind:
     other = EntryKind.OLD if _OLD.fullmatch(name) else EntryKind.OUTPUT_OF_ROOT
-    return next((kind for suffix, kind in _KINDS.items() if name.endswith(suffix)), other)
+    called = (kind for kind in EntryKind if kind.suffix and name.endswith(kind.suffix))
+    return next(called, other)
