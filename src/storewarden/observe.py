@@ -15,7 +15,7 @@ import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 from storewarden import host
@@ -95,6 +95,7 @@ class Observation:
         self._valid_to_nix: dict[StorePath, Fact] = {}
         self._origins: dict[bool, dict[StorePath, Origin | None]] = {}
         self._running: dict[str, list[int] | None] = {}
+        self._everyone = _Uids(store.build_users.everyone)
 
     # The store directory, and who says what of it.
 
@@ -222,15 +223,16 @@ class Observation:
     @functools.cached_property
     def builders(self) -> list[int] | None:
         """Pids that run as any build user; None where some cannot be seen."""
-        return self.store.processes_of(_Uids(self.store.build_users.everyone))
+        return self.store.processes_of(self._everyone)
 
     def running_as(self, uid: int) -> list[int] | None:
         """Pids of a build that may run under the lock of that uid; None where some are not seen.
 
-        Where no build user runs anything at all, one walk over all processes told so.
+        The one walk over all processes tells as whom none runs; for others there is another walk.
         """
-        users = self.store.build_users
-        if not users.is_stranger(uid) and self.builders == []:
+        users, met = self.store.build_users, self._everyone.met
+        seen = self.builders is not None and not users.is_stranger(uid)
+        if seen and (not self.builders or (met and met.isdisjoint(users.under_lock_of(uid)))):
             return []
         slot = users.user_lock(uid)
         if slot not in self._running:
@@ -457,9 +459,14 @@ class _Uids(Collection[int]):
     """Several collections of uids as one: some are ranges of millions."""
 
     parts: tuple[Collection[int], ...]
+    met: set[int] = field(default_factory=set)
+    """Those of them that were asked for: as a walk over processes comes by who is at work."""
 
     def __contains__(self, uid: object) -> bool:
-        return any(uid in part for part in self.parts)
+        if not isinstance(uid, int) or not any(uid in part for part in self.parts):
+            return False
+        self.met.add(uid)
+        return True
 
     def __iter__(self) -> Iterator[int]:
         return chain.from_iterable(self.parts)
