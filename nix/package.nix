@@ -36,7 +36,7 @@ let
     "tests/setup"
     "tests/test_completions.py::test_what_is_committed_is_what_make_completions_writes"
     "tests/helper/test_purge_private.py::test_a_store_that_hands_down_its_group_hinders_nothing"
-    "tests/store/test_lock_files.py::test_a_file_of_another_mode_is_no_lock_file"
+    "tests/store/test_entries.py::test_a_file_of_another_mode_is_no_lock_file"
     "tests/store/test_nix_hang.py"
     "tests/host/test_linux_inside.py::test_a_process_that_may_not_be_looked_at_makes_it_unknown"
     "tests/cli/test_scan_interrupted.py::test_interrupted_while_nix_hangs_nothing_is_removed_and_nix_is_ended"

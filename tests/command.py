@@ -55,6 +55,10 @@ class Desk:
         """What lies in the store directory now."""
         return set(os.listdir(self.place.store_dir.path))
 
+    def locks(self) -> int:
+        """How many lock files lie in the store."""
+        return sum(name.endswith(".lock") for name in self.names())
+
 
 def open_desk(place: ThrowawayStore, directory: Path) -> Desk:
     """A desk whose Nix knows nothing as valid."""

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from command import Desk, open_desk
+from storewarden.store.entries import open_directory
 from storewarden.throwaway import ThrowawayStore
 from sweeps import own_place
 
@@ -50,3 +52,17 @@ def place(tmp_path: Path) -> Iterator[ThrowawayStore]:
         throwaway.add_valid(f"valid-{number}")
     yield throwaway
     throwaway.close()
+
+
+@pytest.fixture
+def desk(place: ThrowawayStore, tmp_path: Path) -> Desk:
+    """That store, and a stand-in for Nix that knows nothing as valid."""
+    return open_desk(place, tmp_path)
+
+
+@pytest.fixture
+def store_fd(place: ThrowawayStore) -> Iterator[int]:
+    """A descriptor of its store directory."""
+    fd = open_directory(place.store_dir.path)
+    yield fd
+    os.close(fd)

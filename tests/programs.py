@@ -17,14 +17,20 @@ import pytest
 FLEET = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/docs/fleet"
 
 
+def need(what: str, reason: str | None) -> None:
+    """Skip the test if there is a reason why that cannot be had here; in CI, fail."""
+    if reason is not None and os.environ.get("STOREWARDEN_REQUIRE_REAL_NIX") == "1":
+        pytest.fail(f"{what} is required, but {reason}")
+    if reason is not None:
+        pytest.skip(reason)
+
+
 def program(name: str, package: str) -> str:
     """The path of a program of Debian's; without it the test is skipped, in CI it fails."""
     place = shutil.which(name)
-    if place is None and os.environ.get("STOREWARDEN_REQUIRE_REAL_NIX") == "1":
-        pytest.fail(f"{name} is required, but not here (on Debian: apt install {package})")
     if place is None:
-        pytest.skip(f"there is no {name} here (on Debian: apt install {package})")
-    return place
+        need(name, f"there is no {name} here (on Debian: apt-get install {package})")
+    return str(place)
 
 
 def promtool(*words: str, text: str | None = None) -> subprocess.CompletedProcess[str]:

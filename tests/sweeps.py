@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Sweeps over a throwaway store, and the processes that make something in it look alive."""
 
+import fcntl
 import functools
 import os
 import socket
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 
@@ -33,10 +35,26 @@ _FIRST_PORT = 28400
 
 _HOLD = """
 import fcntl, os, sys
-fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
-fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+flags = os.O_RDONLY if os.path.isdir(sys.argv[1]) else os.O_RDWR | os.O_CREAT
+fd = os.open(sys.argv[1], flags, 0o600)
+fcntl.flock(fd, int(sys.argv[2]))
 print("held", flush=True)
 sys.stdin.read()
+"""
+
+
+_LEADERLESS = """
+import ctypes, os, sys, threading, time
+def state():
+    with open(f"/proc/self/task/{os.getpid()}/stat") as stat:
+        return stat.read().rsplit(")")[-1].split()[0]
+def work():
+    while state() != "Z":
+        time.sleep(0.01)
+    print("alone", flush=True)
+    sys.stdin.read()
+threading.Thread(target=work).start()
+ctypes.CDLL(None).pthread_exit(None)
 """
 
 
@@ -67,6 +85,29 @@ def user_lock(place: ThrowawayStore) -> str:
     """The lock that Nix holds while that store's build user builds; below the state directory."""
     slot = place.as_store().build_users.slot(place.builder)
     return f"userpool/{place.builder}" if slot is None else f"userpool2/slot-{slot}"
+
+
+def alone(place: ThrowawayStore) -> Store:
+    """The store in a world where no process of a build user runs.
+
+    An ordinary user builds in its throwaway store itself, so whoever else helps a test there is a
+    process of the owner, too.
+    """
+    return replace(place.as_store(), processes_of=lambda _: [])
+
+
+@contextmanager
+def sealed(place: ThrowawayStore) -> Iterator[None]:
+    """While this user may only read the database's directory, without a `-shm` file in it."""
+    directory = f"{place.state_dir}/db"
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.unlink(f"{directory}/db.sqlite{suffix}")
+    os.chmod(directory, 0o500)
+    try:
+        yield
+    finally:
+        os.chmod(directory, 0o700)
 
 
 def found(swept: Sweep) -> dict[str, Finding]:
@@ -110,13 +151,27 @@ def look_at(
 
 
 @contextmanager
-def holding(path: str) -> Iterator[int]:
-    """Another process holds the flock of that file; gives its pid."""
-    command = [sys.executable, "-I", "-S", "-c", _HOLD, path]
+def holding(path: str, operation: int = fcntl.LOCK_EX) -> Iterator[int]:
+    """While another process, whose pid this is, really holds the flock of that file."""
+    command = [sys.executable, "-I", "-S", "-c", _HOLD, path, str(operation)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
         yield other.pid
+
+
+@contextmanager
+def leaderless(cwd: str | None = None) -> Iterator[int]:
+    """While a process lives whose main thread has ended (a zombie, were it not for the others)."""
+    command = [sys.executable, "-I", "-S", "-c", _LEADERLESS]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=cwd) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"alone\n"
+            yield process.pid
+        finally:
+            process.kill()
 
 
 @contextmanager

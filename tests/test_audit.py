@@ -6,11 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from storewarden.audit import Intent, Result, seal
+from storewarden.audit import Intent, Result, digest, seal, unseal
 from storewarden.audit_reading import log_files, read_records, verify
-from storewarden.errors import AuditUnavailableError
+from storewarden.errors import (
+    AuditUnavailableError,
+    BadMessageError,
+)
 from storewarden.helper.audit import open_log
+from storewarden.strict_json import canonical
 
 
 @pytest.fixture
@@ -154,3 +160,51 @@ def test_a_name_with_wildcards_finds_only_its_own_files(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     files = log_files(str(tmp_path / "a*.jsonl"))
     assert files == (str(tmp_path / "a*-1.jsonl"), str(tmp_path / "a*.jsonl"))
+
+
+# A record is sealed by its hash, and there is one way to write it.
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+records = st.dictionaries(st.text().filter(lambda key: key != "hash"), json_values, max_size=5)
+
+
+@given(records)
+def test_a_sealed_record_opens_again(record: dict[str, object]) -> None:
+    assert unseal(seal(record)) == {**record, "hash": digest(record)}
+
+
+@given(records, st.data())
+def test_any_changed_byte_breaks_the_seal(record: dict[str, object], data: st.DataObject) -> None:
+    line = bytearray(seal(record).rstrip(b"\n"))
+    place = data.draw(st.integers(0, len(line) - 1))
+    line[place] ^= data.draw(st.integers(1, 255))
+    try:
+        opened = unseal(bytes(line))
+    except BadMessageError:
+        return
+    # Only white space and other spellings of the same text may be read as the same record.
+    assert opened == {**record, "hash": digest(record)}
+
+
+@given(records)
+def test_there_is_one_way_to_write_a_record(record: dict[str, object]) -> None:
+    shuffled = dict(reversed(record.items()))
+    assert canonical(shuffled) == canonical(record)
+    assert canonical(record).isascii()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_record_has_a_number_that_json_lacks(value: float) -> None:
+    with pytest.raises(ValueError, match="float"):
+        seal({"a": value})
+
+
+@pytest.mark.parametrize("line", [b"", b"[]", b"{}", b'{"hash":1}', b'{"a":1}', b"\xff"])
+def test_a_line_without_its_hash_is_no_record(line: bytes) -> None:
+    with pytest.raises(BadMessageError):
+        unseal(line)

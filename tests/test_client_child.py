@@ -39,11 +39,6 @@ def desk(place: ThrowawayStore, tmp_path: Path) -> Desk:
     return open_desk(place, tmp_path)
 
 
-def locks(desk: Desk) -> int:
-    """How many lock files are left."""
-    return sum(name.endswith(".lock") for name in desk.names())
-
-
 def when_the_helper_asks(desk: Desk, body: str) -> None:
     """Have Nix do that, $PPID being a helper, before it answers; the scan itself asks first."""
     write_answering_nix(f"{desk.nix}-answers")
@@ -81,7 +76,7 @@ def no_children() -> Iterator[None]:
 
 
 def assert_all_removed(desk: Desk) -> None:
-    assert locks(desk) == 0
+    assert desk.locks() == 0
     assert (verify(desk.audit_log).problem, verify(desk.audit_log).open_intents) == ("", 0)
 
 
@@ -128,7 +123,7 @@ def test_it_is_killed_which_is_told_and_the_next_run_goes_on(desk: Desk) -> None
         "storewarden: error: interrupted: the helper was ended by signal 9; the next run finishes"
         " what it began\n"
     )
-    assert locks(desk) == 20
+    assert desk.locks() == 20
     write_answering_nix(desk.nix)
     assert run(desk.scan("--yes")).returncode == 0
     assert_all_removed(desk)
@@ -141,7 +136,7 @@ def test_who_started_it_is_killed_and_it_ends_what_it_was_asked_for(
     when_the_helper_asks(desk, f"echo $PPID > {tmp_path}/pid; kill -KILL {scan}; sleep 0.2")
     assert run(desk.scan("--yes")).returncode == -signal.SIGKILL
     assert ends(int((tmp_path / "pid").read_text()))
-    assert locks(desk) == 4
+    assert desk.locks() == 4
     assert (verify(desk.audit_log).problem, verify(desk.audit_log).open_intents) == ("", 0)
 
 
@@ -179,7 +174,7 @@ def test_a_log_whose_path_is_relative_is_that_of_who_asks(desk: Desk, tmp_path: 
     os.mkdir(tmp_path / "here")
     words = [*desk.scan("--yes"), "--audit-log", "log.jsonl"]
     subprocess.run(words, check=True, cwd=tmp_path / "here", stdout=subprocess.DEVNULL)
-    assert locks(desk) == 0
+    assert desk.locks() == 0
     assert verify(f"{tmp_path}/here/log.jsonl").records == 40
 
 

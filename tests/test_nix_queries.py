@@ -273,8 +273,8 @@ def test_of_a_log_what_nix_gives_in_time_counts_and_nothing_is_left_running(
     pieces: list[bytes] = []
     body = f'echo $$ >{tmp_path}/pid; echo "$@"; echo noise >&2; sleep 60\n'
     began = time.monotonic()
-    feed_log(nix_that(tmp_path, body), "/nix/store/x.drv", 1.0, pieces.append)
-    assert time.monotonic() - began < 10
+    feed_log(nix_that(tmp_path, body), "/nix/store/x.drv", 3.0, pieces.append)
+    assert time.monotonic() - began < 50
     assert b"".join(pieces) == b"--option substitute false --read-log /nix/store/x.drv\n"
     assert ends(int((tmp_path / "pid").read_text()))
 

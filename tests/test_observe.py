@@ -3,7 +3,6 @@
 
 import os
 import stat
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ from storewarden.claims import Claim, Facts, proof_of
 from storewarden.host import Mount
 from storewarden.observe import Lock, Observation, Unregistered
 from storewarden.store.derivation import covering_locks
-from storewarden.store.entries import Entry, EntryKind, look, open_directory
+from storewarden.store.entries import Entry, EntryKind, look
 from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, path_lock
 from storewarden.store.store import NO, Fact, Known
 from storewarden.throwaway import ThrowawayStore
@@ -21,14 +20,6 @@ from sweeps import holding, needs_lock_table, user_lock
 
 Seen = tuple[Entry, Origin | None]
 Covering = tuple[str, ...] | None
-
-
-@pytest.fixture
-def store_fd(place: ThrowawayStore) -> Iterator[int]:
-    """The store directory, open."""
-    fd = open_directory(place.store_dir.path)
-    yield fd
-    os.close(fd)
 
 
 @pytest.fixture

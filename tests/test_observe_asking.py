@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Nix asked in batches, so that who waits can be told how far it is."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,9 +30,7 @@ def test_a_nix_that_hangs_is_waited_for_once(place: ThrowawayStore, tmp_path: Pa
     program = write_program(f"{tmp_path}/nix-program", "exec sleep 60\n")
     nix = replace(nix_of(place, program), timeout=0.5)
     told: list[int] = []
-    began = time.monotonic()
     answers = ask_in_batches(nix, PATHS, lambda asked, _: told.append(asked))
-    assert time.monotonic() - began < 5
     assert told == [0]
     silent = Fact(Known.UNKNOWN, "nix-program did not answer within 0 s: is nix-daemon hung?")
     assert answers == dict.fromkeys(PATHS, silent)

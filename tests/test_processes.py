@@ -19,7 +19,7 @@ from storewarden.processes import (
     processes_of,
     running,
 )
-from sweeps import building_as
+from sweeps import building_as, leaderless
 
 
 def test_a_process_is_found_by_its_uid() -> None:
@@ -115,3 +115,13 @@ def test_the_daemon_is_known_by_its_name_and_not_taken_for_its_workers(tmp_path:
     with subprocess.Popen(["nix-daemon", "60"], executable=program) as worker:
         assert oldest_daemon() != psutil.Process(worker.pid).create_time()
         worker.kill()
+
+
+# A process whose main thread has ended: psutil calls it a zombie, its threads live on.
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no such zombies")
+def test_a_process_whose_main_thread_has_ended_is_alive() -> None:
+    with leaderless() as pid:
+        found = processes_of([os.geteuid()])
+        assert found is None or pid in found

@@ -11,9 +11,9 @@ from storewarden.claims import Verdict
 from storewarden.scan import Finding
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StorePath, output_lock, path_lock
-from storewarden.store.store import Known, Store
+from storewarden.store.store import Known
 from storewarden.throwaway import ThrowawayStore
-from sweeps import BEST, building_as, holding, look_at, needs_lock_table, user_lock
+from sweeps import BEST, alone, building_as, holding, look_at, needs_lock_table, user_lock
 
 
 @pytest.fixture
@@ -24,14 +24,9 @@ def derivation(place: ThrowawayStore) -> StorePath:
     return found
 
 
-def quiet(place: ThrowawayStore) -> Store:
-    """The store without its processes: an ordinary user's own tests are those of its builder."""
-    return replace(place.as_store(), processes_of=lambda _: [])
-
-
 def output_of(place: ThrowawayStore) -> Finding:
     """The one stranded output."""
-    (finding,) = look_at(quiet(place), (EntryKind.OUTPUT,)).values()
+    (finding,) = look_at(alone(place), (EntryKind.OUTPUT,)).values()
     return finding
 
 
@@ -63,7 +58,7 @@ def test_a_held_output_lock_keeps_its_output_and_itself(
     name = output_lock(derivation, "out")
     with holding(place.path(name)):
         assert_kept(place, name)
-        assert look_at(quiet(place))[name].judgement.verdict is Verdict.KEEP
+        assert look_at(alone(place))[name].judgement.verdict is Verdict.KEEP
 
 
 @needs_lock_table
@@ -81,7 +76,7 @@ def test_a_lock_that_covers_a_kept_output_is_kept_with_it(
 ) -> None:
     output = StorePath(output_of(place).base_name)
     with holding(place.path(path_lock(output))):
-        lock = look_at(quiet(place))[output_lock(derivation, "out")]
+        lock = look_at(alone(place))[output_lock(derivation, "out")]
     assert lock.judgement.verdict is Verdict.KEEP
     assert any(output.base_name in reason for reason in lock.judgement.reasons)
 
@@ -94,13 +89,13 @@ def test_a_held_user_lock_keeps_what_that_user_left_and_no_known_lock_covers(
     name, unknown = user_lock(place), place.invent("unknown")
     place.add_output(unknown)
     with holding(f"{place.state_dir}/{name}") as pid:
-        findings = look_at(quiet(place), (EntryKind.OUTPUT,))
+        findings = look_at(alone(place), (EntryKind.OUTPUT,))
     kept = findings.pop(unknown.base_name).judgement
     assert kept.verdict is Verdict.KEEP
     assert any(f"{name} by process {pid}" in reason for reason in kept.reasons)
     assert {finding.judgement.verdict for finding in findings.values()} == {BEST}
     with holding(f"{place.state_dir}/userpool/4321"):
-        findings = look_at(quiet(place), (EntryKind.OUTPUT,))
+        findings = look_at(alone(place), (EntryKind.OUTPUT,))
         assert {finding.judgement.verdict for finding in findings.values()} == {BEST}
 
 
@@ -109,7 +104,7 @@ def test_a_held_user_lock_keeps_what_that_user_left_and_no_known_lock_covers(
 def test_a_collector_at_work_keeps_everything(place: ThrowawayStore) -> None:
     with holding(f"{place.state_dir}/gc.lock"):
         assert_kept(place, "garbage collector is at work")
-        kept = {finding.judgement.verdict for finding in look_at(quiet(place)).values()}
+        kept = {finding.judgement.verdict for finding in look_at(alone(place)).values()}
     assert kept == {Verdict.KEEP}
 
 
@@ -192,5 +187,5 @@ def test_an_output_open_to_others_that_no_known_lock_covers_waits_for_all_build_
     findings = look_at(replace(store, processes_of=processes))
     assert findings[known.base_name].judgement.verdict is BEST
     assert findings[unknown.base_name].judgement.verdict is Verdict.KEEP
-    findings = look_at(quiet(place))
+    findings = look_at(alone(place))
     assert findings[unknown.base_name].judgement.verdict is BEST

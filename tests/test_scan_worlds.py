@@ -2,9 +2,7 @@
 """Worlds in which the store's database is absent, wrong or not to be seen: nothing is guessed."""
 
 import os
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -16,15 +14,10 @@ from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StoreDir, output_lock
 from storewarden.store.store import Fact, Known
 from storewarden.throwaway import ThrowawayStore
-from sweeps import look_at
+from sweeps import look_at, sealed
+from tables import execute
 
 needs_ordinary = pytest.mark.skipif(os.geteuid() == 0, reason="root can open every database")
-
-
-def execute(place: ThrowawayStore, statement: str) -> None:
-    """Change the database as it stands."""
-    with closing(sqlite3.connect(f"{place.state_dir}/db/db.sqlite")) as connection, connection:
-        connection.execute(statement)
 
 
 def test_an_empty_database_is_refused(place: ThrowawayStore) -> None:
@@ -76,27 +69,22 @@ def test_what_was_registered_after_the_listing_is_not_missing(place: ThrowawaySt
 
 
 @pytest.fixture
-def sealed(place: ThrowawayStore) -> Iterator[ThrowawayStore]:
+def unseen(place: ThrowawayStore) -> Iterator[ThrowawayStore]:
     """A store with debris whose database this user cannot open."""
     place.strand(place.add_derivation("hello-2.12"))
-    directory = f"{place.state_dir}/db"
-    for suffix in ("-wal", "-shm"):
-        if os.path.exists(f"{directory}/db.sqlite{suffix}"):
-            os.unlink(f"{directory}/db.sqlite{suffix}")
-    os.chmod(directory, 0o500)
-    yield place
-    os.chmod(directory, 0o700)
+    with sealed(place):
+        yield place
 
 
 @needs_ordinary
 def test_where_the_database_is_not_to_be_seen_debris_is_found_by_owner_and_told_so(
-    sealed: ThrowawayStore,
+    unseen: ThrowawayStore,
 ) -> None:
-    store = replace(sealed.as_store(), ask_nix=lambda paths: dict.fromkeys(paths, Fact(Known.NO)))
+    store = replace(unseen.as_store(), ask_nix=lambda paths: dict.fromkeys(paths, Fact(Known.NO)))
     swept = sweep(store)
     assert any("found by owner instead" in note for note in swept.notes)
     # All here is this user's, as all in a store is root's: only lock files show without owners.
-    derivation = sealed.invent("hello-2.12.drv")
+    derivation = unseen.invent("hello-2.12.drv")
     (lock,) = swept.findings
     assert (lock.base_name, lock.kind) == (output_lock(derivation, "out"), EntryKind.LOCK)
     assert lock.judgement.verdict is not Verdict.REMOVABLE
@@ -104,8 +92,10 @@ def test_where_the_database_is_not_to_be_seen_debris_is_found_by_owner_and_told_
 
 
 @needs_ordinary
-def test_where_nothing_is_to_be_seen_at_all_everything_is_kept(sealed: ThrowawayStore) -> None:
-    swept = sweep(sealed.as_store())
+def test_where_nothing_is_to_be_seen_at_all_everything_is_kept(
+    unseen: ThrowawayStore,
+) -> None:
+    swept = sweep(unseen.as_store())
     assert swept.nix_silent
     assert {finding.judgement.verdict for finding in swept.findings} == {Verdict.KEEP}
 

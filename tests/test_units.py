@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from programs import program
 from storewarden.setup.code import all_shipped, shipped
 
 WATCHER, SOCKET, HELPER = (
@@ -91,11 +92,7 @@ def test_every_drop_in_is_one_that_setup_can_choose() -> None:
 
 @pytest.fixture
 def unit_files(tmp_path: Path) -> Path:
-    if shutil.which("systemd-analyze") is None:
-        missing = "there is no systemd-analyze here (on Debian: apt-get install systemd)"
-        if os.environ.get("STOREWARDEN_REQUIRE_REAL_NIX") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
+    program("systemd-analyze", "systemd")
     for unit in UNITS:
         text = shipped(f"systemd/{unit}").decode("ascii")
         # Whether a program is there is this machine's matter.

@@ -45,15 +45,10 @@ def told(desk: Desk, *words: str, **more: str) -> list[str]:
     return [*PROGRAM, *words[:1], "--config", config, *words[1:]]
 
 
-def locks(desk: Desk) -> int:
-    """How many lock files lie in the store."""
-    return sum(name.endswith(".lock") for name in desk.names())
-
-
 def test_a_scan_looks_removes_and_records_where_it_says(desk: Desk) -> None:
     shown = report(run(told(desk, "scan", "--yes", "--json")))
     assert [one["status"] for one in shown["outcomes"]] == ["removed"]
-    assert locks(desk) == 0
+    assert desk.locks() == 0
     assert os.path.exists(desk.audit_log)
 
 
@@ -92,11 +87,11 @@ def test_a_build_is_run_again_after_what_it_failed_on_in_its_store(desk: Desk) -
 
 def test_an_option_wins(desk: Desk) -> None:
     young = report(run(told(desk, "scan", "--yes", "--json", min_age="1d")))
-    assert (young["outcomes"], locks(desk)) == ([], 1)
+    assert (young["outcomes"], desk.locks()) == ([], 1)
     elsewhere = f"{desk.directory}/elsewhere/audit.jsonl"
     words = [*told(desk, "scan", "--yes", min_age="1d"), "--min-age", "0"]
     assert run([*words, "--audit-log", elsewhere]).returncode == 0
-    assert locks(desk) == 0
+    assert desk.locks() == 0
     assert (os.path.exists(elsewhere), os.path.exists(desk.audit_log)) == (True, False)
 
 
@@ -105,7 +100,7 @@ def test_a_kind_that_it_leaves_out_is_removed_only_by_name(desk: Desk) -> None:
     Path(config).write_text(text_for(desk) + 'kinds = ["output"]\n', encoding="utf-8")
     for words, left in (([], 1), (["--kind", "lock"], 0)):
         assert run([*PROGRAM, "scan", "--yes", "--config", config, *words]).returncode == 0
-        assert locks(desk) == left
+        assert desk.locks() == left
 
 
 @pytest.mark.parametrize(
@@ -186,7 +181,7 @@ def settled(
 def test_the_usual_one_is_read_without_being_named(desk: Desk) -> None:
     done = settled(desk, [*PROGRAM, "scan", "--yes"], text_for(desk))
     assert done.returncode == 0, done.stderr
-    assert locks(desk) == 0
+    assert desk.locks() == 0
     shown = settled(desk, [*PROGRAM, "audit", "show"], text_for(desk))
     assert len(shown.stdout.splitlines()) == 2
 
@@ -219,10 +214,10 @@ def test_root_does_not_read_one_that_others_can_write(desk: Desk, loose: str) ->
         place.chmod(0o777)
     mode = 0o666 if loose == "file" else 0o644
     done = settled(desk, command, text_for(desk), mode=mode)
-    assert (done.returncode, done.stdout, locks(desk)) == (2, "", 1)
+    assert (done.returncode, done.stdout, desk.locks()) == (2, "", 1)
     assert f"root does not read {DEFAULT_CONFIG}: others than root can change" in done.stderr
     named = settled(desk, [*command, "--config", DEFAULT_CONFIG], text_for(desk), mode=mode)
-    assert (named.returncode, locks(desk)) == (0, 0)
+    assert (named.returncode, desk.locks()) == (0, 0)
 
 
 @only_root

@@ -3,18 +3,14 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
-
-from command import PROGRAM, Desk, open_desk, report, run
+from command import PROGRAM, Desk, report, run
 from stand_in import write_program
 from storewarden.cli.doctor import doctor_json, doctor_lines
 from storewarden.doctor import diagnose
 from storewarden.doctor.nix import Installation
 from storewarden.doctor.patient import Diagnosis, Severity, Step, Unknown
 from storewarden.doctor.store import Database, Storage
-from storewarden.throwaway import ThrowawayStore
 from well import WELL, but
 
 NIX = """
@@ -25,11 +21,6 @@ case "$*" in
 *) exit 1 ;;
 esac
 """
-
-
-@pytest.fixture
-def desk(place: ThrowawayStore, tmp_path: Path) -> Desk:
-    return open_desk(place, tmp_path)
 
 
 def doctor(desk: Desk, *words: str) -> list[str]:

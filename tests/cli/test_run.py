@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from command import PROGRAM, ROOT, SECONDS, Desk, open_desk
+from command import PROGRAM, ROOT, SECONDS, Desk
 from storewarden.audit_reading import verify
 from storewarden.cli.run import are_gone, blamed, names_in
 from storewarden.explain.buildlog import BuildLog, Reading
@@ -24,11 +24,6 @@ if [ -e "$2" ]; then echo "mkdir: cannot create directory '$2/x': Permission den
 cat
 exit ${3:-0}
 """
-
-
-@pytest.fixture
-def desk(place: ThrowawayStore, tmp_path: Path) -> Desk:
-    return open_desk(place, tmp_path)
 
 
 def build(

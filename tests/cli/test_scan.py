@@ -2,22 +2,14 @@
 """The command line as it is used: what is shown, what is removed, and with what it ends."""
 
 import os
-from pathlib import Path
 
 import pytest
 
-from command import PROGRAM, ROOT, Desk, open_desk, report, run, strand_lock
+from command import PROGRAM, ROOT, Desk, report, run, strand_lock
 from stand_in import write_answering_nix, write_program
 from storewarden.readable import REMOVE, ThisStore
 from storewarden.store.paths import output_lock
-from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, needs_lock_table
-
-
-@pytest.fixture
-def desk(place: ThrowawayStore, tmp_path: Path) -> Desk:
-    """A store and a stand-in for Nix."""
-    return open_desk(place, tmp_path)
 
 
 def test_nothing_found_is_told_and_fine(desk: Desk) -> None:

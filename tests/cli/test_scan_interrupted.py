@@ -25,11 +25,6 @@ def desk(place: ThrowawayStore, tmp_path: Path) -> Desk:
     return open_desk(place, tmp_path)
 
 
-def locks(desk: Desk) -> int:
-    """How many lock files are left."""
-    return sum(name.endswith(".lock") for name in desk.names())
-
-
 def test_interrupted_while_nix_hangs_nothing_is_removed_and_nix_is_ended(
     desk: Desk, tmp_path: Path
 ) -> None:
@@ -50,7 +45,7 @@ def test_interrupted_while_nix_hangs_nothing_is_removed_and_nix_is_ended(
             child.kill()
     assert (child.returncode, out) == (130, "")
     assert err == "storewarden: error: interrupted; nothing was removed\n"
-    assert locks(desk) == 40
+    assert desk.locks() == 40
     assert ends(int((tmp_path / "pid").read_text()))
 
 
@@ -71,7 +66,7 @@ def test_interrupted_once_the_batch_at_work_is_ended_and_the_rest_left(desk: Des
     done = run(desk.scan("--yes"))
     assert done.returncode == 130
     assert "what is listed was done, the rest is untouched" in done.stderr
-    assert (locks(desk), done.stdout.count("\nremoved: ")) == (24, 16)
+    assert (desk.locks(), done.stdout.count("\nremoved: ")) == (24, 16)
     assert verify(desk.audit_log).problem == ""
     assert verify(desk.audit_log).open_intents == 0
 
@@ -81,10 +76,10 @@ def test_interrupted_twice_it_ends_at_once_and_the_next_run_goes_on(desk: Desk) 
     done = run(desk.scan("--yes"))
     assert done.returncode == 130
     assert "the next run finishes what was begun" in done.stderr
-    assert locks(desk) == 40
+    assert desk.locks() == 40
     write_answering_nix(desk.nix)
     assert run(desk.scan("--yes")).returncode == 0
-    assert locks(desk) == 0
+    assert desk.locks() == 0
     found = verify(desk.audit_log)
     assert (found.problem, found.open_intents) == ("", 0)
 
@@ -102,7 +97,7 @@ def test_a_reader_that_goes_away_does_no_harm(desk: Desk, words: tuple[str, ...]
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
     assert b"Exception ignored" not in done.stderr
-    assert locks(desk) == (0 if "--yes" in words else 40)
+    assert desk.locks() == (0 if "--yes" in words else 40)
     if "--yes" in words:
         assert verify(desk.audit_log).open_intents == 0
 
@@ -145,22 +140,22 @@ def test_at_a_terminal_a_yes_removes(desk: Desk, answer: bytes) -> None:
     code, shown = at_a_terminal(desk.scan(), answer)
     assert code == 0
     assert "Remove these 40? [y/N] " in shown
-    assert locks(desk) == 0
+    assert desk.locks() == 0
 
 
 @pytest.mark.parametrize("answer", [b"n\n", b"\n", b"yep\n", b"--yes\n"])
 def test_at_a_terminal_anything_else_keeps(desk: Desk, answer: bytes) -> None:
     code, _ = at_a_terminal(desk.scan(), answer)
-    assert (code, locks(desk)) == (0, 40)
+    assert (code, desk.locks()) == (0, 40)
 
 
 def test_at_a_terminal_ctrl_c_keeps(desk: Desk) -> None:
     code, shown = at_a_terminal(desk.scan(), signal_number=signal.SIGINT)
-    assert (code, locks(desk)) == (130, 40)
+    assert (code, desk.locks()) == (130, 40)
     assert "Traceback" not in shown
 
 
 def test_at_a_terminal_a_dry_run_does_not_ask(desk: Desk) -> None:
     code, shown = at_a_terminal(desk.scan("--dry-run"), b"y\n")
-    assert (code, locks(desk)) == (0, 40)
+    assert (code, desk.locks()) == (0, 40)
     assert "[y/N]" not in shown

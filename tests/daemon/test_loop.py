@@ -18,10 +18,10 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from command import PROGRAM, Desk, open_desk, run, strand_lock
+from command import PROGRAM, Desk, run, strand_lock
 from daemon.test_metrics import samples
 from disks import debugfs, needs_a_disk, of_a_changed_disk
-from helper.bench import held_by_another, log_of, names
+from helper.bench import log_of, names
 from helper.bench import run as run_engine
 from helper.child import needs_root
 from helper.trees import left_private, write
@@ -38,17 +38,12 @@ from storewarden.helper.engine import remove
 from storewarden.protocol import Outcome, RemoveRequest, Status
 from storewarden.store.paths import StorePath, output_lock, path_lock, redirect_path
 from storewarden.throwaway import ThrowawayStore
-from sweeps import needs_lock_table
+from sweeps import holding, needs_lock_table
 from tables import know_output
 from watcher import Service, configure, serving
 
 QUICK = 'min-age = "0"'
 MANY = 30_000
-
-
-@pytest.fixture
-def desk(place: ThrowawayStore, tmp_path: Path) -> Desk:
-    return open_desk(place, tmp_path)
 
 
 def wait_until_gone(service: Service, name: str) -> None:
@@ -432,7 +427,7 @@ def test_what_cannot_be_put_back_is_told_until_it_is_settled(
     exchange(place, scratch)
     use_engine(loop, place)
     (private,) = left_private(place)
-    with held_by_another(place.path(output_lock(derivation, "out"))), capture_logs() as logged:
+    with holding(place.path(output_lock(derivation, "out"))), capture_logs() as logged:
         for _ in range(3):
             loop._finish()
         text = loop.tally.problems["put-back"]

@@ -2,7 +2,6 @@
 """Questions that are answered, refused, or never answered; and facts that nobody has looked at."""
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,10 +37,8 @@ def test_what_the_store_refuses_is_unknown_with_its_reason(ask: Ask) -> None:
 
 def test_what_is_not_answered_in_time_is_unknown() -> None:
     reader, writer = os.pipe()
-    began = time.monotonic()
-    answer = within(lambda: os.read(reader, 1), 0.2)  # nobody writes
+    answer = within(lambda: os.read(reader, 1), 0.2)  # nobody writes, so what was asked never ends
     assert answer == Unknown("there was no answer within 0 s")
-    assert time.monotonic() - began < 5
     os.write(writer, b"!")  # let the thread end
     os.close(writer)
 

@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Runs the engine on a throwaway store, and looks at what it did; other processes to meet it."""
 
-import contextlib
 import fcntl
 import os
 import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 
 from json_documents import checked_records
 from storewarden import audit, audit_reading
@@ -22,15 +18,6 @@ from storewarden.scan import entries_of
 from storewarden.store.entries import classify, entry_of
 from storewarden.store.store import Store
 from storewarden.throwaway import ThrowawayStore
-
-_HOLD = """
-import fcntl, os, sys
-flags = os.O_RDONLY if os.path.isdir(sys.argv[1]) else os.O_RDWR | os.O_CREAT
-fd = os.open(sys.argv[1], flags, 0o600)
-fcntl.flock(fd, int(sys.argv[2]))
-print("held", flush=True)
-sys.stdin.read()
-"""
 
 
 def log_of(place: ThrowawayStore) -> str:
@@ -82,6 +69,18 @@ def run_requests(
     )
 
 
+def kept(place: ThrowawayStore, asked: RemoveRequest | str, store: Store | None = None) -> Outcome:
+    """Why the engine leaves an entry, and all around it, as it is; nothing comes on record."""
+    before = picture(place.store_dir.path)
+    if isinstance(asked, str):
+        asked = request(place, asked, store)
+    (outcome,) = run_requests(place, [asked], store=store)
+    assert outcome.status == "kept"
+    assert picture(place.store_dir.path) == before
+    assert not records(place)
+    return outcome
+
+
 def at(step: str, act: Callable[[], object]) -> Callable[[str], None]:
     """A checkpoint that does something the first time that step is reached."""
     waiting = [act]
@@ -112,15 +111,6 @@ def log_is_whole(path: str) -> bool:
     return not verified.problem and not verified.open_intents
 
 
-def alone(place: ThrowawayStore) -> Store:
-    """The store in a world where no process of a build user runs.
-
-    An ordinary user builds in its throwaway store itself, so whoever else helps a test there is a
-    process of the owner, too.
-    """
-    return replace(place.as_store(), processes_of=lambda _: [])
-
-
 def names(place: ThrowawayStore) -> set[str]:
     """What stands in the store directory."""
     return set(os.listdir(place.store_dir.path))
@@ -139,19 +129,6 @@ def picture(directory: str) -> dict[bytes, tuple[int, int, int, int, bytes]]:
                     content = file.read()
             seen[path] = (found.st_ino, found.st_mode, found.st_size, found.st_nlink, content)
     return seen
-
-
-@contextlib.contextmanager
-def held_by_another(path: str, operation: int = fcntl.LOCK_EX) -> Iterator[int]:
-    """While another process, whose pid this is, really holds the flock of that file."""
-    command = [sys.executable, "-I", "-S", "-c", _HOLD, path, str(operation)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
-        try:
-            yield process.pid
-        finally:
-            process.communicate()
 
 
 def can_be_locked(path: str, operation: int = fcntl.LOCK_EX) -> bool:

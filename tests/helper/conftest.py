@@ -1,14 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""A throwaway store whose sockets have short names, and which other users can reach."""
+"""What most tests of the helper begin with: a stranded output, locks, a store with short names."""
 
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from storewarden.store.paths import StorePath
 from storewarden.throwaway import ThrowawayStore
 from sweeps import own_place
+
+
+@pytest.fixture
+def derivation(place: ThrowawayStore) -> StorePath:
+    return place.add_derivation("x")
+
+
+@pytest.fixture
+def scratch(place: ThrowawayStore, derivation: StorePath) -> StorePath:
+    """An output of that derivation that a build left behind, with its lock."""
+    return place.strand(derivation)
+
+
+@pytest.fixture
+def locks() -> Iterator[ExitStack]:
+    """Takes the locks that a test has taken, and lets them go at its end."""
+    with ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture

@@ -24,6 +24,13 @@ ROOT = os.geteuid() == 0
 CLIENT = 65534 if ROOT else os.geteuid()
 """The uid that is allowed to ask."""
 HELPER = (sys.executable, "-I", "-m", "storewarden.helper")
+HAND_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""What passes a listening socket on, as systemd does, and becomes that command."""
 Line = dict[str, Any]
 
 

@@ -4,35 +4,13 @@
 import os
 import subprocess
 
-import pytest
-
-from helper.bench import (
-    alone,
-    at,
-    audit_is_whole,
-    held_by_another,
-    log_of,
-    names,
-    records,
-    request,
-    run,
-    run_requests,
-)
+from helper.bench import at, audit_is_whole, log_of, names, records, request, run, run_requests
 from helper.trees import descriptors, left_private
 from storewarden.audit import Requester
 from storewarden.helper.engine import remove
 from storewarden.store.paths import StorePath
 from storewarden.throwaway import ThrowawayStore
-
-
-@pytest.fixture
-def derivation(place: ThrowawayStore) -> StorePath:
-    return place.add_derivation("x")
-
-
-@pytest.fixture
-def scratch(place: ThrowawayStore, derivation: StorePath) -> StorePath:
-    return place.strand(derivation)
+from sweeps import alone, holding
 
 
 def test_all_are_taken_before_any_is_purged(place: ThrowawayStore) -> None:
@@ -56,7 +34,7 @@ def test_a_batch_may_end_in_many_ways(place: ThrowawayStore) -> None:
     place.register(StorePath(valid))
     requests = [request(place, name) for name in (held, gone, dead, valid, lock)]
     subprocess.run(["rm", "-r", place.path(gone)], check=True)
-    with held_by_another(place.path(f"{held}.lock")):
+    with holding(place.path(f"{held}.lock")):
         outcomes = run_requests(place, requests, store=alone(place))
     assert [(outcome.base_name, outcome.status) for outcome in outcomes] == [
         (held, "kept"),
@@ -75,7 +53,7 @@ def test_no_descriptor_and_no_lock_outlives_a_run(
 ) -> None:
     held = place.strand(place.add_derivation("held")).base_name
     before = descriptors()
-    with held_by_another(place.path(f"{held}.lock")):
+    with holding(place.path(f"{held}.lock")):
         outcomes = run(place, scratch.base_name, held, store=alone(place))
         assert [outcome.status for outcome in outcomes] == ["taken", "kept", "removed"]
         assert len(descriptors() - before) <= 2, "those of the other process alone"

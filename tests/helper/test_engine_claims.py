@@ -11,36 +11,26 @@ from dataclasses import replace
 
 import pytest
 
-from helper.bench import alone, held_by_another, names, picture, records, run
+from helper.bench import kept, names, records, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
 from storewarden import host
 from storewarden.protocol import Outcome
 from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.store.store import Store
 from storewarden.throwaway import ThrowawayStore
-from sweeps import needs_lock_table, user_lock
+from sweeps import alone, holding, needs_lock_table, user_lock
 
 
-@pytest.fixture
-def scratch(place: ThrowawayStore) -> StorePath:
-    """A stranded output with its derivation and its lock."""
-    return place.strand(place.add_derivation("x"))
-
-
-def kept(place: ThrowawayStore, path: StorePath, store: Store | None = None) -> Outcome:
-    """What the engine says of the entry, which must stay with all that is around it."""
-    before = picture(place.store_dir.path)
-    (outcome,) = run(place, path.base_name, store=store)
-    assert picture(place.store_dir.path) == before
-    assert not records(place)
-    assert outcome.status == "kept"
+def kept_for_one(place: ThrowawayStore, path: StorePath, store: Store | None = None) -> Outcome:
+    """What the engine says of an entry that stays, and for one reason alone."""
+    outcome = kept(place, path.base_name, store)
     assert len(outcome.reasons) == 1
     return outcome
 
 
 def claimed(place: ThrowawayStore, path: StorePath, store: Store | None = None) -> str:
     """Why the entry stays, where it is known that something claims it."""
-    outcome = kept(place, path, store)
+    outcome = kept_for_one(place, path, store)
     assert not outcome.unproved
     return outcome.reasons[0]
 
@@ -55,7 +45,7 @@ def test_what_nothing_claims_goes(place: ThrowawayStore, scratch: StorePath) -> 
 
 
 def test_its_own_lock_held_keeps_it(place: ThrowawayStore, scratch: StorePath) -> None:
-    with held_by_another(place.path(path_lock(scratch))):
+    with holding(place.path(path_lock(scratch))):
         assert f"{path_lock(scratch)} is held" in claimed(place, scratch)
 
 
@@ -63,14 +53,14 @@ def test_the_lock_of_its_derivations_output_held_keeps_it(place: ThrowawayStore)
     derivation = place.add_derivation("x")
     path = place.strand(derivation, "dev")
     lock = output_lock(derivation, "dev")
-    with held_by_another(place.path(lock)):
+    with holding(place.path(lock)):
         assert f"{lock} is held" in claimed(place, path)
 
 
 def test_the_held_lock_of_a_derivation_that_is_gone_keeps_it(place: ThrowawayStore) -> None:
     derivation = place.invent("x.drv")
     path = place.strand(derivation)
-    with held_by_another(place.path(output_lock(derivation, "out"))):
+    with holding(place.path(output_lock(derivation, "out"))):
         assert "is held" in claimed(place, path)
 
 
@@ -85,7 +75,7 @@ def test_a_lock_file_that_its_owner_could_exchange_keeps_it(
     if which == "its own":
         place.add_lock(lock)
     os.chown(place.path(lock), place.builder, -1)
-    outcome = kept(place, path, alone(place))
+    outcome = kept_for_one(place, path, alone(place))
     assert (
         f"({lock} is not an empty lock file of Nix's, but: uid {place.builder}, 0 bytes"
         in outcome.reasons[0]
@@ -96,7 +86,7 @@ def test_a_lock_file_that_its_owner_could_exchange_keeps_it(
 def test_a_lock_file_that_is_not_empty_keeps_it(place: ThrowawayStore, scratch: StorePath) -> None:
     place.add_lock(path_lock(scratch))
     os.truncate(place.path(path_lock(scratch)), 1)
-    outcome = kept(place, scratch)
+    outcome = kept_for_one(place, scratch)
     assert f"{path_lock(scratch)} is not an empty lock file of Nix's" in outcome.reasons[0]
     assert "1 bytes, 1 links" in outcome.reasons[0]
     assert outcome.unproved
@@ -106,7 +96,7 @@ def test_the_lock_of_another_output_does_not_keep_it(place: ThrowawayStore) -> N
     derivation = place.add_derivation("x")
     path = place.strand(derivation)
     place.strand(derivation, "dev")
-    with held_by_another(place.path(output_lock(derivation, "dev"))):
+    with holding(place.path(output_lock(derivation, "dev"))):
         assert run(place, path.base_name, store=alone(place))[-1].status == "removed"
 
 
@@ -122,13 +112,13 @@ def test_its_build_users_lock_held_keeps_what_no_known_lock_covers(
     place: ThrowawayStore, scratch: StorePath, unknown: StorePath
 ) -> None:
     name = user_lock(place)
-    with held_by_another(f"{place.state_dir}/{name}"):
+    with holding(f"{place.state_dir}/{name}"):
         assert f"({name} is held)" in claimed(place, unknown)
         assert run(place, scratch.base_name)[-1].status == "removed"
 
 
 def test_a_collector_at_work_keeps_it(place: ThrowawayStore, scratch: StorePath) -> None:
-    with held_by_another(f"{place.state_dir}/gc.lock"):
+    with holding(f"{place.state_dir}/gc.lock"):
         assert "garbage collector" in claimed(place, scratch)
 
 
@@ -137,7 +127,7 @@ def live_temp_root(place: ThrowawayStore, path: StorePath) -> Iterator[None]:
     roots = f"{place.state_dir}/temproots/77"
     with open(roots, "w", encoding="ascii") as file:
         file.write(place.path(path.base_name) + "\0")
-    with held_by_another(roots):
+    with holding(roots):
         yield
 
 
@@ -267,7 +257,7 @@ def test_what_others_may_write_to_stays_while_another_build_user_is_at_work(
     busy = replace(store, processes_of=processes)
     assert "others than its owner may write" in claimed(place, unknown, busy)
     unseen = replace(store, processes_of=lambda uids: None if other in uids else [])
-    assert kept(place, unknown, unseen).unproved
+    assert kept_for_one(place, unknown, unseen).unproved
     assert run(place, unknown.base_name)[-1].status == "removed"
 
 

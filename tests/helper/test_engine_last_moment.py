@@ -8,22 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from helper.bench import at, audit_is_whole, held_by_another, names, picture, records, run
+from helper.bench import at, audit_is_whole, names, picture, records, run
 from helper.child import kill_self, killed, needs_root
 from helper.trees import left_private, write
 from storewarden.protocol import CANNOT_BE_PUT_BACK
 from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.throwaway import ThrowawayStore
-
-
-@pytest.fixture
-def derivation(place: ThrowawayStore) -> StorePath:
-    return place.add_derivation("x")
-
-
-@pytest.fixture
-def scratch(place: ThrowawayStore, derivation: StorePath) -> StorePath:
-    return place.strand(derivation)
+from sweeps import holding
 
 
 def _registered(place: ThrowawayStore, path: StorePath) -> None:
@@ -152,7 +143,7 @@ def test_what_nobody_looked_at_waits_while_a_build_may_want_its_place(
         "its derivation's": place.path(output_lock(derivation, "out")),
         "the collector's": f"{place.state_dir}/gc.lock",
     }
-    with held_by_another(held[lock]):
+    with holding(held[lock]):
         for _ in range(2):
             (outcome,) = run(place)
             assert (outcome.base_name, outcome.status) == (scratch.base_name, "failed")

@@ -7,41 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from helper.bench import (
-    at,
-    audit_is_whole,
-    held_by_another,
-    names,
-    picture,
-    records,
-    request,
-    run,
-    run_requests,
-)
-from storewarden.protocol import RemoveRequest
-from storewarden.store.paths import StorePath, output_lock
+from helper.bench import at, audit_is_whole, kept, names, records, run
+from helper.child import needs_root
+from storewarden.client import requests_for
+from storewarden.scan import sweep
+from storewarden.store.entries import EntryKind
+from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.store.store import NO, Fact
 from storewarden.throwaway import ThrowawayStore
-
-
-@pytest.fixture
-def derivation(place: ThrowawayStore) -> StorePath:
-    return place.add_derivation("x")
-
-
-@pytest.fixture
-def scratch(place: ThrowawayStore, derivation: StorePath) -> StorePath:
-    return place.strand(derivation)
-
-
-def kept(place: ThrowawayStore, asked: RemoveRequest) -> tuple[str, ...]:
-    """Why the engine leaves the store as it is, when asked so."""
-    before = picture(place.store_dir.path)
-    (outcome,) = run_requests(place, [asked])
-    assert outcome.status == "kept"
-    assert picture(place.store_dir.path) == before
-    assert not records(place)
-    return outcome.reasons
+from sweeps import alone, holding
 
 
 def test_a_stale_lock_goes_alone(place: ThrowawayStore, derivation: StorePath) -> None:
@@ -55,8 +29,8 @@ def test_a_stale_lock_goes_alone(place: ThrowawayStore, derivation: StorePath) -
 def test_a_held_lock_stays(place: ThrowawayStore, derivation: StorePath) -> None:
     lock = output_lock(derivation, "out")
     place.add_lock(lock)
-    with held_by_another(place.path(lock)):
-        assert kept(place, request(place, lock)) == (
+    with holding(place.path(lock)):
+        assert kept(place, lock).reasons == (
             f"its lock is held, so a build or copy of it is alive ({lock} is held)",
         )
 
@@ -65,7 +39,7 @@ def test_a_lock_stays_while_what_it_covers_lies_there(
     place: ThrowawayStore, derivation: StorePath, scratch: StorePath
 ) -> None:
     lock = output_lock(derivation, "out")
-    (reason,) = kept(place, request(place, lock))
+    (reason,) = kept(place, lock).reasons
     assert scratch.base_name in reason
     outcomes = run(place, scratch.base_name, lock)
     assert [outcome.status for outcome in outcomes] == ["taken", "removed", "removed"]
@@ -118,7 +92,7 @@ def test_a_valid_path_that_looks_like_a_lock_stays(place: ThrowawayStore) -> Non
     path = place.invent("Cargo.lock")
     place.add_lock(path.base_name)
     place.register(path)
-    assert kept(place, request(place, path.base_name)) == ("Nix says it is a valid path",)
+    assert kept(place, path.base_name).reasons == ("Nix says it is a valid path",)
 
 
 def test_a_lock_that_nobody_holds_goes_beside_one_that_is_held(
@@ -126,7 +100,7 @@ def test_a_lock_that_nobody_holds_goes_beside_one_that_is_held(
 ) -> None:
     lock = output_lock(derivation, "out")
     place.add_lock(lock)
-    with held_by_another(place.path(output_lock(derivation, "dev"))):
+    with holding(place.path(output_lock(derivation, "dev"))):
         assert run(place, lock)[-1].status == "removed"
         assert output_lock(derivation, "dev") in names(place)
 
@@ -134,6 +108,66 @@ def test_a_lock_that_nobody_holds_goes_beside_one_that_is_held(
 def test_a_collector_at_work_keeps_locks_too(place: ThrowawayStore, derivation: StorePath) -> None:
     lock = output_lock(derivation, "out")
     place.add_lock(lock)
-    with held_by_another(f"{place.state_dir}/gc.lock"):
-        (reason,) = kept(place, request(place, lock))
+    with holding(f"{place.state_dir}/gc.lock"):
+        (reason,) = kept(place, lock).reasons
     assert "garbage collector" in reason
+
+
+# A file of a build user's where a lock of Nix's belongs: debris itself, and it goes first.
+
+
+def plant(place: ThrowawayStore, lock: str, mode: int = 0o666) -> str:
+    """Another build user of the same slot lays a file there."""
+    if lock not in names(place):
+        place.add_lock(lock)
+    os.chmod(place.path(lock), mode)
+    os.chown(place.path(lock), place.builder + 1, place.builder)
+    return lock
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o666, 0o600, 0o000, 0o4777])
+@pytest.mark.parametrize("which", ["its path's", "its derivation's"])
+def test_it_goes_first_and_what_it_covers_in_the_same_run(
+    which: str, mode: int, place: ThrowawayStore, derivation: StorePath, scratch: StorePath
+) -> None:
+    own = which == "its path's"
+    lock = plant(place, path_lock(scratch) if own else output_lock(derivation, "out"), mode)
+    findings = sweep(place.as_store()).findings
+    asked = [request.base_name for request in requests_for(findings)]
+    assert asked[:2] == [lock, scratch.base_name]
+    # In whatever order they come.
+    outcomes = run(place, scratch.base_name, lock)
+    assert [(outcome.base_name, outcome.status) for outcome in outcomes] == [
+        (lock, "taken"),
+        (scratch.base_name, "taken"),
+        (lock, "removed"),
+        (scratch.base_name, "removed"),
+    ]
+    assert not names(place) & {lock, scratch.base_name}
+    assert audit_is_whole(place)
+
+
+@needs_root
+def test_while_somebody_holds_it_all_stays(place: ThrowawayStore, scratch: StorePath) -> None:
+    lock = plant(place, path_lock(scratch))
+    before = names(place)
+    with holding(place.path(lock)):
+        first, second = run(place, scratch.base_name, lock, store=alone(place))
+    assert (first.base_name, first.status) == (lock, "kept")
+    assert f"{lock} is held" in first.reasons[0]
+    assert second.status == "kept"
+    assert names(place) == before
+
+
+@needs_root
+def test_nix_s_own_locks_go_last(place: ThrowawayStore, scratch: StorePath) -> None:
+    lock = output_lock(place.invent("x.drv"), "out")
+    outcomes = run(place, lock, scratch.base_name)
+    assert [(outcome.base_name, outcome.status) for outcome in outcomes] == [
+        (scratch.base_name, "taken"),
+        (lock, "removed"),
+        (scratch.base_name, "removed"),
+    ]
+    asked = requests_for(sweep(place.as_store()).findings)
+    assert [request.kind for request in asked] == [EntryKind.LOCK] * len(asked)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from helper.bench import alone, held_by_another, names, records, run
+from helper.bench import names, records, run
 from helper.child import needs_root
 from storewarden.store.paths import StorePath, output_lock, path_lock, redirect_path
 from storewarden.store.store import Store
 from storewarden.throwaway import ThrowawayStore
+from sweeps import alone, holding
 from tables import know_output, realise
 
 
@@ -97,7 +98,7 @@ def test_it_goes_where_nobody_holds_what_a_build_of_it_holds(
 @every_form
 def test_the_lock_of_a_living_build_of_it_keeps_it(form: Form, place: ThrowawayStore) -> None:
     made = form(place)
-    with held_by_another(place.path(made.lock)):
+    with holding(place.path(made.lock)):
         (outcome,) = run(place, made.path.base_name, store=alone(place))
     assert (outcome.status, outcome.unproved) == ("kept", False)
     assert f"({made.lock} is held)" in outcome.reasons[0]
@@ -111,7 +112,7 @@ def test_a_temp_root_of_a_living_build_of_it_keeps_it(form: Form, place: Throwaw
         roots = f"{place.state_dir}/temproots/{number}"
         with open(roots, "w", encoding="ascii") as file:
             file.write(place.path(path.base_name) + "\0")
-        with held_by_another(roots):
+        with holding(roots):
             (outcome,) = run(place, made.path.base_name, store=alone(place))
         assert (outcome.status, outcome.unproved) == ("kept", False)
         assert "temp root" in outcome.reasons[0]

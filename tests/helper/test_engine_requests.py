@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from helper.bench import (
+    kept,
     log_of,
     names,
     picture,
@@ -25,33 +26,13 @@ from storewarden.store.paths import StorePath
 from storewarden.throwaway import ThrowawayStore
 
 
-@pytest.fixture
-def derivation(place: ThrowawayStore) -> StorePath:
-    return place.add_derivation("x")
-
-
-@pytest.fixture
-def scratch(place: ThrowawayStore, derivation: StorePath) -> StorePath:
-    return place.strand(derivation)
-
-
-def kept(place: ThrowawayStore, asked: RemoveRequest) -> tuple[str, ...]:
-    """Why the engine leaves the store as it is, when asked so."""
-    before = picture(place.store_dir.path)
-    (outcome,) = run_requests(place, [asked])
-    assert outcome.status == "kept"
-    assert picture(place.store_dir.path) == before
-    assert not records(place)
-    return outcome.reasons
-
-
 @pytest.mark.parametrize("member", ["inode", "device"])
 def test_another_entry_than_the_one_that_was_seen_stays(
     member: str, place: ThrowawayStore, scratch: StorePath
 ) -> None:
     asked = request(place, scratch.base_name)
     other = asked.file_id._replace(**{member: getattr(asked.file_id, member) + 1})
-    reasons = kept(place, replace(asked, file_id=other))
+    reasons = kept(place, replace(asked, file_id=other)).reasons
     assert reasons == ("it is no longer the entry that was looked at",)
 
 
@@ -59,7 +40,7 @@ def test_another_entry_than_the_one_that_was_seen_stays(
 def test_a_wrong_kind_is_refused(
     kind: EntryKind, place: ThrowawayStore, scratch: StorePath
 ) -> None:
-    (reason,) = kept(place, replace(request(place, scratch.base_name), kind=kind))
+    (reason,) = kept(place, replace(request(place, scratch.base_name), kind=kind)).reasons
     assert reason == f"it is of kind output, not {kind}"
 
 
@@ -73,7 +54,7 @@ def test_a_valid_path_of_a_build_user_stays(place: ThrowawayStore) -> None:
     path = place.invent("wanted")
     place.add_output(path)
     place.register(path)
-    assert kept(place, request(place, path.base_name)) == ("Nix says it is a valid path",)
+    assert kept(place, path.base_name).reasons == ("Nix says it is a valid path",)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +101,7 @@ def test_without_an_audit_log_nothing_is_removed(
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every directory")
 def test_a_store_that_may_not_be_written_stays(place: ThrowawayStore, scratch: StorePath) -> None:
     os.chmod(place.store_dir.path, 0o500)
-    assert "permission denied" in kept(place, request(place, scratch.base_name))[0]
+    assert "permission denied" in kept(place, scratch.base_name).reasons[0]
     os.chmod(place.store_dir.path, 0o700)
 
 

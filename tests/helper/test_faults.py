@@ -16,18 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from helper.bench import (
-    alone,
-    at,
-    audit_is_whole,
-    held_by_another,
-    log_of,
-    names,
-    picture,
-    request,
-    run,
-    run_requests,
-)
+from helper.bench import at, audit_is_whole, log_of, names, picture, request, run, run_requests
 from helper.child import kill_self, killed
 from helper.trees import left_private
 from storewarden.audit_reading import verify
@@ -35,6 +24,7 @@ from storewarden.errors import StorewardenError
 from storewarden.protocol import RemoveRequest
 from storewarden.store.paths import output_lock
 from storewarden.throwaway import ThrowawayStore
+from sweeps import alone, holding
 
 CALLS = {"lseek": 30, "fstat": 12, "newfstatat": 16, "openat": 12, "getdents64": 12}
 """How many occurrences of each call fail, drawn by chance; with STOREWARDEN_FAULTS=9999 all do."""
@@ -100,7 +90,7 @@ def world(place: ThrowawayStore) -> Iterator[World]:
     registered = place.strand(place.add_derivation("registered"))
     place.register(registered)
     place.add_derivation("another")
-    with held_by_another(place.path(output_lock(alive, "out"))):
+    with holding(place.path(output_lock(alive, "out"))):
         yield World(place, [*kept, registered.base_name])
 
 

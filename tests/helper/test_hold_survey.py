@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
+
 import os
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,29 +13,18 @@ from storewarden.errors import StoreUnreadableError
 from storewarden.helper.hold import survey
 from storewarden.host import Mount, mount_of
 from storewarden.protocol import RemoveRequest
-from storewarden.store.entries import EntryKind, FileId, open_directory
+from storewarden.store.entries import EntryKind, FileId
 from storewarden.store.paths import Deriver, StorePath, output_lock
 from storewarden.store.store import NO, Fact
 from storewarden.throwaway import ThrowawayStore
 from sweeps import look_at
-
-
-@pytest.fixture
-def store_fd(place: ThrowawayStore) -> Iterator[int]:
-    fd = open_directory(place.store_dir.path)
-    yield fd
-    os.close(fd)
+from tables import execute
 
 
 def derivers(place: ThrowawayStore, store_fd: int, path: StorePath) -> dict[StorePath, Deriver]:
     requests = [RemoveRequest(path.base_name, EntryKind.OUTPUT, FileId(1, 1))]
     found = survey(place.as_store(), store_fd, requests).origins
     return {path: origin.deriver for path, origin in found.items()}
-
-
-def execute(place: ThrowawayStore, statement: str) -> None:
-    with closing(sqlite3.connect(f"{place.state_dir}/db/db.sqlite")) as connection, connection:
-        connection.execute(statement)
 
 
 def test_nix_is_asked_once_about_all(place: ThrowawayStore, store_fd: int) -> None:
@@ -233,3 +221,33 @@ def test_temp_roots_that_cannot_be_read_could_hide_a_derivation(place: Throwaway
     with pytest.raises(StoreUnreadableError, match="temproots/1"):
         run(place, path.base_name)
     assert path.base_name in names(place)
+
+
+# A database that is not this store's is not believed, however large it is.
+
+
+def test_a_database_of_things_that_are_not_there_is_not_believed(place: ThrowawayStore) -> None:
+    path = place.strand(place.invent("x.drv")).base_name
+    for number in range(3):
+        os.unlink(place.path(place.invent(f"valid-{number}").base_name))
+    with pytest.raises(StoreUnreadableError, match="no path that the database knows"):
+        run(place, path)
+    assert path in names(place)
+    assert not records(place)
+
+
+def test_the_database_of_another_store_on_this_machine_is_not_believed(
+    place: ThrowawayStore, near: ThrowawayStore
+) -> None:
+    for number in range(8):
+        near.add_valid(f"more-{number}")
+    path = place.strand(place.invent("x.drv")).base_name
+    store = replace(
+        place.as_store(),
+        state_dir=near.state_dir,
+        ask_nix=lambda paths: dict.fromkeys(paths, NO),
+    )
+    with pytest.raises(StoreUnreadableError, match="no path that the database knows"):
+        run(place, path, store=store)
+    assert path in names(place)
+    assert not records(place)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -12,20 +12,10 @@ from helper.bench import can_be_locked, picture
 from storewarden import host
 from storewarden.claims import Claim, Facts, proof_of
 from storewarden.helper.hold import Survey, Witness, in_database
-from storewarden.store.entries import Entry, EntryKind, FileId, look, open_directory
+from storewarden.store.entries import Entry, EntryKind, FileId, look
 from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, path_lock
 from storewarden.store.store import NO, Fact, Known, Store
 from storewarden.throwaway import ThrowawayStore
-
-
-@pytest.fixture
-def derivation(place: ThrowawayStore) -> StorePath:
-    return place.add_derivation("x")
-
-
-@pytest.fixture
-def scratch(place: ThrowawayStore, derivation: StorePath) -> StorePath:
-    return place.strand(derivation)
 
 
 @pytest.fixture
@@ -38,13 +28,6 @@ def seen(derivation: StorePath, scratch: StorePath) -> Survey:
 def unknown(seen: Survey) -> Survey:
     """The same where no derivation is known, and so no lock that covers it."""
     return replace(seen, origins={})
-
-
-@pytest.fixture
-def store_fd(place: ThrowawayStore) -> Iterator[int]:
-    fd = open_directory(place.store_dir.path)
-    yield fd
-    os.close(fd)
 
 
 @pytest.fixture

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: MIT
 """What the helper does for whom."""
 
+import fcntl
 import os
 import signal
 import socket
 import stat
+import termios
 import time
 
 import pytest
 
-from helper.bench import audit_is_whole, held_by_another, names, picture, records
+from helper.bench import audit_is_whole, names, picture, records
 from helper.serving import CLIENT, ROOT, line_for, serving, socket_of, stale_lock
 from stand_in import write_answering_nix
 from storewarden.throwaway import ThrowawayStore
+from sweeps import holding
 
 
 def test_an_allowed_user_has_debris_removed(near: ThrowawayStore) -> None:
@@ -92,7 +95,7 @@ def test_without_nix_everything_stays(near: ThrowawayStore) -> None:
 
 def test_what_is_held_stays(near: ThrowawayStore) -> None:
     lock = stale_lock(near)
-    with serving(near) as helper, held_by_another(near.path(lock)):
+    with serving(near) as helper, holding(near.path(lock)):
         outcome, _ = helper.ask(line_for(near, lock))
     assert outcome["status"] == "kept"
     assert lock in names(near)
@@ -125,6 +128,14 @@ def wait_until_removed(place: ThrowawayStore, lock: str) -> None:
         time.sleep(0.02)
 
 
+def wait_until_read(connection: socket.socket) -> None:
+    """Return when the other end has read all that was sent."""
+    deadline = time.monotonic() + 20
+    while any(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4))):
+        assert time.monotonic() < deadline, "it was not read"
+        time.sleep(0.02)
+
+
 def say_and_leave(path: str, data: bytes) -> None:
     """A client that does not wait for the answer."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -148,9 +159,11 @@ def test_a_signal_lets_the_request_end_first(near: ThrowawayStore) -> None:
     with serving(near, allow=(CLIENT, os.geteuid())) as helper:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.connect(helper.socket)
-            time.sleep(0.2)
+            line = line_for(near, lock)
+            connection.sendall(line[:1])
+            wait_until_read(connection)
             helper.process.send_signal(signal.SIGTERM)
-            connection.sendall(line_for(near, lock))
+            connection.sendall(line[1:])
             lines = connection.makefile("rb").readlines()
         assert len(lines) == 2
         assert helper.process.wait(20) == 0

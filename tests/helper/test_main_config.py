@@ -12,6 +12,7 @@ import pytest
 from helper.bench import log_of, names
 from helper.serving import (
     CLIENT,
+    HAND_OVER,
     HELPER,
     ROOT,
     Helper,
@@ -23,7 +24,6 @@ from helper.serving import (
     stale_lock,
     started,
 )
-from helper.test_main_start import HAND_OVER
 from storewarden.throwaway import ThrowawayStore
 
 WRONG = [

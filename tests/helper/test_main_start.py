@@ -11,6 +11,7 @@ import pytest
 
 from helper.bench import names
 from helper.serving import (
+    HAND_OVER,
     HELPER,
     ROOT,
     Helper,
@@ -25,13 +26,6 @@ from helper.serving import (
 from helper.trees import write
 from storewarden import __file__ as package
 from storewarden.throwaway import ThrowawayStore
-
-HAND_OVER = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -13,8 +13,17 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from helper.bench import names
-from helper.serving import CLIENT, HELPER, command, ended, line_for, serving, stale_lock, started
-from helper.test_main_start import HAND_OVER
+from helper.serving import (
+    CLIENT,
+    HAND_OVER,
+    HELPER,
+    command,
+    ended,
+    line_for,
+    serving,
+    stale_lock,
+    started,
+)
 from storewarden.strict_json import load
 from storewarden.throwaway import ThrowawayStore
 

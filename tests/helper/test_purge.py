@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: MIT
+
 import os
 import resource
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 
 import pytest
 
-from helper.bench import names, picture
+from disks import BLOCK, debugfs, needs_a_disk, of_a_changed_disk
+from helper.bench import audit_is_whole, names, picture, run
 from helper.child import in_child, needs_root
 from helper.trees import (
     descriptors,
@@ -18,7 +24,7 @@ from helper.trees import (
     taken,
     write,
 )
-from storewarden.helper.purge import Purged, purge
+from storewarden.helper.purge import Purged, deadlines, purge
 from storewarden.throwaway import ThrowawayStore
 
 NAME = f"{'0' * 32}-a"
@@ -165,3 +171,115 @@ def test_a_few_descriptors_are_enough_for_any_tree(place: ThrowawayStore) -> Non
 
     assert in_child(limited) == 0
     assert not left_private(place)
+
+
+# A file system of which a directory cannot be read any more, as after a power cut.
+
+
+def strand(place: ThrowawayStore) -> str:
+    bad = place.strand(place.add_derivation("bad")).base_name
+    spread(place.path(bad), 1, 3000)
+    spread(f"{place.path(bad)}/more", 20, 5)
+    return bad
+
+
+def spoil(image: Path, bad: str) -> None:
+    """Overwrite a block in the middle of a directory."""
+    block = int(debugfs(image, f"blocks /nix/store/{bad}/0").split()[3])
+    with image.open("r+b") as disk:
+        disk.seek(block * BLOCK)
+        disk.write(os.urandom(BLOCK))
+
+
+def remove_it_and_others(place: ThrowawayStore, bad: str) -> list[list[str]]:
+    good = [place.strand(place.add_derivation(name)).base_name for name in ("x", "y")]
+    told = [[outcome.status.value for outcome in run(place, name)] for name in (bad, *good)]
+    assert names(place).isdisjoint({bad, *good})
+    (private,) = left_private(place)
+    assert len(os.listdir(place.path(private))) == 1, "more is left than what cannot be read"
+    assert audit_is_whole(place)
+    return told
+
+
+@needs_a_disk
+def test_a_directory_that_cannot_be_read_stops_no_other_removal(tmp_path: Path) -> None:
+    assert of_a_changed_disk(tmp_path, strand, spoil, remove_it_and_others) == [
+        ["taken", "partial"],
+        ["taken", "removed", "partial"],
+        ["taken", "removed", "partial"],
+    ]
+
+
+# A purge ends in time, whatever the tree is like and whoever writes into it.
+
+
+WRITER = """
+import itertools, os
+print("writing", flush=True)
+for number in itertools.count():
+    try:
+        os.close(os.open(f"w{number}", os.O_CREAT))
+    except OSError:
+        pass
+"""
+
+
+def test_it_ends_in_time_within_one_flat_directory(place: ThrowawayStore) -> None:
+    spread(place.path(NAME), 1, 2_000)
+    purged, calls = Purged(), list[str]()
+
+    def note(_frame: FrameType, event: str, called: object) -> None:
+        if event == "c_return":
+            calls.append(str(getattr(called, "__name__", "")))
+            if calls[-1] == "unlink" and purged.files == 99:
+                purged.until = 0.0  # its time is over now
+
+    with taken(place, NAME) as private:
+        sys.setprofile(note)
+        try:
+            purge(private, purged)
+        finally:
+            sys.setprofile(None)
+    assert (purged.late, purged.files) == (True, 100)
+    last = len(calls) - calls[::-1].index("unlink")
+    assert not {"stat", "lstat"} & {*calls[last:]}, "of the rest nothing is looked at"
+    assert left_private(place)
+
+
+def test_it_ends_in_time_where_somebody_goes_on_writing(place: ThrowawayStore) -> None:
+    os.mkdir(place.path(NAME))
+    command = [sys.executable, "-I", "-S", "-c", WRITER]
+    with subprocess.Popen(command, cwd=place.path(NAME), stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        try:
+            with taken(place, NAME) as private:
+                began = time.monotonic()
+                purge(private, Purged(until=began + 1.0))
+                took = time.monotonic() - began
+            assert writer.poll() is None, "it was waited for to the end"
+        finally:
+            writer.kill()
+    assert took < 30
+
+
+def test_each_purge_of_a_run_has_an_equal_part_of_the_time_that_is_left() -> None:
+    began = time.monotonic()
+    ends = list(deadlines(4, 60.0))
+    passed = time.monotonic() - began
+    for end, part in zip(ends, (15, 20, 30, 60), strict=True):
+        assert 0 <= end - began - part <= passed
+
+
+def test_one_that_takes_all_of_its_time_leaves_the_others_theirs() -> None:
+    began, all_of_it = time.monotonic(), 0.4
+    ends, last = deadlines(4, all_of_it), 0.0
+    for _ in range(4):
+        asked = time.monotonic()
+        end = next(ends)
+        answered = time.monotonic()
+        last = last or answered + all_of_it
+        assert end > asked or asked >= began + all_of_it
+        assert end <= max(last, answered)
+        time.sleep(max(0.0, end - time.monotonic()))
+    assert time.monotonic() - began >= all_of_it

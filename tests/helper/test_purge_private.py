@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from helper.bench import held_by_another, picture
+from helper.bench import picture
 from helper.child import needs_root
 from helper.trees import left_private, take_and_purge, taken, write
 from storewarden.helper.purge import (
@@ -16,18 +16,12 @@ from storewarden.helper.purge import (
     put_back,
     remove_from_store,
 )
-from storewarden.store.entries import PRIVATE_PREFIX, open_directory
+from storewarden.store.entries import PRIVATE_PREFIX
 from storewarden.throwaway import ThrowawayStore
+from sweeps import holding
 
 NAME = f"{'0' * 32}-a"
 OLD = f"{PRIVATE_PREFIX}1-0"
-
-
-@pytest.fixture
-def store_fd(place: ThrowawayStore) -> Iterator[int]:
-    fd = open_directory(place.store_dir.path)
-    yield fd
-    os.close(fd)
 
 
 def refused(place: ThrowawayStore, store_fd: int) -> bool:
@@ -115,7 +109,7 @@ def test_one_of_another_owner_is_not_ours(place: ThrowawayStore, store_fd: int) 
 def test_one_whose_lock_is_held_is_somebody_at_work(place: ThrowawayStore, store_fd: int) -> None:
     os.mkdir(place.path(OLD), 0o700)
     write(f"{place.path(OLD)}/{NAME}")
-    with held_by_another(place.path(OLD)):
+    with holding(place.path(OLD)):
         assert refused(place, store_fd)
     assert not refused(place, store_fd)
 

@@ -2,27 +2,21 @@
 """A run that was killed: the next one ends what it began, and loses nothing that is wanted."""
 
 import itertools
+import os
 
 import pytest
 
-from helper.bench import alone, at, audit_is_whole, names, picture, records, run
+from helper.bench import at, audit_is_whole, names, picture, records, run
 from helper.child import dies, kill_self, kill_self_after, killed
-from helper.trees import dig, left_private
+from helper.trees import dig, left_private, write
+from storewarden.helper.resume import Fate, fate
 from storewarden.store.paths import StorePath, output_lock, path_lock
+from storewarden.store.store import Known
 from storewarden.throwaway import ThrowawayStore
+from sweeps import alone
 
 CHANGES = ("open", "write", "fdatasync", "fsync", "mkdir", "rmdir", "unlink", "ftruncate")
 STEPS = (*CHANGES, "flock", "close", "rename", "rename_exclusive")
-
-
-@pytest.fixture
-def derivation(place: ThrowawayStore) -> StorePath:
-    return place.add_derivation("x")
-
-
-@pytest.fixture
-def scratch(place: ThrowawayStore, derivation: StorePath) -> StorePath:
-    return place.strand(derivation)
 
 
 @pytest.mark.parametrize(
@@ -136,3 +130,85 @@ def test_one_killed_again_and_again_while_it_ends_the_first(
     assert kills >= 2
     assert names(place) - {path_lock(scratch)} == before
     assert audit_is_whole(place)
+
+
+# After a kill the world went on: the path was built again, or another thing had been taken.
+
+
+@pytest.mark.parametrize("step", ["taken", "purging"])
+def test_what_was_built_again_and_is_valid_does_not_stop_the_purge(
+    step: str, place: ThrowawayStore, scratch: StorePath
+) -> None:
+    killed(lambda: run(place, scratch.base_name, checkpoint=at(step, kill_self)))
+    os.mkdir(place.path(scratch.base_name))
+    write(f"{place.path(scratch.base_name)}/new", "built again")
+    place.register(scratch)
+    new = picture(place.path(scratch.base_name))
+    assert [outcome.status for outcome in run(place)] == ["removed"]
+    assert picture(place.path(scratch.base_name)) == new
+    assert not left_private(place)
+    assert audit_is_whole(place)
+    assert run(place) == []
+
+
+def test_what_had_taken_its_place_before_the_kill_is_put_back(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    def checkpoint(step: str) -> None:
+        if step == "unchanged":
+            os.rename(place.path(scratch.base_name), f"{place.state_dir}/away")
+            os.mkdir(place.path(scratch.base_name))
+            write(f"{place.path(scratch.base_name)}/never-proved-dead")
+        if step == "taken":
+            kill_self()
+
+    killed(lambda: run(place, scratch.base_name, checkpoint=checkpoint))
+    assert scratch.base_name not in names(place)
+    (outcome,) = run(place)
+    assert outcome.status == "kept"
+    assert os.listdir(place.path(scratch.base_name)) == ["never-proved-dead"]
+    assert not left_private(place)
+    assert audit_is_whole(place)
+
+
+# What becomes of what an interrupted run left, over every combination that there can be.
+
+
+_SAID = list(itertools.product(Known, Known))
+
+
+def becomes(said: tuple[Known, Known], *, proved: bool, there: bool) -> Fate:
+    """The fate of what Nix and the database say so of."""
+    nix, database = said
+    return fate(nix, database, is_what_was_proved=proved, is_there_again=there)
+
+
+@pytest.mark.parametrize("said", _SAID)
+def test_another_thing_than_the_intent_speaks_of_is_never_purged(
+    said: tuple[Known, Known],
+) -> None:
+    for there in (True, False):
+        assert becomes(said, proved=False, there=there) is not Fate.PURGE
+
+
+@pytest.mark.parametrize("said", [said for said in _SAID if Known.UNKNOWN in said])
+def test_what_cannot_be_told_is_never_purged(said: tuple[Known, Known]) -> None:
+    for proved, there in itertools.product((True, False), repeat=2):
+        seen = becomes(said, proved=proved, there=there)
+        assert seen is (Fate.PUT_BACK if Known.YES in said else Fate.WAIT)
+
+
+@pytest.mark.parametrize("said", [said for said in _SAID if set(said) == {Known.NO}])
+def test_what_was_proved_dead_and_is_not_valid_is_purged(said: tuple[Known, Known]) -> None:
+    for there in (True, False):
+        assert becomes(said, proved=True, there=there) is Fate.PURGE
+        assert becomes(said, proved=False, there=there) is Fate.PUT_BACK
+
+
+@pytest.mark.parametrize(
+    "said", [said for said in _SAID if Known.YES in said and Known.UNKNOWN not in said]
+)
+def test_what_is_valid_goes_back_unless_it_is_there_again(said: tuple[Known, Known]) -> None:
+    assert becomes(said, proved=True, there=False) is Fate.PUT_BACK
+    assert becomes(said, proved=False, there=True) is Fate.PUT_BACK
+    assert becomes(said, proved=True, there=True) is Fate.PURGE

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from helper.bench import at, audit_is_whole, held_by_another, log_of, names, picture, records, run
+from helper.bench import at, audit_is_whole, log_of, names, picture, records, run
 from helper.child import kill_self, killed, needs_root
 from helper.trees import left_private, write
 from storewarden.audit_reading import verify
@@ -15,11 +15,7 @@ from storewarden.store.entries import PRIVATE_PREFIX
 from storewarden.store.paths import StorePath
 from storewarden.store.store import NO, Fact, Known
 from storewarden.throwaway import ThrowawayStore
-
-
-@pytest.fixture
-def scratch(place: ThrowawayStore) -> StorePath:
-    return place.strand(place.add_derivation("x"))
+from sweeps import holding
 
 
 @pytest.fixture
@@ -127,7 +123,7 @@ def test_a_private_directory_in_use_is_left_to_its_owner(
     (private,) = left_private(place)
     waiting = picture(place.path(private))
     assert len(waiting) == len(before) + 1
-    with held_by_another(place.path(private)):
+    with holding(place.path(private)):
         assert run(place) == []
         assert picture(place.path(private)) == waiting
     assert [outcome.status for outcome in run(place)] == ["removed"]

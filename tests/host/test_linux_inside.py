@@ -3,17 +3,15 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-if sys.platform != "linux":
-    pytest.skip("this is the Linux half", allow_module_level=True)
-
-from storewarden.host.linux import processes_inside
+from storewarden.host.linux import flocks, processes_inside
+from storewarden.host.tables import exclusive_holders
+from sweeps import leaderless
 
 
 def own(proc: Path) -> str:
@@ -123,3 +121,28 @@ def test_without_a_table_it_is_unknown(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look at most processes")
 def test_a_process_that_may_not_be_looked_at_makes_it_unknown() -> None:
     assert processes_inside("/elsewhere", ()) is None
+
+
+# What Linux hides or shows seldom, and must not be taken for absent.
+
+
+def test_a_process_whose_main_thread_has_ended_is_still_inside(tmp_path: Path) -> None:
+    for name in ("proc", "x.chroot"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "proc" / "1").symlink_to("/proc/self")
+    with leaderless(cwd=f"{tmp_path}/x.chroot") as pid:
+        (tmp_path / "proc" / str(pid)).symlink_to(f"/proc/{pid}")
+        assert processes_inside(f"{tmp_path}/x.chroot", (), f"{tmp_path}/proc") == [pid]
+
+
+def test_where_pid_1_is_hidden_it_is_unknown_who_is_inside(tmp_path: Path) -> None:
+    (tmp_path / str(os.getpid())).symlink_to(f"/proc/{os.getpid()}")
+    assert processes_inside("/elsewhere", (), str(tmp_path)) is None
+
+
+def test_a_lock_without_an_inode_does_no_harm(tmp_path: Path) -> None:
+    # fs/locks.c prints this where a lock has no inode.
+    none = "1: FLOCK  ADVISORY  WRITE 100 <none>:0 0 EOF\n"
+    (tmp_path / "locks").write_text(f"{none}2: FLOCK  ADVISORY  WRITE 200 08:01:22 0 EOF\n")
+    found = flocks(f"{tmp_path}/locks")
+    assert found is None or exclusive_holders(found).get(22) == 200

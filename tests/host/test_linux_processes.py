@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-if sys.platform != "linux":
-    pytest.skip("this is the Linux half", allow_module_level=True)
-
-from storewarden.host.linux import processes_of
+from helper.child import among_own_processes, in_child, mount, needs_root, take_own_mounts
+from storewarden.host import processes_inside, processes_of
+from sweeps import leaderless
 
 BUILDER = 30001
 
@@ -132,22 +131,35 @@ def test_a_real_process_is_found_and_a_real_zombie_is_not() -> None:
 
 
 def test_a_real_process_whose_main_thread_has_ended_is_found() -> None:
-    program = """
-import ctypes, threading, sys, time
-def work():
-    time.sleep(0.2)
-    print("alone", flush=True)
-    sys.stdin.read()
-threading.Thread(target=work).start()
-ctypes.CDLL(None).pthread_exit(None)
-"""
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        try:
-            assert child.stdout is not None
-            assert child.stdout.readline() == b"alone\n"
-            with open(f"/proc/{child.pid}/status", encoding="utf-8") as status:
-                assert "State:\tZ" in status.read()
-            assert child.pid in (processes_of([os.geteuid()]) or [])
-        finally:
-            child.kill()
+    with leaderless() as pid:
+        with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+            assert "State:\tZ" in status.read()
+        assert pid in (processes_of([os.geteuid()]) or [])
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("way", "groups"), [("invisible", ()), ("ptraceable", ()), ("ptraceable", (0,))]
+)
+def test_processes_that_are_hidden_are_unknown_and_not_absent(
+    way: str, groups: tuple[int, ...]
+) -> None:
+    def where_others_are_hidden() -> object:
+        take_own_mounts()
+        mount("-t", "proc", "-o", f"hidepid={way}", "none", "/proc")
+        os.setgroups(groups)
+        os.setgid(65534)
+        os.setuid(65534)
+        return [processes_inside("/nowhere", set()), processes_of((1,))]
+
+    assert in_child(where_others_are_hidden) == [None, None]
+
+
+@needs_root
+def test_where_only_what_may_be_traced_is_shown_not_even_the_first_process_sees_all() -> None:
+    def first_and_without_that_capability() -> object:
+        mount("-t", "proc", "-o", "hidepid=ptraceable", "none", "/proc")
+        assert os.path.exists("/proc/1/status")
+        return processes_of((65534,))
+
+    assert among_own_processes(first_and_without_that_capability) is None

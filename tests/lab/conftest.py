@@ -9,7 +9,7 @@ import pytest
 
 from lab.machine import Machine, booted, reset
 from lab.places import REQUIRED, SUITES, missing
-from lab.service import installed, running
+from lab.service import delivered, installed, running
 from lab.table import TALLY, Row, markdown, row_of, save, table
 from real.rig import Rig
 
@@ -70,6 +70,13 @@ def machine(
 def rig(machine: Machine) -> Rig:
     """The same, for a test that leaves it running."""
     return machine.rig
+
+
+@pytest.fixture
+def python(machine: Machine) -> Iterator[str]:
+    """The interpreter of a user's own storewarden, which is not set up yet."""
+    with delivered(machine) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,11 @@ WATCHER, SOCKET, HELPER = (
 )
 CONFIG = "/etc/storewarden/config.toml"
 MIN_AGE = 2.0
+SOON = 30.0
+"""Enough for a busy machine, and far less than the next sweep is away."""
 LOGS = "/var/log/storewarden"
+ONLY_TWO = f"{(1 << 1) | (1 << 3):016x}"
+"""CAP_DAC_OVERRIDE and CAP_FOWNER, as /proc shows them."""
 Done = CompletedProcess[str]
 _OF_ACCOUNTS = ("passwd-", "group-", "shadow-", "gshadow-", ".pwd.lock", "subuid-", "subgid-")
 
@@ -71,7 +75,7 @@ def write_config(rig: Rig, text: str) -> None:
     Path(f"{rig.root}{CONFIG}").write_text(text, encoding="utf-8")
 
 
-def wait_until_gone(rig: Rig, build: Build, seconds: float = MIN_AGE + 2) -> None:
+def wait_until_gone(rig: Rig, build: Build, seconds: float = SOON) -> None:
     """Return when nothing of what that build left is there; fail if it is not gone in time."""
     began = time.monotonic()
     while any(os.path.lexists(rig.outside(path)) for path in build.entries):

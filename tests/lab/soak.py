@@ -14,7 +14,8 @@ import re
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from signal import SIGINT, SIGKILL
 
@@ -288,9 +289,20 @@ def waits_for(deaths: list[Death], removed: set[tuple[str, int]]) -> list[float]
 
 
 @contextlib.contextmanager
-def troubled(rig: Rig, tally: Tally, every: float) -> Iterator[None]:
-    """While a collection is made, or the daemon is restarted, every so many seconds."""
+def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """While a thread of its own does that work, which must end soon after the event."""
     stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def troubled(rig: Rig, tally: Tally, every: float) -> AbstractContextManager[None]:
+    """While a collection is made, or the daemon is restarted, every so many seconds."""
 
     def collect(user: str, *command: str) -> None:
         began = time.monotonic()
@@ -298,7 +310,7 @@ def troubled(rig: Rig, tally: Tally, every: float) -> Iterator[None]:
         deleted = frozenset(_DELETED.findall(done.stderr))
         tally.collections.append(Collection(began, time.monotonic(), deleted))
 
-    def trouble() -> None:
+    def trouble(stop: threading.Event) -> None:
         while True:
             for number in range(3):
                 if stop.wait(every):
@@ -311,10 +323,4 @@ def troubled(rig: Rig, tally: Tally, every: float) -> Iterator[None]:
                 else:
                     collect("root", "nix-store", "--gc")
 
-    thread = threading.Thread(target=trouble)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return meanwhile(trouble)

@@ -1,24 +1,14 @@
 # SPDX-License-Identifier: MIT
 """`storewarden doctor` on a machine with systemd: set up, and broken since."""
 
-from collections.abc import Iterator
-
-import pytest
-
-from lab.machine import Machine, control
-from lab.service import HELPER, SOCKET, WATCHER, delivered, journal, run, setup
+from lab.machine import control
+from lab.service import HELPER, SOCKET, WATCHER, journal, run, setup
 from real import namespace as ns
 from real.doctoring import Visit, visit_of
 from real.rig import Rig
 from storewarden.nix_queries import parse_version
 
 LOG = "/var/log/storewarden/audit.jsonl"
-
-
-@pytest.fixture
-def python(machine: Machine) -> Iterator[str]:
-    with delivered(machine) as found:
-        yield found
 
 
 def doctor(rig: Rig, user: str = "root") -> Visit:

@@ -4,18 +4,14 @@
 import re
 
 from real import namespace as ns
-from real.builds import Interrupt, let_finish, start_build, strand, stranded
+from real.builds import Interrupt, start_build, strand
 from real.recipes import Recipe
 from real.rig import Rig, unregistered
-from real.running import AGAIN, as_user, assert_healed, nix_build, run_wedged, words
+from real.running import AGAIN, as_user, assert_a_wedged_build_is_healed, nix_build, words
 
 
 def test_a_build_that_fails_on_debris_is_healed_and_run_once_more(rig: Rig) -> None:
-    build = stranded(rig, "wedged")
-    let_finish(rig, build.recipe)
-    asked = words(rig, as_user(rig, nix_build(rig, build.recipe)))
-    assert_healed(rig, build, run_wedged(rig, build.uid, asked))
-    assert unregistered(rig) == set()
+    assert_a_wedged_build_is_healed(rig)
 
 
 def test_a_build_that_fails_by_itself_is_not_run_again(rig: Rig) -> None:

@@ -66,7 +66,7 @@ def test_what_is_stranded_is_gone_before_the_retry(
         let_finish(rig, build.recipe)
         ns.wait_until(lambda: not builder_lives(rig, build), "the end of the builder")
     # A machine that has to come up first takes its time for that.
-    wait_until_gone(rig, build, MIN_AGE + (30 if how in set(Outage) else 2))
+    wait_until_gone(rig, build)
     if how not in set(Outage):  # those end every build
         let_finish(rig, live.recipe)
         assert live.client.process.wait(20) == 0, ns.read(live.log)

@@ -2,18 +2,15 @@
 """Set up on a machine with systemd: once, twice, as an upgrade, cut off, and taken back."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from lab.machine import Machine, control
+from lab.machine import control
 from lab.service import (
     HELPER,
+    ONLY_TWO,
     SOCKET,
     WATCHER,
     accounts,
-    delivered,
     exposure,
     journal,
     main_process,
@@ -27,16 +24,8 @@ from real import namespace as ns
 from real.builds import retry, stranded
 from real.rig import Rig, picture, unregistered
 
-ONLY_TWO = f"{(1 << 1) | (1 << 3):016x}"
-"""CAP_DAC_OVERRIDE and CAP_FOWNER, as /proc shows them."""
 NOTHING = f"{0:016x}"
 UNITS = "/etc/systemd/system"
-
-
-@pytest.fixture
-def python(machine: Machine) -> Iterator[str]:
-    with delivered(machine) as found:
-        yield found
 
 
 def places(rig: Rig) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from lab.machine import Machine, control, start_nix
-from lab.service import HELPER, delivered, exposure, journal, main_process, run, setup
+from lab.service import HELPER, ONLY_TWO, delivered, exposure, journal, main_process, run, setup
 from real import namespace as ns
 from real.builds import Interrupt, interrupt, start_build
 from real.recipes import Recipe
@@ -17,7 +17,6 @@ from real.rig import Rig, valid_paths
 _DROP_IN = "storewarden-helper-store"
 OVER_ITSELF = ("mount --bind /nix/store /nix/store",)
 OWN = ("mount -t tmpfs -o mode=1775 tmpfs /nix/store", "chgrp nixbld /nix/store")
-ONLY_TWO = f"{(1 << 1) | (1 << 3):016x}"
 
 
 @contextmanager

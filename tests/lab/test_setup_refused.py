@@ -2,17 +2,13 @@
 """Set up on a machine where something is in the way, or that is cut off in the middle."""
 
 import os
-from collections.abc import Iterator
 from signal import SIGKILL
 
-import pytest
-
-from lab.machine import Machine, control
+from lab.machine import control
 from lab.service import (
     HELPER,
     SOCKET,
     WATCHER,
-    delivered,
     run,
     setup,
     setup_again,
@@ -20,17 +16,6 @@ from lab.service import (
 from real import namespace as ns
 from real.rig import Rig
 from storewarden.setup.run import ASK
-
-ONLY_TWO = f"{(1 << 1) | (1 << 3):016x}"
-"""CAP_DAC_OVERRIDE and CAP_FOWNER, as /proc shows them."""
-NOTHING = f"{0:016x}"
-UNITS = "/etc/systemd/system"
-
-
-@pytest.fixture
-def python(machine: Machine) -> Iterator[str]:
-    with delivered(machine) as found:
-        yield found
 
 
 def test_only_one_sets_up_at_a_time(rig: Rig, python: str) -> None:

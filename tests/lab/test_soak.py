@@ -4,18 +4,18 @@
 `STOREWARDEN_LAB_SOAK` is how many seconds each lasts.
 """
 
-import contextlib
 import json
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 
 from lab import service as installed
 from lab.machine import Machine
-from lab.soak import Tally, lost_paths, soak, troubled
+from lab.soak import Tally, lost_paths, meanwhile, soak, troubled
 from real import namespace as ns
 from real.rig import Rig, unregistered
 from real.warden import AT_ONCE, Report, audit_log, records, scan, warden
@@ -67,22 +67,14 @@ def dice() -> random.Random:
     return random.Random(20261122)  # noqa: S311 - the same builds every time
 
 
-@contextlib.contextmanager
-def sweeping(rig: Rig, sweeps: list[int]) -> Iterator[None]:
+def sweeping(rig: Rig, sweeps: list[int]) -> AbstractContextManager[None]:
     """While a sweep that removes what it can is begun every so often; the exit status of each."""
-    stop = threading.Event()
 
-    def sweep() -> None:
+    def sweep(stop: threading.Event) -> None:
         while not stop.wait(EVERY):
             sweeps.append(warden(rig, "scan", "--yes", *AT_ONCE).returncode)
 
-    thread = threading.Thread(target=sweep)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return meanwhile(sweep)
 
 
 def assert_nobody_was_hurt(rig: Rig, tally: Tally) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from programs import program
+
 CHECKOUT = os.path.realpath(f"{os.path.dirname(__file__)}/../..")
 LIBRARY = os.environ.get("NIXPKGS_LIB")
 NIX_DARWIN = os.environ.get("STOREWARDEN_NIX_DARWIN")
-_REQUIRED = os.environ.get("STOREWARDEN_REQUIRE_REAL_NIX") == "1"
 _NOTHING_OF_ITS_OWN = """\
 experimental-features = nix-command flakes
 build-users-group =
@@ -100,11 +101,7 @@ def new_nix(top: str, python: Python, sources: str = CHECKOUT, enter: tuple[str,
 
 def own_nix(top: str) -> Nix:
     """This machine's; skips, or fails where real Nix is required, if it has none."""
-    if shutil.which("nix-instantiate") is None:
-        reason = "there is no nix-instantiate here (on Debian: apt-get install nix-bin)"
-        if _REQUIRED:
-            pytest.fail(reason)
-        pytest.skip(reason)
+    program("nix-instantiate", "nix-bin")
     nix = new_nix(top, own_python())
     provide(f"{top}/dependencies", nix.python, everything())
     return nix

@@ -17,6 +17,7 @@ from lab.machine import Machine, booted, control, reset
 from lab.places import SUITES, missing
 from lab.service import (
     HELPER,
+    ONLY_TWO,
     SOCKET,
     WATCHER,
     exposure,
@@ -25,7 +26,7 @@ from lab.service import (
     python_version,
     run,
 )
-from lab.test_setup_mounts import ONLY_TWO, OVER_ITSELF, OWN, left, mounted
+from lab.test_setup_mounts import OVER_ITSELF, OWN, left, mounted
 from nix.evaluating import CHECKOUT, Nix, Python, library, new_nix, provide
 from nix.rendered import Rendered, render
 from real import namespace as ns

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from real import namespace as ns
-from real.builds import Build
+from real.builds import Build, let_finish, stranded
 from real.recipes import Recipe, arguments
-from real.rig import Rig, valid_paths
+from real.rig import Rig, unregistered, valid_paths
 from real.warden import AT_ONCE, audit_log
 
 WEDGED = "Permission denied"
@@ -62,3 +62,12 @@ def assert_healed(rig: Rig, build: Build, done: Ended) -> None:
     assert os.listdir(rig.outside(path)) == ["result"]
     assert done.told.count(AGAIN) == 1, done.told
     assert f"removed: {build.outputs['out']}" in done.told
+
+
+def assert_a_wedged_build_is_healed(rig: Rig) -> None:
+    """One of an ordinary user's, run by root."""
+    build = stranded(rig, "wedged")
+    let_finish(rig, build.recipe)
+    asked = words(rig, as_user(rig, nix_build(rig, build.recipe)))
+    assert_healed(rig, build, run_wedged(rig, build.uid, asked))
+    assert unregistered(rig) == set()

@@ -5,10 +5,42 @@ import os
 
 from real.builds import Build, retry
 from real.namespace import read
-from real.rig import Rig, valid_paths
-from real.warden import Report, finding, records, warden
+from real.rig import Rig, picture, unregistered, valid_paths
+from real.warden import Report, finding, records, scan, statuses, warden
 from storewarden.explain.buildlog import BuildLog
 from storewarden.store.paths import StoreDir
+
+
+def assert_wedged_named_removed_and_built_again(rig: Rig, build: Build, user: str) -> None:
+    """The whole of it: the next build fails, that user is told why, root has it removed."""
+    wedged = retry(rig, build.recipe, not_uid=build.uid)
+    assert wedged.returncode != 0
+    assert "Permission denied" in wedged.stderr
+    assert_its_log_tells(wedged.stderr, build)
+
+    before = picture(rig.store)
+    report = scan(rig, "--dry-run", user=user)
+    assert picture(rig.store) == before, "a dry run changed the store"
+    assert {one["path"] for one in report["findings"]} == build.entries
+    assert_names_it(rig, report, build)
+
+    removed = scan(rig, "--yes")
+    assert statuses(removed) == dict.fromkeys(build.entries, "removed")
+    assert unregistered(rig) == set()
+
+    assert_builds_exactly_its_own_files(rig, build)
+    assert_audit_log_tells(rig, build)
+
+
+def assert_an_orphaned_builder_is_left_alone(rig: Rig, build: Build) -> None:
+    """No lock is held by anyone: only the process itself tells that its output is wanted."""
+    report = scan(rig, "--yes")
+    output = build.outputs["out"]
+    found = finding(report, output)
+    assert found["verdict"] == "keep"
+    assert any("process" in reason for reason in found["reasons"]), found["reasons"]
+    assert statuses(report).get(output) in {None, "kept"}
+    assert unregistered(rig) == build.entries
 
 
 def assert_names_it(rig: Rig, report: Report, build: Build) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from json_documents import checked
+from programs import need
 from real import namespace as ns
 from real.builds import Build, let_finish, start_build, strand, stranded
 from real.recipes import Recipe
@@ -40,11 +41,7 @@ def missing() -> str | None:
 @pytest.fixture(autouse=True)
 def needs(rig: Rig) -> None:
     assert rig.user == "nobody"
-    reason = missing()
-    if reason is not None and os.environ.get("STOREWARDEN_REQUIRE_REAL_NIX") == "1":
-        pytest.fail(f"bubblewrap is required, but {reason}")
-    if reason is not None:
-        pytest.skip(reason)
+    need("bubblewrap", missing())
 
 
 def sandbox(rig: Rig, *more: str) -> list[str]:

@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from json_documents import checked
+from programs import need
 from real import namespace as ns
 from real.builds import Build, Interrupt, let_finish, retry, start_build, strand
 from real.container import container, still_there
@@ -28,11 +29,7 @@ AS_FIRST = ("sh", "-ec", f"exec 2>{{base}}/logs/first; {_MADE}; exec {_WATCH}")
 
 @pytest.fixture(autouse=True, scope="module")
 def needs() -> None:
-    reason = missing()
-    if reason is not None and os.environ.get("STOREWARDEN_REQUIRE_REAL_NIX") == "1":
-        pytest.fail(f"containers are required, but {reason}")
-    if reason is not None:
-        pytest.skip(reason)
+    need("a container", missing())
 
 
 @pytest.fixture(scope="module")

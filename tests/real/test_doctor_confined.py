@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from programs import need
 from real import namespace as ns
 from real.container import container
 from real.doctoring import visit_of, visited
@@ -21,14 +22,7 @@ from real.watching import service
 
 @pytest.fixture(autouse=True, scope="module")
 def needs() -> None:
-    need(missing())
-
-
-def need(reason: str | None) -> None:
-    if reason is not None and os.environ.get("STOREWARDEN_REQUIRE_REAL_NIX") == "1":
-        pytest.fail(f"it is required, but {reason}")
-    if reason is not None:
-        pytest.skip(reason)
+    need("real Nix", missing())
 
 
 def test_in_a_container_with_a_service_nothing_is_wrong() -> None:
@@ -90,7 +84,7 @@ def test_a_sandbox_that_cannot_be_made_is_not_taken_for_one() -> None:
 def test_in_bubblewrap_what_is_outside_is_unknown_and_nothing_is_called_well(
     rig: Rig, seen: tuple[str, ...]
 ) -> None:
-    need(no_bubblewrap())
+    need("bubblewrap", no_bubblewrap())
     done = inside(rig, (*seen, *ALONE), "doctor", "--json")
     visit = visit_of(done)
     assert (visit.code, visit.of("problem")) == (0, set())
@@ -101,13 +95,13 @@ def test_in_bubblewrap_what_is_outside_is_unknown_and_nothing_is_called_well(
 
 
 def test_in_bubblewrap_without_the_socket_nix_cannot_be_asked(rig: Rig) -> None:
-    need(no_bubblewrap())
+    need("bubblewrap", no_bubblewrap())
     visit = visit_of(inside(rig, ALONE, "doctor", "--json"))
     assert visit.code == 3
 
 
 def test_under_gvisor_the_terminal_of_builders_is_known_to_fail() -> None:
-    need(no_gvisor())
+    need("gVisor", no_gvisor())
     script = 'mount -t tmpfs none /nix && nix-store --init && exec "$@"'
     words = [sys.executable, "-m", "storewarden", "doctor", "--json"]
     done = subprocess.run(

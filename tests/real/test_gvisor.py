@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from programs import need
+
 RUNSC = ("runsc", "--network=none", "--ignore-cgroups", "--platform=ptrace", "do")
 
 
@@ -24,11 +26,7 @@ def missing() -> str | None:
 
 @pytest.fixture
 def gvisor() -> tuple[str, ...]:
-    reason = missing()
-    if reason is not None and os.environ.get("STOREWARDEN_REQUIRE_REAL_NIX") == "1":
-        pytest.fail(f"gVisor is required, but {reason}")
-    if reason is not None:
-        pytest.skip(reason)
+    need("gVisor", missing())
     return RUNSC
 
 

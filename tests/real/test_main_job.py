@@ -3,17 +3,16 @@
 
 import pytest
 
-from real.builds import Interrupt, builder_lives, let_finish, retry, start_build, strand
+from real.builds import Interrupt, builder_lives, let_finish, start_build, strand
 from real.namespace import wait_until
 from real.recipes import Recipe
-from real.rig import Rig, picture, unregistered
+from real.rig import Rig, unregistered
 from real.story import (
-    assert_audit_log_tells,
+    assert_an_orphaned_builder_is_left_alone,
     assert_builds_exactly_its_own_files,
-    assert_its_log_tells,
-    assert_names_it,
+    assert_wedged_named_removed_and_built_again,
 )
-from real.warden import AT_ONCE, finding, scan, statuses, warden
+from real.warden import AT_ONCE, scan, warden
 
 CASES = [
     (Interrupt.SIGINT_CLIENT, ("out",)),
@@ -29,37 +28,15 @@ def test_what_an_interrupted_build_stranded_is_named_removed_and_builds_again(
 ) -> None:
     build = start_build(rig, Recipe("job", outputs=outputs))
     strand(rig, build, how)
-    wedged = retry(rig, build.recipe, not_uid=build.uid)
-    assert wedged.returncode != 0
-    assert "Permission denied" in wedged.stderr
-    assert_its_log_tells(wedged.stderr, build)
-
-    before = picture(rig.store)
-    report = scan(rig, "--dry-run", user="nobody")
-    assert picture(rig.store) == before, "a dry run changed the store"
-    assert {one["path"] for one in report["findings"]} == build.entries
-    assert_names_it(rig, report, build)
-
-    removed = scan(rig, "--yes")
-    assert statuses(removed) == dict.fromkeys(build.entries, "removed")
-    assert unregistered(rig) == set()
-
-    assert_builds_exactly_its_own_files(rig, build)
-    assert_audit_log_tells(rig, build)
+    assert_wedged_named_removed_and_built_again(rig, build, "nobody")
 
 
 def test_a_builder_that_outlived_its_worker_is_left_alone_until_it_ends(rig: Rig) -> None:
     build = start_build(rig, Recipe("orphan"))
     strand(rig, build, Interrupt.SIGKILL_WORKER)
     if builder_lives(rig, build):
-        # No lock is held by anyone now: only the process itself tells that it is alive.
         assert rig.nix_version < (2, 34)
-        report = scan(rig, "--yes")
-        output = finding(report, build.outputs["out"])
-        assert output["verdict"] == "keep"
-        assert any("process" in reason for reason in output["reasons"]), output["reasons"]
-        assert statuses(report).get(build.outputs["out"]) in {None, "kept"}
-        assert unregistered(rig) == build.entries
+        assert_an_orphaned_builder_is_left_alone(rig, build)
         let_finish(rig, build.recipe)
         wait_until(lambda: not builder_lives(rig, build), "the end of the builder")
     scan(rig, "--yes")

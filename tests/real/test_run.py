@@ -15,6 +15,7 @@ from real.running import (
     AGAIN,
     WEDGED,
     as_user,
+    assert_a_wedged_build_is_healed,
     assert_healed,
     derivation,
     nix_build,
@@ -25,11 +26,7 @@ from real.warden import helper, records, socket_path
 
 
 def test_a_build_that_fails_on_debris_is_healed_and_run_once_more(rig: Rig) -> None:
-    build = stranded(rig, "wedged")
-    let_finish(rig, build.recipe)
-    asked = words(rig, as_user(rig, nix_build(rig, build.recipe)))
-    assert_healed(rig, build, run_wedged(rig, build.uid, asked))
-    assert unregistered(rig) == set()
+    assert_a_wedged_build_is_healed(rig)
     [intent, _] = records(rig)
     assert "for a build that failed on it" in str(intent["requester"]["via"])
 

@@ -4,8 +4,10 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,9 @@ from staging import (
     set_up,
     tree,
 )
-from storewarden.setup.run import Order, install
+from storewarden.config import KEYS, Config, parse_config
+from storewarden.setup.darwin import Person, settings
+from storewarden.setup.run import ASK, Order, first_config, install
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="macOS asks who called sudo")
 
@@ -150,3 +154,77 @@ def test_what_an_older_version_wrote_goes(python: str, top: str) -> None:
     assert f"keep    /{UNITS}/changed.service" in said
     assert not os.path.exists(f"{top}/{UNITS}/older.service")
     assert os.path.exists(f"{top}/{UNITS}/changed.service")
+
+
+# The configuration that setup writes where there is none.
+
+
+FIRST = first_config({})
+
+
+def test_it_says_nothing_but_the_defaults() -> None:
+    assert parse_config(tomllib.loads(FIRST)) == Config()
+    assert not [line for line in FIRST.splitlines() if not re.match("#|$", line)]
+
+
+def test_what_is_commented_out_is_the_default_or_an_example_that_is_read() -> None:
+    lines = re.findall(r"^#([a-z-]+ = .*)$", FIRST, re.MULTILINE)
+    shown = {line.split(" = ")[0]: tomllib.loads(line) for line in lines}
+    assert shown.keys() == KEYS.keys()
+    for key, row in KEYS.items():
+        value = getattr(parse_config(shown[key]), row.name)
+        assert (value == row.default) is (row.default is not None)
+
+
+def test_on_macos_it_names_places_that_are_there() -> None:
+    ours = settings(Person("alice", 501, "/Users/alice"))
+    config = parse_config(tomllib.loads(first_config(ours)))
+    assert config == parse_config(ours) != Config()
+    assert config.socket == "/var/run/storewarden/helper.sock"
+    assert config.runtime_dir.startswith("/Users/alice/Library/")
+
+
+# Where setup refuses to touch the machine itself.
+
+
+SETUP = (sys.executable, "-m", "storewarden", "setup")
+BOOTED = os.path.isdir("/run/systemd/system")
+
+
+def refused(*words: str) -> str:
+    done = subprocess.run([*SETUP, *words], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 3
+    assert done.stdout == ""
+    return done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux" or BOOTED, reason="systemd runs here")
+def test_without_systemd_it_says_what_to_do_instead() -> None:
+    assert "as root: storewarden watch" in refused()
+    assert "no systemd runs here" in refused("--dry-run")
+
+
+@pytest.mark.skipif(not BOOTED or os.geteuid() == 0, reason="only for an ordinary user")
+def test_an_ordinary_user_is_told_to_be_root() -> None:
+    assert "sudo storewarden setup" in refused()
+
+
+def test_a_staging_directory_must_be_there() -> None:
+    assert "/nowhere/staging is not a directory" in refused("--root", "/nowhere/staging")
+
+
+def test_the_machine_itself_is_no_staging_directory() -> None:
+    assert "leave it out" in refused("--root", "/")
+
+
+def test_a_helper_that_is_not_there_gives_a_reason(tmp_path: Path) -> None:
+    asked = [sys.executable, "-c", ASK, f"{tmp_path}/helper.sock"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60)
+    assert "helper.sock cannot be reached: no such file" in done.stdout
+
+
+def test_the_question_to_the_helper_is_whole() -> None:
+    words = [sys.executable, "-I", "-B", "-c", ASK, "/nowhere/helper.sock"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "/nowhere/helper.sock" in done.stdout

@@ -9,9 +9,11 @@ import pytest
 
 from storewarden.store.paths import (
     Deriver,
+    LockName,
     StoreDir,
     StorePath,
     output_lock,
+    parse_lock_name,
     scratch_path,
 )
 from storewarden.throwaway import ThrowawayStore
@@ -134,3 +136,24 @@ def test_a_store_full_of_derivations_of_one_name_takes_no_long_time(find: Find) 
     found = find([*wanted, OUT], [*names, DRV.base_name], STORE)
     assert found == {OUT: Deriver(DRV, "out")}
     assert time.process_time() - before < 5
+
+
+# Derivations that make derivations (`x.drv.drv`): their locks have every reading too.
+
+
+DRV_OF_DRV = StorePath(f"{'1c' * 16}-hello.drv.drv")
+
+
+def test_the_lock_of_a_derivation_of_a_derivation_names_it() -> None:
+    assert LockName(DRV_OF_DRV, "out") in parse_lock_name(output_lock(DRV_OF_DRV, "out"))
+
+
+def test_the_scratch_path_of_a_derivation_of_a_derivation_has_its_deriver(
+    place: ThrowawayStore,
+) -> None:
+    wanted, names = (
+        scratch_path(DRV_OF_DRV, "out", place.store_dir),
+        [output_lock(DRV_OF_DRV, "out")],
+    )
+    found = origins_of(place.as_store(), -1, [wanted], names)
+    assert found[wanted].deriver == Deriver(DRV_OF_DRV, "out")

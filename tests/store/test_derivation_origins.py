@@ -2,11 +2,9 @@
 """Where a path comes from by what the database knows, and the locks that cover it."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
-from storewarden.store.entries import open_directory
 from storewarden.store.paths import (
     Deriver,
     Origin,
@@ -22,13 +20,6 @@ from sweeps import origins_of
 from tables import BUILD_TRACE, REALISATIONS, execute, know_output, realise
 
 REST = '[],["/nix/store/x"],"x86_64-linux","/bin/sh",["-c","echo"],[("name","x")])'
-
-
-@pytest.fixture
-def store_fd(place: ThrowawayStore) -> Iterator[int]:
-    fd = open_directory(place.store_dir.path)
-    yield fd
-    os.close(fd)
 
 
 def origin_of(place: ThrowawayStore, store_fd: int, path: StorePath) -> Origin | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stand_in import write_answering_nix, write_program
+from stand_in import ends, write_answering_nix, write_program
 from storewarden.store.nix import Nix, ask, find_nix
 from storewarden.store.paths import StoreDir, StorePath
 from storewarden.store.store import Fact, Known
@@ -176,3 +176,15 @@ def test_the_first_program_that_can_be_run_is_taken(tmp_path: Path) -> None:
     assert find_nix(None, places) == good
     assert find_nix("/wanted", places) == "/wanted"
     assert find_nix(None, places[:2]) == places[0]
+
+
+# A Nix that has ended, and what it started has not.
+
+
+def test_what_nix_left_behind_is_ended_where_it_holds_the_answer_back(tmp_path: Path) -> None:
+    write_program(f"{tmp_path}/nix", f"sleep 60 & echo $! > {tmp_path}/pid; exit 0\n")
+    write_program(f"{tmp_path}/nix-store", "exit 1\n")
+    path = StorePath(f"{'0' * 32}-x")
+    nix = Nix(f"{tmp_path}/nix", StoreDir("/nix/store"), f"{tmp_path}/state", timeout=2.0)
+    assert ask(nix, [path])[path].known is Known.UNKNOWN
+    assert ends(int((tmp_path / "pid").read_text()))
