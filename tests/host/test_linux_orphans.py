@@ -32,7 +32,8 @@ with subprocess.Popen(sys.argv[2:], stdout=subprocess.PIPE, text=True) as builde
     builder.kill()
 """
 _BELOW = ["sh", "-c", "sleep 60 >/dev/null & echo $!; wait"]
-_DETACHED = ["sh", "-c", "(sleep 60 >/dev/null & echo $!); exec sleep 60"]
+# Who is between them has ended before the pid is told.
+_DETACHED = ["sh", "-c", "pid=$(sleep 60 >/dev/null & echo $!); echo $pid; exec sleep 60"]
 
 
 @contextmanager
