@@ -29,7 +29,7 @@ examples:
 _WATCH = """\
 Runs until SIGTERM or Ctrl-C. SIGHUP reads the configuration again, SIGUSR1
 sweeps the whole store now. systemd or launchd start it after: sudo storewarden
-setup; in a container without either it runs as root, in this one process.
+setup; in a container without either it runs as root, with its own helper.
 examples:
   storewarden watch
   storewarden watch --config ./config.toml
