@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from storewarden.claims import PROOF, REMOVED_BY_DEFAULT
 from storewarden.errors import StorewardenError, reason_of
+from storewarden.host import RUNTIME_DIR, SOCKET
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StoreDir
 
@@ -134,10 +135,10 @@ class Config:
     build_group: str = _key(_text, "nixbld", "Nix's build-users-group.")
     nix: str | None = _optional_key(_path, "/nix/var/nix/profiles/default/bin/nix",
         "The program that is asked what is valid. If not set: the first of Nix's usual places.")
-    socket: str = _key(_path, "/run/storewarden/helper.sock",
+    socket: str = _key(_path, SOCKET,
         "Where the helper is asked (and, without systemd, listens).")
     audit_log: str = _key(_path, "/var/log/storewarden/audit.jsonl", "Where removals are recorded.")
-    runtime_dir: str = _key(_path, "/run/storewarden/watch",
+    runtime_dir: str = _key(_path, RUNTIME_DIR,
         "Where the service keeps its lock and its status.")
     metrics_textfile: str | None = _optional_key(
         _path, "/var/lib/prometheus/node-exporter/storewarden.prom",

@@ -135,6 +135,50 @@ def test_without_libproc_nothing_is_known() -> None:
     assert darwin.processes_of([301]) is None
 
 
+@pytest.mark.parametrize(
+    ("directory", "mode", "gid", "open_to_others"),
+    [
+        ("/Library", 0o775, 80, False),
+        ("/nix", 0o775, 80, False),
+        ("/nix", 0o775, 0, False),
+        ("/", 0o1775, 80, False),
+        ("/Library", 0o755, 80, False),
+        ("/Library", 0o777, 80, True),
+        ("/Library", 0o775, 20, True),
+        ("/Library/LaunchDaemons", 0o775, 80, True),
+        ("/private/var/run", 0o775, 1, True),
+        ("/opt/storewarden", 0o775, 80, True),
+        ("/usr/local/bin", 0o775, 80, True),
+    ],
+)
+def test_what_admin_may_write_is_roots_only_where_root_runs_what_lies_there_already(
+    directory: str, mode: int, gid: int, *, open_to_others: bool
+) -> None:
+    found = os.stat_result((0o40000 | mode, 1, 1, 2, 0, gid, 0, 0, 0, 0))
+    assert darwin.others_write(directory, found) is open_to_others
+
+
+def test_where_a_file_system_has_no_full_sync_the_ordinary_one_has_to_do(tmp_path: Path) -> None:
+    with open(tmp_path / "log", "wb") as file:
+        file.write(b"line")
+        file.flush()
+        darwin.sync(file.fileno())
+        closed = file.fileno()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        darwin.sync(closed)
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing), pytest.raises(OSError, match="Invalid argument"):
+        darwin.sync(writing)
+
+
+def test_only_flags_that_an_owner_can_set_are_cleared(tmp_path: Path) -> None:
+    uchg, uappnd, hidden, schg = 0x2, 0x4, 0x8000, 0x20000
+    assert darwin.without_owners_flags(uchg | uappnd | hidden | schg) == hidden | schg
+    assert darwin.without_owners_flags(schg) == schg
+    with open(tmp_path / "plain", "wb") as file:
+        assert not darwin.clear_flags(file.fileno())
+
+
 def test_nix_darwin_is_known_by_what_it_makes(tmp_path: Path) -> None:
     assert darwin.declared_by(f"{tmp_path}/darwin-version") == ""
     Path(tmp_path, "darwin-version").touch()

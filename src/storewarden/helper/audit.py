@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 
 from storewarden.audit import Chain, Record, Rotated, members_of, rotated_files, seal, unseal
 from storewarden.errors import AuditUnavailableError, BadMessageError, reason_of
+from storewarden.host import sync
 from storewarden.protocol import VERSION
 from storewarden.store.entries import FileId
 
 ROTATE_AT = 8 * 1024 * 1024
 _RESERVE = 64 * 1024
 _WAIT_SECONDS = 30.0
-_sync = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class AuditLog:
         )
         try:
             self._write(line)
-            _sync(self.fd)
+            sync(self.fd)
         except OSError as cause:
             self.torn = True
             raise AuditUnavailableError(

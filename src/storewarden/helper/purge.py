@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from storewarden.errors import reason_of
-from storewarden.host import rename_exclusive
+from storewarden.host import clear_flags, rename_exclusive
 from storewarden.store.entries import (
     OPEN_TO_OTHERS,
     PRIVATE_MODE,
@@ -38,6 +38,8 @@ _SECONDS = 60.0
 
 Whoever has a directory in the tree open to write may make names in it faster than they go.
 """
+_AS_IT_IS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_SYMLINK", os.O_NOFOLLOW)
+"""To open a name and never what it points to; on macOS a link itself can be opened."""
 _NO_SUCH_CALL = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
 
 
@@ -119,6 +121,8 @@ class Purged:
     until: float = float("inf")
     late: bool = False
     """Whether the time was over before all was looked at."""
+    clear_flags: Callable[[int], bool] = clear_flags
+    """Clears what keeps the owner of the opened file from removing it; whether anything did."""
 
     def is_late(self) -> bool:
         """Whether to leave the rest to the next run."""
@@ -201,7 +205,12 @@ def _to_move(private_fd: int, name: str, purged: Purged) -> Iterable[tuple[int, 
 
 def _move_up(from_fd: int, name: str, to_fd: int, new_name: str, purged: Purged) -> bool:
     try:
-        os.rename(name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+        _despite_flags(
+            lambda: os.rename(name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd),
+            from_fd,
+            name,
+            purged.clear_flags,
+        )
     except FileNotFoundError:
         return False
     except OSError as cause:
@@ -245,7 +254,9 @@ def _purge_name(
     """Remove the name by unlink or rmdir; False if it is a directory that is not empty."""
     try:
         found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
-        purge_it(name, dir_fd=directory_fd)
+        _despite_flags(
+            lambda: purge_it(name, dir_fd=directory_fd), directory_fd, name, purged.clear_flags
+        )
     except FileNotFoundError:
         return True
     except OSError as cause:
@@ -259,3 +270,30 @@ def _purge_name(
     if is_directory or found.st_nlink == 1:
         purged.bytes += found.st_blocks * 512
     return True
+
+
+def _despite_flags(
+    act: Callable[[], None], directory_fd: int, name: str, clear: Callable[[int], bool]
+) -> None:
+    """Do that to the name; where it may not be done, once more after its owner's flags are cleared.
+
+    Only of what is nowhere but here: the directory, and the name itself if it is a directory or has
+    no other link. An inode with more links may be one of a valid path's, and is never touched.
+    """
+    try:
+        act()
+    except PermissionError as cause:
+        if cause.errno != errno.EPERM:
+            raise
+        cleared = clear(directory_fd)
+        with suppress(OSError):  # a socket cannot be opened
+            fd = os.open(name, _AS_IT_IS, dir_fd=directory_fd)
+            try:
+                found = os.fstat(fd)
+                if stat.S_ISDIR(found.st_mode) or found.st_nlink == 1:
+                    cleared |= clear(fd)
+            finally:
+                os.close(fd)
+        if not cleared:
+            raise
+        act()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from storewarden.errors import StoreUnreadableError, StorewardenError
-from storewarden.host import listener, mounts, unfit
+from storewarden.host import listener, mounts, others_write, unfit
 from storewarden.store.entries import FileId
 from storewarden.store.store import Store
 
@@ -27,7 +27,7 @@ def check_place(place: str, what: str) -> None:
     What is not there is no matter; what is above it is.
     """
     for path in _way_to(os.path.abspath(place)):
-        if os.path.lexists(path) and _open_to_others(os.lstat(path)):
+        if os.path.lexists(path) and _open_to_others(path, os.lstat(path)):
             raise StorewardenError(f"{path}, {what}, can be changed by others")
 
 
@@ -42,10 +42,10 @@ def _way_to(place: str) -> Iterator[str]:
             at = os.path.realpath(at)
 
 
-def _open_to_others(found: os.stat_result) -> bool:
+def _open_to_others(path: str, found: os.stat_result) -> bool:
     # The mode of a link says nothing; a sticky bit keeps what belongs to others from them.
     kept = stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX
-    return bool(found.st_mode & 0o022 and not kept) or found.st_uid not in {0, os.geteuid()}
+    return (others_write(path, found) and not kept) or found.st_uid not in {0, os.geteuid()}
 
 
 def check_view(view: str, store_dir: str) -> None:

@@ -2,6 +2,8 @@
 """What only macOS can tell or do. Kept tiny: no Mac has run it yet (docs/macos.md)."""
 
 import ctypes
+import errno
+import fcntl
 import os
 import socket
 import struct
@@ -14,6 +16,18 @@ FIRST_ALLOCATED = 56930
 ALLOCATED = 128
 PER_SLOT = 1
 """`start-id`, `id-count` and block size of auto-allocate-uids (libstore globals.hh, 2.34.6)."""
+
+SOCKET = "/private/var/db/storewarden/helper.sock"
+RUNTIME_DIR = "/private/var/db/storewarden/watch"
+"""Where root alone makes names: /private/var/run is root:daemon 0775.
+
+The second is for a watcher that is root; setup names a place of the person's for any other.
+"""
+_AS_ROOT_ALREADY = frozenset({"/", "/Library", "/nix"})
+_MAY_BE_ROOT = frozenset({0, 80})  # wheel; admin, of whom sudoers says: ALL = (ALL) ALL
+_UF_IMMUTABLE, _UF_APPEND = 2, 4  # sys/stat.h: flags that a file's owner may set and clear
+_F_FULLFSYNC = 51  # sys/fcntl.h
+_NO_FULLFSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOTTY}
 
 _SOL_LOCAL = 0
 _LOCAL_PEERCRED = 1
@@ -42,6 +56,49 @@ def peer_uid(xucred: bytes) -> int:
     if version != 0:
         raise OSError("LOCAL_PEERCRED gave a structure of another version")
     return int(uid)
+
+
+def others_write(directory: str, found: os.stat_result) -> bool:
+    """Whether its mode lets others than root change that directory or file.
+
+    A member of `admin` may become root, and some installations have these directories 0775. What
+    root runs already lies below them (jobs of launchd, nix-daemon), so whoever can rename there
+    needs nothing of ours (docs/decisions.md, "Setup"). Elsewhere no group is root's.
+    """
+    spared = directory in _AS_ROOT_ALREADY and found.st_gid in _MAY_BE_ROOT
+    return bool(found.st_mode & (0o002 if spared else 0o022))
+
+
+def sync(fd: int) -> None:
+    """Have what was written to that file survive a power cut. `OSError` if that is not certain.
+
+    fsync(2) leaves it in the disk's own memory on macOS; F_FULLFSYNC does not, where there is one.
+    """
+    try:
+        fcntl.fcntl(fd, _F_FULLFSYNC)
+    except OSError as cause:
+        if cause.errno not in _NO_FULLFSYNC:
+            raise
+        os.fsync(fd)
+
+
+def clear_flags(fd: int) -> bool:
+    """Clear what keeps a file's owner from removing it (chflags uchg, uappnd); whether any was set.
+
+    What only root can set (schg) stays: a builder has not set it. `OSError` if it cannot be done.
+    """
+    flags = getattr(os.fstat(fd), "st_flags", 0)
+    if (cleared := without_owners_flags(flags)) == flags:
+        return False
+    if ctypes.CDLL(None, use_errno=True).fchflags(fd, ctypes.c_uint(cleared)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return True
+
+
+def without_owners_flags(flags: int) -> int:
+    """Those `st_flags` but for the ones that keep a name from going and that are its owner's."""
+    return flags & ~(_UF_IMMUTABLE | _UF_APPEND)
 
 
 def declared_by(sign: str = "/run/current-system/darwin-version") -> str:

@@ -17,6 +17,10 @@ ALLOCATED = 65536 * 128
 PER_SLOT = 65536
 """`start-id`, `id-count` and block size of auto-allocate-uids (libstore globals.hh, 2.34.6)."""
 
+SOCKET = "/run/storewarden/helper.sock"
+RUNTIME_DIR = "/run/storewarden/watch"
+"""Where root alone makes names; the second is the watcher's, its unit makes it."""
+
 _RENAME_NOREPLACE = 1
 _CLONE_NEWNS = 0x20000
 _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
@@ -40,6 +44,22 @@ def peer(connection: socket.socket) -> tuple[int, int | None]:
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     pid, uid, _gid = struct.unpack("iII", credentials)
     return uid, pid or None
+
+
+def others_write(directory: str, found: os.stat_result) -> bool:
+    """Whether its mode lets others than root change that directory or file: no group is root's."""
+    del directory
+    return bool(found.st_mode & 0o022)
+
+
+sync = os.fdatasync
+"""Have what was written to that file survive a power cut. `OSError` if that is not certain."""
+
+
+def clear_flags(fd: int) -> bool:
+    """Nothing: what keeps a file from being removed here (chattr +i) is for root to set."""
+    del fd
+    return False
 
 
 def declared_by(sign: str = "/etc/NIXOS") -> str:

@@ -16,13 +16,13 @@ from enum import StrEnum
 from itertools import accumulate
 
 from storewarden.errors import StorewardenError
+from storewarden.host import others_write
 
 MANIFEST = "/etc/storewarden/manifest.json"
 _VERSION = 1
 _LARGEST = 16 * 1024 * 1024
 """Bytes of a manifest."""
 _MOST_LINKS = 40
-_OTHERS_WRITE = 0o022
 
 
 class SetupError(StorewardenError):
@@ -64,7 +64,7 @@ def _check_writable_by_us_alone(directory: str) -> None:
     found = os.lstat(directory)
     if not stat.S_ISDIR(found.st_mode):
         raise SetupError(f"{directory} is in the way: it is not a directory")
-    if found.st_uid not in {0, os.geteuid()} or found.st_mode & _OTHERS_WRITE:
+    if found.st_uid not in {0, os.geteuid()} or others_write(directory, found):
         raise SetupError(
             f"nothing is written below {directory}: others than root can change it"
             f" (owner uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o})"
@@ -93,7 +93,7 @@ def _open_to_others(path: str) -> bool:
     if stat.S_ISLNK(found.st_mode):
         return found.st_uid != 0
     sticky = found.st_mode & stat.S_ISVTX and path == "/nix/store"
-    return found.st_uid != 0 or bool(found.st_mode & _OTHERS_WRITE and not sticky)
+    return found.st_uid != 0 or (others_write(path, found) and not sticky)
 
 
 def below(directory: str) -> list[str]:
