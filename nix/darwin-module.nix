@@ -19,7 +19,6 @@ let
 
   python = "${cfg.package}/libexec/storewarden/bin/python3";
 
-  # The module is called as the user is in the file: only the first of such words is one.
   replaceFirst =
     old: new: words:
     if words == [ ] then
@@ -33,7 +32,6 @@ let
     one:
     lib.pipe one.ProgramArguments [
       (replaceFirst "/usr/bin/python3" python)
-      (replaceFirst "storewarden" user)
       (replaceFirst "/etc/storewarden/config.toml" "${cfg.configFile}")
     ];
 
@@ -52,8 +50,8 @@ in
       {
         assertion = config.system.primaryUser != null;
         message = ''
-          services.storewarden watches in the session of one user, and its helper takes requests from
-          that user alone. Say who it is: system.primaryUser = "you";
+          services.storewarden watches as one user, and its helper takes requests from that user alone.
+          Say who it is: system.primaryUser = "you";
         '';
       }
     ];
@@ -61,24 +59,23 @@ in
     environment.systemPackages = [ cfg.package ];
     environment.etc."storewarden/config.toml".source = cfg.configFile;
 
-    services.storewarden.settings = {
-      socket = "/var/run/storewarden/helper.sock";
-      runtime-dir = "${home}/Library/Caches/storewarden";
-    };
+    services.storewarden.settings.runtime-dir = "${home}/Library/Application Support/storewarden";
 
     # With the file named by its own name, a change of it starts the jobs anew.
     launchd.daemons.storewarden-helper.serviceConfig = asDefaults (
-      helper // { ProgramArguments = words helper; }
+      helper // { ProgramArguments = replaceFirst "storewarden" user (words helper); }
     );
 
-    launchd.user.agents.storewarden.serviceConfig = asDefaults (
+    launchd.daemons.storewarden.serviceConfig = asDefaults (
       watcher
       // {
-        ProgramArguments = words watcher ++ [
-          "--config"
-          "${cfg.configFile}"
-        ];
-        StandardErrorPath = "${home}/Library/Logs/storewarden.log";
+        ProgramArguments =
+          replaceFirst "/var/log/storewarden.log" "${home}/Library/Logs/storewarden.log" (words watcher)
+          ++ [
+            "--config"
+            "${cfg.configFile}"
+          ];
+        UserName = user;
       }
     );
   };

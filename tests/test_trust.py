@@ -114,7 +114,7 @@ def imports(source: Path) -> Iterator[str]:
         ("host", {"storewarden.host"}),
         ("store", {"storewarden.store", "storewarden.errors", "storewarden.strict_json"}),
         ("claims", {"storewarden.store"}),
-        ("config", {f"storewarden.{part}" for part in ("claims", "errors", "store")}),
+        ("config", {f"storewarden.{part}" for part in ("claims", "errors", "host", "store")}),
         ("protocol", {f"storewarden.{part}" for part in ("errors", "store", "strict_json")}),
         (
             "audit",

@@ -31,7 +31,7 @@ from storewarden.cli.status import status_lines
 from storewarden.client import remove_through
 from storewarden.config import Config, Mode
 from storewarden.daemon.agenda import Suspect
-from storewarden.daemon.loop import Loop
+from storewarden.daemon.loop import Loop, _comes
 from storewarden.daemon.metrics import exposition
 from storewarden.daemon.watch import Changed, Signalled, inbox
 from storewarden.helper.engine import remove
@@ -280,6 +280,18 @@ def sweep_twice(place: ThrowawayStore, ahead: str) -> list[tuple[str, ...]]:
         for _ in range(2):
             loop._look_at_all()
     return [loop.agenda.suspects[name].reasons for name in (ahead, young)]
+
+
+def test_a_helper_that_starts_at_the_same_time_is_waited_for(tmp_path: Path) -> None:
+    """As launchd starts both; where none was ever set up there is no directory either."""
+    began, place = time.monotonic(), tmp_path / "ours"
+    assert not _comes(f"{place}/helper.sock")
+    assert time.monotonic() - began < 1
+    place.mkdir()
+    starts = threading.Timer(0.3, (place / "helper.sock").touch)
+    starts.start()
+    assert _comes(f"{place}/helper.sock")
+    starts.join()
 
 
 @needs_a_disk

@@ -171,3 +171,20 @@ def test_no_command_for_linux_is_given_on_macos() -> None:
     patient = with_conf(patient, changed=NOW)
     assert "systemctl" not in " ".join(commands(patient))
     assert any("launchctl" in command for command in commands(patient))
+
+
+@pytest.mark.parametrize(
+    ("flavour", "label"),
+    [
+        (Flavour.NIX, "org.nixos.nix-daemon"),
+        (Flavour.LIX, "org.nixos.nix-daemon"),
+        (Flavour.DETERMINATE, "systems.determinate.nix-daemon"),
+    ],
+)
+def test_the_daemon_of_a_mac_is_restarted_by_the_label_its_installer_gave_it(
+    flavour: Flavour, label: str
+) -> None:
+    patient = with_version(MAC, NixVersion(flavour, (2, 34, 6), "of someone's"))
+    patient = with_conf(patient, changed=NOW)
+    restarts = [one for one in commands(patient) if "kickstart" in one]
+    assert set(restarts) == {f"sudo launchctl kickstart -k system/{label}"}

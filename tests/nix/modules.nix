@@ -100,9 +100,10 @@ in
 
   darwin = {
     inherit (onDarwin.config.services.storewarden) settings;
-    plists =
-      plists [ "storewarden-helper" ] onDarwin.config.launchd.daemons
-      // plists [ "storewarden" ] onDarwin.config.launchd.user.agents;
+    plists = plists [
+      "storewarden-helper"
+      "storewarden"
+    ] onDarwin.config.launchd.daemons;
   };
 
   # Every option there is, by its path, with its description.

@@ -10,10 +10,10 @@ import pytest
 from nix.evaluating import CHECKOUT, NIX_DARWIN, Nix, words
 from storewarden.config import DEFAULT_CONFIG
 from storewarden.setup.code import shipped
-from storewarden.setup.darwin import AGENT, DAEMON, Person, jobs, settings
+from storewarden.setup.darwin import HELPER, WATCHER, Person, jobs, settings
 
 ALICE = 'system.primaryUser = "alice"; services.storewarden.enable = true;'
-JOBS = {DAEMON: "storewarden-helper", AGENT: "storewarden"}
+JOBS = {HELPER: "storewarden-helper", WATCHER: "storewarden"}
 
 
 def plists(nix: Nix, more: str = "") -> dict[str, dict[str, Any]]:
@@ -45,14 +45,15 @@ def test_a_job_is_the_one_that_setup_writes_but_for_the_name_of_the_configuratio
     arguments = found["ProgramArguments"]
     [python] = [word for word in arguments if word.endswith("/libexec/storewarden/bin/python3")]
     expected = by_setup(python)[label]
-    words = expected["ProgramArguments"] + {DAEMON: [], AGENT: ["--config", DEFAULT_CONFIG]}[label]
+    more = {HELPER: [], WATCHER: ["--config", DEFAULT_CONFIG]}[label]
+    words = [*expected["ProgramArguments"], *more]
     config = arguments[arguments.index("--config") + 1]
     assert re.fullmatch(r"/\S+-storewarden\.toml", config)
     assert [DEFAULT_CONFIG if word == config else word for word in arguments] == words
     assert {**found, "ProgramArguments": expected["ProgramArguments"]} == expected
 
 
-def test_the_watcher_finds_the_helper_and_a_place_of_its_own(nix: Nix) -> None:
+def test_the_watcher_has_a_place_of_its_own(nix: Nix) -> None:
     told = words(nix, f"{{ {ALICE} }}")
     found = nix.value(*told, "-A", "darwin.settings")
     assert found.items() >= settings(Person("alice", 501, "/Users/alice")).items()
@@ -62,8 +63,8 @@ def test_the_watchers_places_are_in_the_home_that_the_user_has(nix: Nix) -> None
     elsewhere = 'users.users.alice.home = "/Volumes/home/alice";'
     told = words(nix, f"{{ {ALICE} {elsewhere} }}")
     found = nix.value(*told, "-A", "darwin.settings")
-    assert found["runtime-dir"] == "/Volumes/home/alice/Library/Caches/storewarden"
-    log = plists(nix, elsewhere)[AGENT]["StandardErrorPath"]
+    assert found["runtime-dir"] == "/Volumes/home/alice/Library/Application Support/storewarden"
+    log = plists(nix, elsewhere)[WATCHER]["ProgramArguments"][3]
     assert log == "/Volumes/home/alice/Library/Logs/storewarden.log"
 
 
@@ -89,4 +90,4 @@ def test_a_key_of_the_users_own_needs_no_force(nix: Nix) -> None:
         pytest.skip(
             "STOREWARDEN_NIX_DARWIN does not name a checkout of nix-darwin, whose types decide this"
         )
-    assert plists(nix, own)[DAEMON]["ThrottleInterval"] == 5
+    assert plists(nix, own)[HELPER]["ThrottleInterval"] == 5

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from storewarden.setup.code import GC_ROOTS, LOOK, NEEDED, PACKAGE, _gc_roots, ask_python
+from storewarden.setup.code import (
+    GC_ROOTS,
+    LOOK,
+    NEEDED,
+    PACKAGE,
+    _gc_roots,
+    ask_python,
+    candidates,
+)
 
 PROJECT = Path(PACKAGE, "../../pyproject.toml")
 
@@ -46,3 +54,21 @@ def test_an_interpreter_that_cannot_run_it_says_why(what: str, why: str) -> None
 
 def test_an_interpreter_that_is_not_there_is_told() -> None:
     assert "No such file" in str(ask_python("/nowhere/python", LOOK))
+
+
+def test_of_a_mac_apples_stub_is_never_run_which_asks_to_install_tools() -> None:
+    apples = "/Library/Developer/CommandLineTools/usr/bin/python3"
+    for base in ("/usr/bin/python3", apples, "/opt/homebrew/bin/python3"):
+        found = candidates(base, "darwin")
+        assert not [one for one in found if one.startswith(("/usr/bin/", "/Library/Developer/"))]
+        assert (base in found) == (base == "/opt/homebrew/bin/python3")
+    assert "/usr/bin/python3" in candidates("/usr/bin/python3.13", "linux")
+
+
+def test_roots_own_profile_and_one_for_this_alone_are_looked_into() -> None:
+    profiles = "/nix/var/nix/profiles"
+    assert {
+        f"{profiles}/storewarden/bin/python3",
+        f"{profiles}/default/bin/python3",
+        f"{profiles}/per-user/root/profile/bin/python3",
+    } <= set(candidates("/usr/bin/python3", "darwin"))

@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,10 @@ from staging import (
     tree,
 )
 from storewarden.config import KEYS, Config, parse_config
+from storewarden.daemon.status import SILENCE, ServiceStatus, held, write_status
+from storewarden.setup import darwin, linux
 from storewarden.setup.darwin import Person, settings
-from storewarden.setup.run import ASK, Order, first_config, install
+from storewarden.setup.run import ASK, ASK_WATCHER, Order, first_config, install, word_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="macOS asks who called sudo")
 
@@ -159,7 +163,7 @@ def test_what_an_older_version_wrote_goes(python: str, top: str) -> None:
 # The configuration that setup writes where there is none.
 
 
-FIRST = first_config({})
+FIRST = first_config({}, linux.AFTER_A_CHANGE)
 
 
 def test_it_says_nothing_but_the_defaults() -> None:
@@ -178,10 +182,29 @@ def test_what_is_commented_out_is_the_default_or_an_example_that_is_read() -> No
 
 def test_on_macos_it_names_places_that_are_there() -> None:
     ours = settings(Person("alice", 501, "/Users/alice"))
-    config = parse_config(tomllib.loads(first_config(ours)))
+    text = first_config(ours, darwin.AFTER_A_CHANGE)
+    config = parse_config(tomllib.loads(text))
     assert config == parse_config(ours) != Config()
-    assert config.socket == "/var/run/storewarden/helper.sock"
-    assert config.runtime_dir.startswith("/Users/alice/Library/")
+    assert config.runtime_dir == "/Users/alice/Library/Application Support/storewarden"
+    assert "systemctl" not in text
+    assert f"launchctl kill SIGHUP system/{darwin.WATCHER}\n" in text
+    assert "systemctl reload storewarden\n" in FIRST
+
+
+def test_a_watcher_is_fresh_if_it_runs_and_has_told_of_itself_lately(tmp_path: Path) -> None:
+    place = str(tmp_path)
+    status = ServiceStatus(os.getpid(), time.time(), time.time(), "repair", "/nix/store")
+    assert word_of(place) == "it does not run"
+    with held(place):
+        assert word_of(place) == "it has said nothing yet"
+        write_status(place, status)
+        assert word_of(place) == "fresh"
+        write_status(place, replace(status, updated=time.time() - 2 * SILENCE))
+        assert word_of(place) == "it has said nothing yet"
+        Path(place, "status.json").write_text("rubbish")
+        assert "cannot understand" in word_of(place)
+    write_status(place, status)
+    assert word_of(place) == "it does not run", "what one that is gone has said is not fresh"
 
 
 # Where setup refuses to touch the machine itself.
@@ -228,3 +251,9 @@ def test_the_question_to_the_helper_is_whole() -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert "/nowhere/helper.sock" in done.stdout
+
+
+def test_the_question_to_the_watchers_directory_is_whole(tmp_path: Path) -> None:
+    words = [sys.executable, "-I", "-B", "-c", ASK_WATCHER, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "it does not run\n", "")

@@ -41,6 +41,7 @@ _LOOK_SECONDS = 5.0
 """Nothing tells that the directory itself is another: mounted over, or away. It is looked at."""
 _PACE_SECONDS = 0.1
 """Between two rounds: in a big build many entries are looked at together."""
+_SOCKET_SECONDS, _SOCKET_PAUSE = 5.0, 0.1
 _MOST_STUCK = 100
 """Of stuck entries that the status lists; it counts all."""
 _ENDS = (watch.Signalled(signal.SIGTERM), watch.Signalled(signal.SIGINT))
@@ -113,7 +114,7 @@ class Loop:
     def begin(self) -> None:
         """Open what it works with. `HelperUnavailableError` where no helper was ever set up."""
         config, here = self.config, removes_here(self.store)
-        if config.mode is Mode.REPAIR and not here and not os.path.exists(config.socket):
+        if config.mode is Mode.REPAIR and not here and not _comes(config.socket):
             raise HelperUnavailableError(
                 f"there is no helper: {config.socket} does not exist; set it up with: sudo"
                 ' storewarden setup; or only report, with mode = "report" in the configuration'
@@ -536,3 +537,13 @@ class Loop:
 
             with self._problem_if_any("metrics-listen"):
                 stack.enter_context(answering(address, lambda: self.latest or self.status()))
+
+
+def _comes(socket: str) -> bool:
+    """Whether the helper's socket is there; soon, where its directory is: launchd starts both."""
+    until = time.monotonic() + _SOCKET_SECONDS
+    while not (found := os.path.exists(socket)):
+        if time.monotonic() > until or not os.path.isdir(os.path.dirname(socket)):
+            break
+        time.sleep(_SOCKET_PAUSE)
+    return found

@@ -27,9 +27,6 @@ _NIX, _DAEMON, _SETTINGS = Subject("nix"), Subject("daemon"), Subject("settings"
 _NOBODYS = StorePath("00000000000000000000000000000000-storewarden-doctor")
 """A path that no store has: what is wanted is not the answer, but that there is one."""
 _RESTART = "sudo systemctl restart nix-daemon"
-_RESTART_ON_MACOS = "sudo launchctl kickstart -k system/org.nixos.nix-daemon"
-
-
 _FILES = ("/etc/nix/nix.conf", "/etc/xdg/nix/nix.conf")
 """Those of the system. A user's own, which Nix is not let see here, are not nix-daemon's."""
 _CHANGING = (*_FILES, "/etc/nix/nix.custom.conf")
@@ -287,7 +284,7 @@ def _no_daemon(patient: Patient, silent: str) -> Diagnosis:
 
 def _start(patient: Patient) -> Step:
     if patient.darwin:
-        return Step("Start it.", _RESTART_ON_MACOS)
+        return Step("Start it.", _restart_on_macos(patient))
     if patient.systemd:
         return Step("Start it.", "sudo systemctl start nix-daemon.socket nix-daemon.service")
     return Step("Start it, as root.", "nix-daemon --daemon")
@@ -298,9 +295,19 @@ def restart(patient: Patient) -> tuple[Step, ...]:
     if not isinstance(patient[Installation].daemon, Daemon):
         return ()
     if patient.darwin:
-        again = "Restart nix-daemon (with Determinate Nix it is systems.determinate.nix-daemon)."
-        return (Step(again, _RESTART_ON_MACOS),)
+        return (Step("Restart nix-daemon.", _restart_on_macos(patient)),)
     return (Step("Restart nix-daemon.", _RESTART if patient.systemd else ""),)
+
+
+def _restart_on_macos(patient: Patient) -> str:
+    """By the label that the installer of this Nix gave its daemon."""
+    whose = "systems.determinate" if _is_determinate(patient) else "org.nixos"
+    return f"sudo launchctl kickstart -k system/{whose}.nix-daemon"
+
+
+def _is_determinate(patient: Patient) -> bool:
+    version = patient[Installation].builder
+    return isinstance(version, NixVersion) and version.flavour is Flavour.DETERMINATE
 
 
 def change(patient: Patient, text: str, when: str = "") -> tuple[Step, ...]:
@@ -317,8 +324,7 @@ def place_of_settings(patient: Patient) -> str:
     Determinate replaces nix.conf, which includes nix.custom.conf; on NixOS that is made from
     nix.settings (DeterminateSystems/determinate#88, #89, #104).
     """
-    version, declared = patient[Installation].builder, patient.declared
-    determinate = isinstance(version, NixVersion) and version.flavour is Flavour.DETERMINATE
+    determinate, declared = _is_determinate(patient), patient.declared
     if determinate and declared == "nix-darwin":
         return "customSettings of Determinate's module for nix-darwin"
     if declared:

@@ -23,7 +23,7 @@ RUNTIME_DIR = "/private/var/db/storewarden/watch"
 
 The second is for a watcher that is root; setup names a place of the person's for any other.
 """
-_AS_ROOT_ALREADY = frozenset({"/", "/Library", "/nix"})
+AS_ROOT_ALREADY = ("/", "/Library", "/nix")
 _MAY_BE_ROOT = frozenset({0, 80})  # wheel; admin, of whom sudoers says: ALL = (ALL) ALL
 _UF_IMMUTABLE, _UF_APPEND = 2, 4  # sys/stat.h: flags that a file's owner may set and clear
 _F_FULLFSYNC = 51  # sys/fcntl.h
@@ -65,7 +65,7 @@ def others_write(directory: str, found: os.stat_result) -> bool:
     root runs already lies below them (jobs of launchd, nix-daemon), so whoever can rename there
     needs nothing of ours (docs/decisions.md, "Setup"). Elsewhere no group is root's.
     """
-    spared = directory in _AS_ROOT_ALREADY and found.st_gid in _MAY_BE_ROOT
+    spared = directory in AS_ROOT_ALREADY and found.st_gid in _MAY_BE_ROOT
     return bool(found.st_mode & (0o002 if spared else 0o022))
 
 

@@ -30,6 +30,14 @@ GC_ROOTS = "/nix/var/nix/gcroots/storewarden"
 NEEDED = ("prometheus_client", "psutil", "sdnotify", "structlog", "watchdog")
 """What the watcher imports beside the standard library; the helper imports none of it."""
 _ONLY_MACOS = "_watchdog_fsevents"
+_PROFILES = ("storewarden", "default", "per-user/root/profile")
+"""Of Nix; the last is root's own with Determinate Nix."""
+_INSTALL = {
+    "linux": " (on Debian: apt-get install python3)",
+    "darwin": ": sudo /nix/var/nix/profiles/default/bin/nix --extra-experimental-features"
+    f" 'nix-command flakes' profile install --profile /nix/var/nix/profiles/{_PROFILES[0]}"
+    " nixpkgs#python3",
+}
 _HIDDEN = ("/home/", "/root/", "/run/user/", "/Users/", "/private/var/root/")
 _SECONDS = 60
 PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -120,11 +128,7 @@ def _modules() -> Iterator[tuple[str, bytes]]:
 def _interpreter() -> tuple[str, Sequence[int]]:
     """One that only root can change and that is new enough; of this version, if there is one."""
     base: str = getattr(sys, "_base_executable", "") or sys.executable
-    own = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    system = [
-        f"{place}/{name}" for name in (own, "python3") for place in ("/usr/bin", "/usr/local/bin")
-    ]
-    for candidate in (base, *system, "/nix/var/nix/profiles/default/bin/python3"):
+    for candidate in candidates(base, sys.platform):
         python = os.path.realpath(candidate)
         if not os.access(python, os.X_OK) or _unfit([python]):
             continue
@@ -132,10 +136,23 @@ def _interpreter() -> tuple[str, Sequence[int]]:
         if not isinstance(looked, str) and tuple(looked[0]) >= (3, 11):
             return python, looked[0]
     raise SetupError(
-        "a service needs a Python 3.11 or newer that only root can change, and there is none in"
-        " /usr/bin, /usr/local/bin or Nix's default profile; install one (on Debian: apt-get"
-        " install python3; with Nix: sudo -i nix profile install nixpkgs#python3)"
+        "a service needs a Python 3.11 or newer that only root can change, and there is none in the"
+        f" system's places; install one{_INSTALL.get(sys.platform, '')}"
     )
+
+
+def candidates(base: str, system: str) -> list[str]:
+    """Interpreters to look at, the best first: `base`, then those of the system of that name.
+
+    Of macOS nothing in /usr/bin is run: its python3 asks whether to install Apple's tools.
+    """
+    own = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    places = ("/usr/local/bin",) if system == "darwin" else ("/usr/bin", "/usr/local/bin")
+    of_system = [f"{place}/{name}" for name in (own, "python3") for place in places]
+    of_nix = [f"/nix/var/nix/profiles/{name}/bin/python3" for name in _PROFILES]
+    found = [base, *of_system, *of_nix]
+    apples = ("/usr/bin/", "/Library/Developer/") if system == "darwin" else ()
+    return [one for one in found if not one.startswith(apples)]
 
 
 def _unfit(places: Sequence[str]) -> str | None:

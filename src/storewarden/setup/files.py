@@ -60,6 +60,22 @@ def missing_directories(directory: str, top: str = "/") -> tuple[str, ...]:
     return ()
 
 
+def make_directories(directory: str, top: str = "/") -> None:
+    """Make what is missing of it. `SetupError` where others could interfere."""
+    for missing in missing_directories(directory, top):
+        os.mkdir(missing, 0o755)
+        os.chmod(missing, 0o755)  # noqa: S103 - whatever the umask: services pass through
+
+
+def settled(path: str, top: str) -> str:
+    """The path with no link on the way to it, which is how directories that were made are noted.
+
+    /etc is a link on macOS. Below a staging directory no link is followed.
+    """
+    directory, name = os.path.split(path)
+    return path if top else f"{os.path.realpath(directory).rstrip('/')}/{name}"
+
+
 def _check_writable_by_us_alone(directory: str) -> None:
     found = os.lstat(directory)
     if not stat.S_ISDIR(found.st_mode):
@@ -184,10 +200,7 @@ def _fits(item: Item, found: os.stat_result, owner: int) -> bool:
 def put(item: Item, top: str) -> None:
     """Make the item be there, whole or not at all. `SetupError` where others could interfere."""
     place = f"{top}{item.path}"
-    directory = os.path.dirname(item.path)
-    for missing in missing_directories(directory, top or "/"):
-        os.mkdir(missing, 0o755)
-        os.chmod(missing, 0o755)  # noqa: S103 - whatever the umask: services pass through
+    make_directories(os.path.dirname(item.path), top or "/")
     draft = draft_of(place)
     with suppress(FileNotFoundError):
         os.unlink(draft)  # of a run that was interrupted

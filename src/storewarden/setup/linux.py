@@ -15,6 +15,13 @@ from storewarden.setup.files import File, SetupError
 from storewarden.setup.plan import output_of
 
 USER = "storewarden"
+LOCK = "/run/storewarden-setup.lock"
+AFTER_A_CHANGE = """\
+#   storewarden check-config && sudo systemctl reload storewarden
+# After one of audit-log, metrics-textfile or metrics-listen, what the units allow must follow:
+#   sudo storewarden setup
+"""
+"""What the first configuration says to do after a change of it."""
 UNITS = "/etc/systemd/system"
 SYSUSERS = "/etc/sysusers.d/storewarden.conf"
 WATCHER, SOCKET, HELPER = (

@@ -2,8 +2,10 @@
 """From what should be and what is to the steps between; each taken, told in a line, and as JSON."""
 
 import os
+import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,12 +23,15 @@ from storewarden.setup.files import (
     digest_at,
     missing_directories,
     put,
+    settled,
     state_at,
     take_away,
 )
 
 _SECONDS = 900
 """A service is ready only after its first sweep."""
+_PAUSE = 0.5
+_MOST_SAID = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,11 @@ class RunCommand:
     """Run a command of the system's."""
 
     words: Sequence[str]
+    well: Collection[int] = (0,)
+    """Exit statuses of one that has done its work."""
+    again: Collection[int] = ()
+    """Those of one that is to be run again, a little later; and how often in all."""
+    tries: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +107,11 @@ def stale(
 ) -> list[TakeAway | TakeAwayDirectory | Keep]:
     """What setup wrote and made earlier and does not need any more, beside those paths."""
     files = removals([path for path in before.files if path not in keep], before, top)
+    wanted = [settled(path, top) for path in (*keep, MANIFEST)]
     unused = [
         place
         for place in before.directories
-        if not any(path.startswith(f"{place}/") for path in (*keep, MANIFEST))
+        if not any(path.startswith(f"{place}/") for path in wanted)
     ]
     return [*files, *(TakeAwayDirectory(place) for place in sorted(unused, reverse=True))]
 
@@ -173,8 +184,8 @@ def take(steps: Sequence[SetupStep], top: str) -> Iterator[SetupStep]:
             case TakeAwayDirectory(path):
                 with suppress(OSError):
                     os.rmdir(f"{top}{path}")
-            case RunCommand(words):
-                run_command(words)
+            case RunCommand() as command:
+                run_command(command)
             case Keep():
                 pass
 
@@ -185,14 +196,24 @@ def output_of(words: Sequence[str]) -> str:
     return done.stdout if done else ""
 
 
-def run_command(words: Sequence[str]) -> None:
-    """Run it; `SetupError` with its last words if it fails."""
+def execution(words: Sequence[str]) -> tuple[int, str]:
+    """The command's exit status, and all that it said; `SetupError` if it cannot be run."""
     done = _run(words)
     if done is None:
         raise SetupError(f"there is no program {words[0]} in {PATH}")
-    if done.returncode != 0:
-        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
-        raise SetupError(f"`{' '.join(words)}` failed: {last}")
+    said = (done.stderr.strip() or done.stdout.strip() or "it said nothing")[-_MOST_SAID:]
+    return done.returncode, "; ".join(said.splitlines())
+
+
+def run_command(command: RunCommand) -> None:
+    """Run it, as often as it takes; `SetupError` with all it said if it fails."""
+    for left in reversed(range(command.tries)):
+        status, said = execution(command.words)
+        if status in command.well:
+            return
+        if not left or status not in command.again:
+            raise SetupError(f"`{' '.join(command.words)}` failed ({status}): {said}")
+        time.sleep(_PAUSE)
 
 
 def _run(words: Sequence[str]) -> "subprocess.CompletedProcess[str] | None":
@@ -219,7 +240,7 @@ def _line(step: SetupStep, style: Style) -> str:
         case TakeAway(path) | TakeAwayDirectory(path):
             return f"remove  {style.mark(Mark.NAME, _whole(path))}"
         case RunCommand(words):
-            return f"run     {style.mark(Mark.NAME, ' '.join(words))}"
+            return f"run     {style.mark(Mark.NAME, shlex.join(words))}"
         case Keep(path, why):
             return f"{style.mark(Mark.KEPT, 'keep')}    {style.mark(Mark.NAME, path)}: {why}"
 

@@ -7,6 +7,7 @@ import os
 import pwd
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from storewarden import host
 from storewarden.client import HelperUnavailableError, remove_through
 from storewarden.config import DEFAULT_CONFIG, KEYS, Config, configured
+from storewarden.daemon.status import SILENCE, is_held, read_status
 from storewarden.errors import StorewardenError
 from storewarden.protocol import RemoveRequest
 from storewarden.readable import DECLARE, PLAIN, Mark, Style, count_text
@@ -26,8 +28,10 @@ from storewarden.setup.files import (
     Manifest,
     SetupError,
     State,
+    make_directories,
     missing_directories,
     read_manifest,
+    settled,
     state_at,
     take_away,
     write_manifest,
@@ -50,21 +54,21 @@ from storewarden.setup.plan import (
 from storewarden.store.entries import EntryKind, FileId
 
 LAUNCHER = "/usr/local/bin/storewarden"
-LOCK = "/var/run/storewarden-setup.lock"
+LOCK = darwin.LOCK if sys.platform == "darwin" else linux.LOCK
 SYSTEMD = "/run/systemd/system"
 _HEAD = """\
 # The settings of storewarden: storewarden-config(5). A line that is commented out shows the
 # default, or an example where there is none. After a change:
-#   storewarden check-config && sudo systemctl reload storewarden
-# After one of audit-log, metrics-textfile or metrics-listen, what the units allow must follow:
-#   sudo storewarden setup
 """
 _RESERVE = f"{Config().audit_log}.reserve"
 """What the helper keeps for a full disk; of use to nobody without it."""
-_AT_RUN_TIME = ("/run/storewarden/watch", "/run/storewarden/nix", "/run/storewarden")
+_LINUX_AT_RUN_TIME = ("/run/storewarden/watch", "/run/storewarden/nix", "/run/storewarden")
 ASK = "import sys; from storewarden.setup.run import answer_of; print(answer_of(sys.argv[1]))"
 """What the watcher's user runs, with the helper's socket."""
+ASK_WATCHER = "import sys; from storewarden.setup.run import word_of; print(word_of(sys.argv[1]))"
+"""What it runs with the watcher's directory."""
 Words = list[list[str]]
+_PAUSE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ class Target:
     others: tuple[Item, ...]
     """All but the program's own files, which come first."""
     keeps: tuple[Keep, ...]
-    start: Callable[[bool], Words]
+    start: Callable[[bool], list[RunCommand]]
     """The commands for the end, told whether anything has changed."""
 
     @property
@@ -148,11 +152,15 @@ def uninstall(order: Order) -> None:
         write_manifest(manifest_before(before, [], order.top, ""), order.top)
         _do(order, steps)
         take_away(MANIFEST, order.top)
-        for place in sorted(filter(_above_manifest, before.directories), reverse=True):
-            with suppress(OSError):
-                os.rmdir(f"{order.top}{place}")
+        for place in sorted(before.directories, reverse=True):
+            if _above_manifest(place, order.top):
+                with suppress(OSError):
+                    os.rmdir(f"{order.top}{place}")
         if not order.top:
             os.unlink(LOCK)
+            if sys.platform == "darwin":
+                with suppress(OSError):
+                    os.rmdir(darwin.STATE)
         _say(order, "removed; the audit log stays in /var/log/storewarden")
 
 
@@ -171,7 +179,7 @@ def _steps(target: Target, before: Manifest, top: str) -> list[SetupStep]:
     prove = checks(target.program) if code or not before.ended else []
     start = target.start(changed)
     files = [*code, *map(RunCommand, prove), *others, *old]
-    return [*files, *map(RunCommand, start), *old_code, *target.keeps]
+    return [*files, *start, *old_code, *target.keeps]
 
 
 def _steps_back(before: Manifest, top: str) -> list[SetupStep]:
@@ -180,24 +188,24 @@ def _steps_back(before: Manifest, top: str) -> list[SetupStep]:
     places: list[SetupStep] = [
         TakeAwayDirectory(place)
         for place in sorted(before.directories, reverse=True)
-        if not _above_manifest(place)
+        if not _above_manifest(place, top)
     ]
     if top:
         return [*files, *places]
     if sys.platform == "darwin":
-        return [*map(RunCommand, darwin.stop_words(darwin.person(os.environ))), *files, *places]
+        return [*darwin.stop_words(), *files, TakeAway(_RESERVE), TakeAway(host.SOCKET), *places]
     stop, after = [], Words()
     if os.path.exists(SYSTEMD):
         stop, after = linux.stop_words(), [["systemctl", "daemon-reload"]]
     if before.user and linux.has_user():
         after.append(["userdel", before.user])
-    at_run_time = [TakeAwayDirectory(place) for place in _AT_RUN_TIME]
+    at_run_time = [TakeAwayDirectory(place) for place in _LINUX_AT_RUN_TIME]
     files = [*files, TakeAway(_RESERVE)]
     return [*map(RunCommand, stop), *files, *map(RunCommand, after), *places, *at_run_time]
 
 
-def _above_manifest(directory: str) -> bool:
-    return MANIFEST.startswith(f"{directory}/")
+def _above_manifest(directory: str, top: str) -> bool:
+    return settled(MANIFEST, top).startswith(f"{directory}/")
 
 
 def _tell(order: Order, steps: Sequence[SetupStep], why: str) -> None:
@@ -233,13 +241,18 @@ def target_for(before: Manifest, top: str) -> Target:
         owner = darwin.person(os.environ)
         settings = darwin.settings(owner)
         files = darwin.jobs(code.python, owner)
-        start: Callable[[bool], Words] = lambda changed: darwin.start_words(owner, changed=changed)  # noqa: E731
+        start: Callable[[bool], list[RunCommand]] = lambda changed: darwin.start_words(  # noqa: E731
+            changed=changed
+        )
+        keeps += () if top else darwin.shared_directories()
+        after = darwin.AFTER_A_CHANGE
     else:
         settings = dict[str, str]()
         machine = linux.Machine() if top else linux.this_machine(DEFAULT_CONFIG)
         files = linux.units(code.python, machine)
-        start = lambda changed: linux.start_words(changed=changed)  # noqa: E731
-    first = File(DEFAULT_CONFIG, first_config(settings).encode(), once=True)
+        start = lambda changed: [*map(RunCommand, linux.start_words(changed=changed))]  # noqa: E731
+        after = linux.AFTER_A_CHANGE
+    first = File(DEFAULT_CONFIG, first_config(settings, after).encode(), once=True)
     return Target(code, (*launcher, first, *files), keeps, start)
 
 
@@ -273,9 +286,9 @@ def _launcher(
     return (), (Keep(LAUNCHER, f"{why}; what is set up: {code.python} -I -m storewarden"),)
 
 
-def first_config(settings: Mapping[str, str]) -> str:
+def first_config(settings: Mapping[str, str], after_a_change: str) -> str:
     """The file to begin with: those settings, and every other key commented out."""
-    text = _HEAD
+    text = _HEAD + after_a_change
     for key, row in KEYS.items():
         mark, value = ("", settings[key]) if key in settings else ("#", row.metadata["shown"])
         text += f"\n# {row.metadata['sentence']}\n{mark}{key} = {json.dumps(value)}\n"
@@ -294,27 +307,54 @@ def answer_of(socket_path: str) -> str:
         return str(cause)
 
 
-def check_helper(python: str) -> None:
-    """Return if the watcher's user reaches a helper that works, asked as the watcher asks.
+def word_of(runtime_dir: str) -> str:
+    """`fresh` if a service holds that directory and has lately told of itself, or what is amiss."""
+    try:
+        if not is_held(runtime_dir):
+            return "it does not run"
+        status = read_status(runtime_dir)
+    except StorewardenError as cause:
+        return str(cause)
+    if status is None or time.time() - status.updated > SILENCE:
+        return "it has said nothing yet"
+    return "fresh"
 
-    Else `HelperUnavailableError`, or `SetupError` if the units are down.
+
+def check_helper(python: str) -> None:
+    """Return if the watcher runs, and its user reaches a helper that works, asked as it asks.
+
+    Else `HelperUnavailableError`, or `SetupError` if the watcher or the units are down.
     """
+    config = configured(None)
     if sys.platform == "darwin":
-        owner = darwin.person(os.environ).name
+        owner, until = darwin.person(os.environ), time.monotonic() + darwin.PATIENCE
+        answer = _answer(python, owner.name, [ASK, config.socket], "vanished", until)
+        word = _answer(python, owner.name, [ASK_WATCHER, config.runtime_dir], "fresh", until)
+        if answer == "vanished" and word != "fresh":
+            raise SetupError(f"set up, but not at work: the watcher: {word}; see: {owner.log}")
     else:
-        owner = linux.USER
         if down := linux.inactive():
             raise SetupError(
                 f"set up, but not at work: {', '.join(down)}; see: journalctl -u {down[0]}"
             )
-    try:
-        asked = [python, "-I", "-B", "-c", ASK, configured(None).socket]
-        done = execute(asked, user=pwd.getpwnam(owner))
-    except (OSError, subprocess.SubprocessError) as cause:
-        raise HelperUnavailableError(f"set up, but the helper does not answer: {cause}") from cause
-    answer = (done.stdout.strip() or done.stderr.strip() or "it said nothing").splitlines()[-1]
+        answer = _answer(python, linux.USER, [ASK, config.socket], "vanished", 0.0)
     if answer != "vanished":
         raise HelperUnavailableError(f"set up, but the helper does not work yet: {answer}")
+
+
+def _answer(python: str, name: str, words: Sequence[str], hoped: str, until: float) -> str:
+    """The last line of what that user is told; asked until it is as hoped, or the time is over."""
+    while True:
+        try:
+            done = execute([python, "-I", "-B", "-c", *words], user=pwd.getpwnam(name))
+        except (OSError, KeyError, subprocess.SubprocessError) as cause:
+            raise HelperUnavailableError(
+                f"set up, but the helper does not answer: {cause}"
+            ) from cause
+        answer = (done.stdout.strip() or done.stderr.strip() or "it said nothing").splitlines()[-1]
+        if answer == hoped or time.monotonic() > until:
+            return answer
+        time.sleep(_PAUSE)
 
 
 @contextmanager
@@ -330,7 +370,7 @@ def at_work(top: str, *, dry_run: bool) -> Iterator[None]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    missing_directories(os.path.dirname(LOCK))
+    make_directories(os.path.dirname(LOCK))
     fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
