@@ -14,7 +14,7 @@ from storewarden.config import DEFAULT_CONFIG
 from storewarden.helper.purge import deadlines
 from storewarden.host import darwin
 from storewarden.setup.code import shipped
-from storewarden.setup.darwin import HELPER, PLACES, WATCHER, Person, jobs, person, settings
+from storewarden.setup.darwin import HELPER, LOCK, PLACES, WATCHER, Person, jobs, person, settings
 from storewarden.setup.files import SetupError
 
 TYPES = {
@@ -99,6 +99,7 @@ def test_the_watchers_places_are_its_users_and_the_socket_is_where_root_alone_ma
         "runtime-dir": "/Users/alice/Library/Application Support/storewarden"
     }
     assert darwin.SOCKET == "/private/var/db/storewarden/helper.sock"
+    assert os.path.dirname(LOCK) == "/private/var/db/storewarden"
 
 
 def test_nobody_stands_in_them_who_did_not_set_it_up() -> None:

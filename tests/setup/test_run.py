@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from dataclasses import replace
@@ -30,7 +31,15 @@ from storewarden.config import KEYS, Config, parse_config
 from storewarden.daemon.status import SILENCE, ServiceStatus, held, write_status
 from storewarden.setup import darwin, linux
 from storewarden.setup.darwin import Person, settings
-from storewarden.setup.run import ASK, ASK_WATCHER, Order, first_config, install, word_of
+from storewarden.setup.run import (
+    ASK,
+    ASK_WATCHER,
+    Order,
+    _answer,
+    first_config,
+    install,
+    word_of,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="macOS asks who called sudo")
 
@@ -257,3 +266,16 @@ def test_the_question_to_the_watchers_directory_is_whole(tmp_path: Path) -> None
     words = [sys.executable, "-I", "-B", "-c", ASK_WATCHER, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "it does not run\n", "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="asks as another user")
+def test_who_is_not_at_work_at_once_is_asked_again_until_the_time_is_over(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    ask = "import os, sys; print('fresh' if os.path.exists(sys.argv[1]) else 'not yet')"
+    place, python = tmp_path / "at-work", os.path.realpath(sys.executable)
+    began = threading.Timer(0.7, place.touch)
+    began.start()
+    words, soon = [ask, str(place)], time.monotonic() + 30
+    assert _answer(python, "root", words, "fresh", soon) == "fresh"
+    began.join()
+    assert _answer(python, "root", [ask, "/nowhere"], "fresh", time.monotonic()) == "not yet"
