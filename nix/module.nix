@@ -15,18 +15,14 @@ let
 
   ownMount = lib.any (one: one.mountPoint == "/nix/store") (lib.attrValues config.fileSystems);
 
-  # Nix lets in whom it trusts, too (src/nix/daemon.cc, 2.8 and later).
-  letIn =
-    (config.nix.settings.allowed-users or [ "*" ]) ++ (config.nix.settings.trusted-users or [ ]);
+  # A container of NixOS has its host's store, whose database is mounted read-only there (nixpkgs,
+  # nixos-containers.nix); the host's own storewarden looks after it. One with a Nix of its own has both.
+  onlyWhereNixIs = lib.optionalAttrs config.boot.isContainer {
+    ConditionPathIsReadWrite = "/nix/var/nix/db";
+  };
 
-  mayAskNix = lib.any (name: lib.elem name letIn) (
-    [
-      "*"
-      "storewarden"
-      "@storewarden"
-    ]
-    ++ map (group: "@${group}") config.users.users.storewarden.extraGroups
-  );
+  # What they say is for the journal, and has its priority.
+  quieter = lib.optionalAttrs (cfg.logLevel != "info") { LogLevelMax = cfg.logLevel; };
 
   loopback =
     builtins.match "(localhost|127(\\.[0-9]{1,3}){3}|\\[?::1]?):[0-9]+" cfg.settings.metrics-listen
@@ -56,73 +52,76 @@ let
       dropIn "storewarden-helper.service" "storewarden-helper-store-${cfg.storeAccess}" [ ]
     )
   );
-
-  fixed = [
-    "audit-log"
-    "runtime-dir"
-    "socket"
-    "state-dir"
-    "store-dir"
-  ];
 in
 {
   imports = [ ./options.nix ];
 
-  options.services.storewarden.storeAccess = lib.mkOption {
-    type = types.enum [
-      "bind"
-      "mount"
-      "remount"
-    ];
-    default = if ownMount then "remount" else "bind";
-    defaultText = lib.literalMD ''
-      `"remount"` where `fileSystems` mounts {file}`/nix/store`, else `"bind"`
-    '';
-    description = ''
-      How the helper, and nothing else, comes to a store that it can write to.
+  options.services.storewarden = {
+    storeAccess = lib.mkOption {
+      type = types.enum [
+        "bind"
+        "mount"
+        "remount"
+      ];
+      default = if ownMount then "remount" else "bind";
+      defaultText = lib.literalMD ''
+        `"remount"` where `fileSystems` mounts `/nix/store`, else `"bind"`
+      '';
+      description = ''
+        How the helper, and nothing else, comes to a store that it can write to.
 
-      - `bind`: by a view of {file}`/nix` that leaves out the read-only mount of the store over
-        itself. This needs no privilege.
-      - `remount`: by a view of {file}`/nix/store` that is remounted for the helper. It is for a store
-        that is a file system of its own, and takes CAP_SYS_ADMIN, which is given up before the
-        helper's first line runs.
-      - `mount`: by a view of {file}`/nix/store` as it is. It is for a store that is a file system of
-        its own and is not mounted read-only.
-    '';
+        - `bind`: by a view of {file}`/nix` that leaves out the read-only mount of the store over
+          itself. This needs no privilege.
+        - `remount`: by a view of {file}`/nix/store` that is remounted for the helper. It is for a store
+          that is a file system of its own, and takes CAP_SYS_ADMIN, which is given up before the
+          helper's first line runs.
+        - `mount`: by a view of {file}`/nix/store` as it is. It is for a store that is a file system of
+          its own and is not mounted read-only.
+      '';
+    };
+
+    logLevel = lib.mkOption {
+      type = types.enum [
+        "info"
+        "warning"
+        "err"
+      ];
+      default = "info";
+      description = ''
+        The least important of what watcher and helper say that the journal keeps. What was removed, and
+        why, is in the audit log in any case.
+      '';
+    };
   };
 
   config = lib.mkIf cfg.enable {
-    assertions =
-      map (key: {
-        assertion = !cfg.settings ? ${key};
-        message = "services.storewarden.settings.${key} cannot be set: the units depend on its default.";
-      }) fixed
-      ++ [
-        {
-          assertion = ownMount -> cfg.storeAccess != "bind";
-          message = ''
-            services.storewarden.storeAccess is "bind", but fileSystems mounts /nix/store: a view of /nix
-            would show the directory below that mount. Leave storeAccess unset, or set it to "remount".
-          '';
-        }
-        {
-          assertion = config.nix.enable -> mayAskNix;
-          message = ''
-            nix.settings.allowed-users leaves out the user of storewarden, who asks the Nix daemon which
-            paths are valid. Add it: nix.settings.allowed-users = [ "storewarden" ];
-          '';
-        }
-        {
-          assertion = config.nix.enable -> (config.nix.daemonUser or "root") == "root";
-          message = ''
-            nix.daemonUser is not root, so the store belongs to a user who could exchange in it what the
-            helper runs as root; it would refuse to work. storewarden needs a store that root owns.
-          '';
-        }
-      ];
+    assertions = [
+      {
+        assertion = ownMount -> cfg.storeAccess != "bind";
+        message = ''
+          services.storewarden.storeAccess is "bind", but fileSystems mounts /nix/store: a view of /nix
+          would show the directory below that mount. Leave storeAccess unset, or set it to "remount".
+        '';
+      }
+      {
+        assertion = config.nix.enable -> (config.nix.daemonUser or "root") == "root";
+        message = ''
+          nix.daemonUser is not root, so the store belongs to a user who could exchange in it what the
+          helper runs as root; it would refuse to work. storewarden needs a store that root owns.
+        '';
+      }
+    ];
 
-    environment.systemPackages = [ cfg.package ];
-    environment.etc."storewarden/config.toml".source = cfg.configFile;
+    services.storewarden.fixed = lib.genAttrs [
+      "audit-log"
+      "runtime-dir"
+      "socket"
+      "state-dir"
+      "store-dir"
+    ] (_: null);
+
+    # The watcher asks the Nix daemon which paths are valid.
+    nix.settings = lib.mkIf config.nix.enable { extra-allowed-users = [ "storewarden" ]; };
 
     users.groups.storewarden = { };
     users.users.storewarden = {
@@ -136,18 +135,28 @@ in
       dropIns
     ];
 
-    systemd.sockets.storewarden-helper.wantedBy = [ "sockets.target" ];
+    systemd.sockets.storewarden-helper = {
+      wantedBy = [ "sockets.target" ];
+      unitConfig = onlyWhereNixIs;
+    };
 
     systemd.services.storewarden = {
       wantedBy = [ "multi-user.target" ];
       reloadTriggers = [ cfg.configFile ];
+      unitConfig = onlyWhereNixIs;
+      serviceConfig = quieter;
     };
 
-    # mount and setpriv, for where the store is remounted.
-    systemd.services.storewarden-helper.path = lib.optional (
-      cfg.storeAccess == "remount"
-    ) pkgs.util-linux;
+    systemd.services.storewarden-helper = {
+      # mount and setpriv, for where the store is remounted.
+      path = lib.optional (cfg.storeAccess == "remount") pkgs.util-linux;
+      environment = lib.optionalAttrs (cfg.extraArgs != [ ]) {
+        STOREWARDEN_HELPER_OPTIONS = toString cfg.extraArgs;
+      };
+      serviceConfig = quieter;
+    };
   };
 
-  meta.maintainers = [ ];
+  meta.maintainers = import ./maintainers.nix { inherit lib; };
+  meta.doc = ./module.md;
 }

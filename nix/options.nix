@@ -14,13 +14,18 @@ let
 
   format = pkgs.formats.toml { };
 
-  # No default stands here a second time: what is null is left out, and the program's own holds.
+  # Defaults are the program's own (src/storewarden/config.py), and tests compare them.
   setting =
-    type: description: example:
+    type: default: description:
+    lib.mkOption { inherit type default description; };
+
+  # What the program leaves out by default; null leaves it out here.
+  optional =
+    type: example: description:
     lib.mkOption {
       type = types.nullOr type;
       default = null;
-      inherit description example;
+      inherit example description;
     };
 
   interval = types.strMatching "[0-9]{1,9}[smhd]?";
@@ -47,9 +52,9 @@ in
     settings = lib.mkOption {
       default = { };
       description = ''
-        What {file}`/etc/storewarden/config.toml` says. It is checked by
-        {command}`storewarden check-config` when the system is built.
-        What is null, or not said, is storewarden's own default.
+        What {file}`/etc/storewarden/config.toml` says, which watcher and helper both read. It is
+        checked by {command}`storewarden check-config` when the system is built. What is null is left
+        out.
       '';
       example = {
         mode = "report";
@@ -62,41 +67,37 @@ in
           mode = setting (types.enum [
             "repair"
             "report"
-          ]) "Whether what is proved dead is removed, or only told of." "report";
+          ]) "repair" "Whether what is proved dead is removed, or only told of.";
 
-          kinds =
-            setting
-              (types.listOf (
-                types.enum [
-                  "chroot"
-                  "lock"
-                  "output"
-                ]
-              ))
-              "The kinds of entries that are removed. All kinds are reported."
-              [
-                "lock"
-                "output"
-              ];
+          kinds = setting (types.listOf (
+            types.enum [
+              "chroot"
+              "lock"
+              "output"
+            ]
+          )) [ "lock" "output" ] "The kinds of entries that are removed. All kinds are reported.";
 
-          min-age = setting interval "How long an entry must have been left alone before it is removed." "30s";
+          min-age = optional interval "30s" ''
+            How long an entry must have been left alone before it is removed. With null it is `"2s"`,
+            and `"0"` where the locks that cover the entry are known.
+          '';
 
-          sweep-interval = setting interval ''
+          sweep-interval = setting interval "15m" ''
             How long it takes at most until the whole store is looked at again, whatever has been
             noticed meanwhile.
-          '' "1h";
+          '';
 
-          poll-interval = setting interval "How often to look for changes where the system does not tell of them." "5s";
+          poll-interval =
+            setting interval "2s"
+              "How often to look for changes where the system does not tell of them.";
 
           max-removals =
-            setting types.ints.unsigned
-              "A sweep that would remove more entries than this removes none, and says so."
-              100;
+            setting types.ints.unsigned 1000
+              "A sweep that would remove more entries than this removes none, and says so.";
 
-          build-group = setting (types.strMatching word) ''
-            The group of Nix's build users, if {option}`nix.settings.build-users-group` is another
-            than `nixbld`.
-          '' "nixbld";
+          build-group = setting (types.strMatching word) "nixbld" ''
+            The group of Nix's build users, as {option}`nix.settings.build-users-group` has it.
+          '';
 
           nix = lib.mkOption {
             type = types.nullOr absolutePath;
@@ -113,17 +114,43 @@ in
             '';
           };
 
-          metrics-listen = setting (types.strMatching ".+:[0-9]{1,5}") ''
+          metrics-listen = optional (types.strMatching ".+:[0-9]{1,5}") "127.0.0.1:9913" ''
             The address that Prometheus can ask for metrics. The service has no network unless this
             is set. The firewall is not opened.
-          '' "127.0.0.1:9913";
+          '';
 
-          metrics-textfile = setting (types.strMatching "(/${word}){2,}") ''
-            A file for the textfile collector of the node exporter, in a directory below the root.
-            The user of the service must be able to write there.
-          '' "/var/lib/prometheus/node-exporter/storewarden.prom";
+          metrics-textfile =
+            optional (types.strMatching "(/${word}){2,}") "/var/lib/prometheus/node-exporter/storewarden.prom"
+              ''
+                A file for the textfile collector of the node exporter, in a directory below the root.
+                The user of the service must be able to write there.
+              '';
         };
       };
+    };
+
+    extraArgs = lib.mkOption {
+      # None of these letters needs quoting, in a unit or a property list.
+      type = types.listOf (types.strMatching "[A-Za-z0-9._+/=:,@-]+");
+      default = [ ];
+      example = [
+        "--min-age"
+        "60"
+      ];
+      description = ''
+        More arguments of the helper, as in {manpage}`storewarden-helper(8)`. They win over
+        {option}`services.storewarden.settings`. The watcher takes none: all that it can be told is in
+        the settings.
+      '';
+    };
+
+    fixed = lib.mkOption {
+      type = types.attrsOf (types.nullOr types.str);
+      internal = true;
+      description = ''
+        Settings that units or jobs depend on, which cannot be set therefore: what the file says, or
+        null for the program's own default.
+      '';
     };
 
     configFile = lib.mkOption {
@@ -138,11 +165,23 @@ in
     pkgs.runCommandLocal "storewarden.toml"
       {
         unchecked = format.generate "storewarden-unchecked.toml" (
-          lib.filterAttrs (_: value: value != null) cfg.settings
+          lib.filterAttrs (_: value: value != null) (cfg.settings // cfg.fixed)
         );
       }
       ''
         ${lib.optionalString canRun ''${lib.getExe cfg.package} check-config "$unchecked"''}
         cp "$unchecked" "$out"
       '';
+
+  config.assertions = lib.mkIf cfg.enable (
+    map (key: {
+      assertion = !cfg.settings ? ${key};
+      message = "services.storewarden.settings.${key} cannot be set: the service depends on what it is.";
+    }) (lib.attrNames cfg.fixed)
+  );
+
+  config.environment = lib.mkIf cfg.enable {
+    systemPackages = [ cfg.package ];
+    etc."storewarden/config.toml".source = cfg.configFile;
+  };
 }

@@ -63,23 +63,43 @@ let
     ../../nix/darwin-module.nix
   ];
 
-  plists =
-    names: jobs:
-    lib.genAttrs names (
-      name: lib.generators.toPlist { escape = true; } jobs.${name}.serviceConfig
+  plists = lib.mapAttrs (_: job: lib.generators.toPlist { escape = true; } job.serviceConfig);
+
+  documentation =
+    options:
+    lib.listToAttrs (
+      map
+        (
+          one:
+          lib.nameValuePair one.name {
+            description = one.description or null;
+            default = one.default.text or null;
+            example = one.example.text or null;
+          }
+        )
+        (
+          lib.filter (one: lib.hasPrefix "services.storewarden." one.name && one.visible && !one.internal) (
+            lib.optionAttrSetToDocList options
+          )
+        )
     );
 
-  # What NixOS writes for a service that a package ships: a drop-in, overrides.conf.
-  overrides = service: ''
+  section = lib.generators.toKeyValue { };
+
+  # What NixOS writes for a unit that a package ships: a drop-in, overrides.conf.
+  overrides = unit: ''
     [Unit]
-    ${lib.concatMapStrings (file: "X-Reload-Triggers=${file}\n") (service.reloadTriggers or [ ])}
-    [Service]
-    ${lib.optionalString (service.path != [ ]) ''
-      Environment="PATH=${lib.makeBinPath service.path}"
-    ''}${
+    ${section (unit.unitConfig or { })}${
+      lib.concatMapStrings (file: "X-Reload-Triggers=${file}\n") (unit.reloadTriggers or [ ])
+    }
+    ${lib.optionalString (unit ? path) ("[Service]\n" + section (unit.serviceConfig or { }))}${
+      lib.optionalString (unit.path or [ ] != [ ]) ''
+        Environment="PATH=${lib.makeBinPath unit.path}"
+      ''
+    }${
       lib.concatStrings (
         lib.mapAttrsToList (name: value: "Environment=${builtins.toJSON "${name}=${value}"}\n") (
-          service.environment or { }
+          unit.environment or { }
         )
       )
     }
@@ -94,26 +114,29 @@ in
   # All that NixOS takes from the module, without building anything.
   nixos = {
     inherit (onNixos.config) users systemd;
+    nix = onNixos.config.nix.settings;
+    doc = toString onNixos.config.meta.doc;
     inherit (onNixos.config.services.storewarden) settings storeAccess;
     etc = lib.attrNames onNixos.config.environment.etc;
   };
 
   darwin = {
     inherit (onDarwin.config.services.storewarden) settings;
-    plists = plists [
-      "storewarden-helper"
-      "storewarden"
-    ] onDarwin.config.launchd.daemons;
+    inherit (onDarwin.config.users) knownGroups knownUsers;
+    user = onDarwin.config.users.users._storewarden.uid or null;
+    checks = onDarwin.config.system.checks.text;
+    activation = onDarwin.config.system.activationScripts.launchd.text or "";
+    nix = onDarwin.config.nix.settings;
+    written = onDarwin.config.services.storewarden.configFile.unchecked.text;
+    plists = plists onDarwin.config.launchd.daemons // plists onDarwin.config.launchd.user.agents;
   };
 
-  # Every option there is, by its path, with its description.
-  documented = lib.listToAttrs (
-    map (one: lib.nameValuePair one.name (one.description or null)) (
-      lib.filter (one: lib.hasPrefix "services.storewarden." one.name && one.visible && !one.internal) (
-        lib.optionAttrSetToDocList onNixos.options
-      )
-    )
-  );
+  # Every option there is, by its path, as the manual of its system has it: its description, and its
+  # default and example as they are written there.
+  documented = lib.mapAttrs (_: documentation) {
+    nixos = onNixos.options;
+    darwin = onDarwin.options;
+  };
 
   # The directory that NixOS would link /etc to, as far as it is the module's.
   etc = (pkgs builtins.currentSystem).runCommandLocal "etc" { } (
@@ -128,10 +151,15 @@ in
       chmod -R u+w "$units"
     '') onNixos.config.systemd.packages
     + lib.concatStrings (
-      lib.mapAttrsToList (name: service: ''
-        mkdir -p "$units/${name}.service.d"
-        printf %s ${lib.escapeShellArg (overrides service)} > "$units/${name}.service.d/overrides.conf"
-      '') onNixos.config.systemd.services
+      lib.mapAttrsToList
+        (name: unit: ''
+          mkdir -p "$units/${name}.d"
+          printf %s ${lib.escapeShellArg (overrides unit)} > "$units/${name}.d/overrides.conf"
+        '')
+        (
+          lib.mapAttrs' (name: lib.nameValuePair "${name}.service") onNixos.config.systemd.services
+          // lib.mapAttrs' (name: lib.nameValuePair "${name}.socket") onNixos.config.systemd.sockets
+        )
     )
   );
 }

@@ -15,6 +15,11 @@ let
       type = types.listOf type;
       default = [ ];
     };
+
+  lines = lib.mkOption {
+    type = types.lines;
+    default = "";
+  };
 in
 {
   common =
@@ -22,6 +27,7 @@ in
     {
       options = {
         assertions = listOf types.unspecified;
+        warnings = listOf types.str;
         environment.etc = anything;
         environment.systemPackages = listOf types.package;
         meta.maintainers = listOf types.unspecified;
@@ -35,7 +41,13 @@ in
           default = pkgs.nix;
           apply = package: if config.nix.enable then package else throw "nix.package, but no nix.enable";
         };
-        nix.settings = anything;
+        nix.settings = lib.mkOption {
+          default = { };
+          type = types.submodule {
+            freeformType = types.attrsOf types.anything;
+            options.extra-allowed-users = listOf types.str;
+          };
+        };
         nix.daemonUser = lib.mkOption {
           type = types.str;
           default = "root";
@@ -60,6 +72,11 @@ in
           )
         );
       };
+      boot.isContainer = lib.mkOption {
+        type = types.bool;
+        default = false;
+      };
+      meta.doc = lib.mkOption { type = types.path; };
       systemd.packages = listOf types.package;
       systemd.services = lib.mkOption {
         default = { };
@@ -87,38 +104,53 @@ in
   darwin =
     { config, ... }:
     {
-      options = {
-        system.primaryUser = lib.mkOption {
-          type = types.nullOr types.str;
-          default = null;
-        };
-        # Of the same text as modules/system/primary-user.nix has there.
-        system.primaryUserHome = lib.mkOption {
-          type = types.str;
-          default =
-            config.users.users.${config.system.primaryUser}.home or "/Users/${config.system.primaryUser}";
-        };
-        users.users = anything;
-        system.requiresPrimaryUser = listOf types.str;
-      }
-      // (
+      options =
         if nix-darwin == null then
           {
-            launchd = lib.mkOption {
-              default = { };
-              type = types.submodule {
-                options.daemons = anything;
-                options.user.agents = anything;
-              };
+            launchd.daemons = anything;
+            launchd.user.agents = anything;
+            system.activationScripts.launchd.text = lines;
+            system.checks.text = lines;
+            system.primaryUser = lib.mkOption {
+              type = types.nullOr types.str;
+              default = null;
             };
+            # Of the same text as modules/system/primary-user.nix has there.
+            system.primaryUserHome = lib.mkOption {
+              type = types.str;
+              default =
+                config.users.users.${config.system.primaryUser}.home or "/Users/${config.system.primaryUser}";
+            };
+            users.groups = anything;
+            users.knownGroups = listOf types.str;
+            users.knownUsers = listOf types.str;
+            users.users = anything;
           }
         else
           {
+            # What its modules below refer to.
             environment.launchAgents = anything;
             environment.launchDaemons = anything;
             environment.userLaunchAgents = anything;
-          }
+            environment.profiles = listOf types.str;
+            environment.pathsToLink = listOf types.str;
+            environment.extraOutputsToInstall = listOf types.str;
+            ids = anything;
+            programs = anything;
+            system.build = anything;
+            system.checks.text = lines;
+            system.stateVersion = lib.mkOption {
+              type = types.int;
+              default = 6;
+            };
+          };
+      imports = lib.optionals (nix-darwin != null) (
+        map (name: nix-darwin + "/modules/${name}") [
+          "launchd"
+          "system/activation-scripts.nix"
+          "system/primary-user.nix"
+          "users"
+        ]
       );
-      imports = lib.optional (nix-darwin != null) (nix-darwin + "/modules/launchd");
     };
 }

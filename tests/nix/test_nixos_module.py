@@ -2,6 +2,9 @@
 """On NixOS: the units that are shipped, drop-ins that fit the machine, and refusals that help."""
 
 import re
+import tomllib
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +22,11 @@ def shipped_drop_ins() -> set[str]:
     return {match[1] for match in found if match}
 
 
-def value(nix: Nix, settings: str, attribute: str) -> object:
+def written(one: Rendered) -> dict[str, Any]:
+    return tomllib.loads(one.text("storewarden/config.toml"))
+
+
+def value(nix: Nix, settings: str, attribute: str) -> Any:  # noqa: ANN401 - as of JSON
     configuration = f"{{ {ENABLED} {settings} }}"
     return nix.value(*words(nix, configuration), "-A", f"nixos.{attribute}")
 
@@ -39,7 +46,7 @@ def test_nixos_adds_nothing_but_triggers(plain: Rendered) -> None:
     [trigger] = plain.lines("storewarden.service.d/overrides.conf")
     assert re.fullmatch(r"X-Reload-Triggers=\S+-storewarden\.toml", trigger)
     assert plain.lines("storewarden-helper.service.d/overrides.conf") == []
-    assert re.fullmatch(r'nix = "/\S+-nix/bin/nix"\n', plain.text("storewarden/config.toml"))
+    assert plain.lines("storewarden-helper.socket.d/overrides.conf") == []
 
 
 def test_without_settings_only_reloads_differ(plain: Rendered) -> None:
@@ -91,22 +98,44 @@ def test_a_store_of_its_own_is_remounted_for_the_helper(nix: Nix) -> None:
     assert value(nix, by_another_name, "storeAccess") == "remount"
 
 
-def test_a_watcher_who_may_not_ask_nix_is_refused_with_the_cure(nix: Nix) -> None:
-    said = refusal(nix, 'nix.settings.allowed-users = [ "@wheel" ];')
-    assert 'Add it: nix.settings.allowed-users = [ "storewarden" ];' in said
+def test_the_watcher_may_ask_nix_beside_whoever_else_may(nix: Nix) -> None:
+    others = 'nix.settings.allowed-users = [ "@wheel" ];'
+    assert value(nix, others, "nix") == {
+        "allowed-users": ["@wheel"],
+        "extra-allowed-users": ["storewarden"],
+    }
+    assert value(nix, "nix.enable = false;", "nix") == {"extra-allowed-users": []}
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        'nix.settings.allowed-users = [ "@wheel" "storewarden" ];',
-        'nix.settings = { allowed-users = [ "@wheel" ]; trusted-users = [ "storewarden" ]; };',
-        'nix.settings.allowed-users = [ "@a" ]; users.users.storewarden.extraGroups = [ "a" ];',
-    ],
-    ids=["by name", "as trusted", "by a group"],
-)
-def test_a_watcher_who_may_ask_nix_is_let_in(nix: Nix, settings: str) -> None:
-    assert value(nix, settings, "storeAccess") == "bind"
+def test_in_a_container_the_units_run_only_where_a_database_is_its_own(nix: Nix) -> None:
+    condition = "ConditionPathIsReadWrite=/nix/var/nix/db"
+    for inside in (True, False):
+        one = render(nix, f"boot.isContainer = {str(inside).lower()};")
+        for unit in UNITS[:2]:
+            assert (condition in one.lines(f"{unit}.d/overrides.conf")) == inside
+
+
+@pytest.mark.parametrize("unit", [UNITS[0], UNITS[2]])
+def test_less_is_logged_if_that_is_asked_for(nix: Nix, unit: str) -> None:
+    one = render(nix, 'services.storewarden.logLevel = "warning";')
+    assert "LogLevelMax=warning" in one.lines(f"{unit}.d/overrides.conf")
+
+
+def test_more_arguments_are_the_helpers(nix: Nix) -> None:
+    one = render(nix, 'services.storewarden.extraArgs = [ "--min-age" "60" ];')
+    [variable] = one.lines(f"{UNITS[2]}.d/overrides.conf")
+    assert variable == 'Environment="STOREWARDEN_HELPER_OPTIONS=--min-age 60"'
+    assert "Environment=STOREWARDEN_HELPER_OPTIONS=" in one.lines(UNITS[2])
+    refused = refusal(nix, """services.storewarden.extraArgs = [ "--nix /x" ];""")
+    assert "services.storewarden.extraArgs" in refused
+
+
+def test_the_manuals_chapter_speaks_of_options_that_there_are(nix: Nix) -> None:
+    chapter = Path(value(nix, "", "doc")).read_text(encoding="utf-8")
+    options = nix.value(*words(nix), "-A", "documented.nixos")
+    named = set(re.findall(r"services\.storewarden\.[a-zA-Z.-]*[a-zA-Z]", chapter))
+    assert named
+    assert named <= options.keys()
 
 
 def test_a_store_that_root_does_not_own_is_refused(nix: Nix) -> None:
@@ -115,8 +144,7 @@ def test_a_store_that_root_does_not_own_is_refused(nix: Nix) -> None:
 
 
 def test_without_the_systems_nix_the_usual_places_are_asked(nix: Nix) -> None:
-    without = 'nix.enable = false; nix.settings.allowed-users = [ "root" ];'
-    assert render(nix, without).text("storewarden/config.toml") == ""
+    assert "nix" not in written(render(nix, "nix.enable = false;"))
 
 
 def test_watcher_and_helper_read_the_same_file(nix: Nix) -> None:
