@@ -51,9 +51,12 @@
           };
           setup = {
             type = "app";
-            program = "${pkgs.writeShellScript "storewarden-setup" ''
-              exec ${lib.getExe package} setup "$@"
-            ''}";
+            program = "${pkgs.writeShellScript "storewarden-setup" (
+              ''
+                program=${lib.getExe package}
+              ''
+              + builtins.readFile ./nix/setup.sh
+            )}";
             meta.description = "Set the service up where no NixOS or nix-darwin does";
           };
         }
@@ -61,23 +64,14 @@
 
       checks = forEachSystem (
         pkgs:
-        {
+        let
           package = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
-        }
-        // lib.optionalAttrs pkgs.stdenv.hostPlatform.isLinux {
-          vm = pkgs.testers.runNixOSTest (import ./nix/tests/story.nix { module = self.nixosModules.default; });
-        }
+        in
+        { inherit package; } // package.tests
       );
 
       devShells = forEachSystem (pkgs: {
-        default = pkgs.mkShell {
-          inputsFrom = [ self.packages.${pkgs.stdenv.hostPlatform.system}.default ];
-          packages = [
-            pkgs.gnumake
-            pkgs.mypy
-            pkgs.ruff
-          ];
-        };
+        default = pkgs.callPackage ./nix/shell.nix { };
       });
 
       formatter = forEachSystem (pkgs: pkgs.nixfmt-tree);

@@ -25,7 +25,9 @@ make_environment() {
     done
 }
 
-# The command for people runs in that environment as well: it may be root who calls it.
+# The command for people runs in that environment as well: it may be root who calls it. With -I no
+# variable of the caller's (PYTHONPATH, PYTHONSTARTUP …), no file in the directory that it is called
+# in, and no package in the caller's home is imported; a wrapper of nixpkgs has no -I.
 install_launcher() {
     mkdir -p "$out/bin"
     rm -f "$out/bin/storewarden"
@@ -58,4 +60,33 @@ install_all() {
     if [ "$platform" = linux ]; then
         install_units
     fi
+}
+
+# Make $1 what `make` would make it in a checkout, with what lies in the packages $2... and the
+# checkout's own code.
+make_workshop() {
+    local environment=$1 place program
+    shift
+    rm -rf "$environment"
+    make_environment "$environment" "$@"
+    ln -s "$PWD/src/storewarden" "$environment/$sitePackages/storewarden"
+    ln -s python3 "$environment/bin/python"
+    for place in "$@"; do
+        for program in "$place"/bin/*; do
+            [ ! -e "$program" ] || ln -sf "$program" "$environment/bin"
+        done
+    done
+    # These two must see the checkout's own code; nixpkgs' programs see their own alone.
+    install_program "$environment" storewarden storewarden.cli main
+    install_program "$environment" lint-imports importlinter.cli lint_imports_command
+    touch "$environment/.ready"
+}
+
+# Write a program of the environment $1, called $2, that calls $4 of the module $3.
+install_program() {
+    local program=$1/bin/$2
+    rm -f "$program"
+    printf '#!%s/bin/python3\nimport sys\n\nfrom %s import %s\n\nsys.exit(%s())\n' \
+        "$PWD/$1" "$3" "$4" "$4" >"$program"
+    chmod 0755 "$program"
 }

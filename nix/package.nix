@@ -3,10 +3,14 @@
   lib,
   stdenv,
   python3Packages,
+  testers,
+  nix-update-script,
 }:
 
 let
   inherit (python3Packages) python requiredPythonModules;
+
+  inherit (lib.importTOML ../pyproject.toml) project;
 
   dependencies = with python3Packages; [
     prometheus-client
@@ -20,34 +24,15 @@ let
     hypothesis
     markdown-it-py
     jsonschema
-    pytest
-    pytest-randomly
     pytest-timeout
     shtab
-  ];
-
-  # These want root, a Nix of their own, or what a builder has not: programs in /usr/bin, a root
-  # directory that is root's, processes of others, files with setuid bits; or the very version of
-  # shtab. The VM test is in their place.
-  notInABuilder = [
-    "tests/lab"
-    "tests/nix"
-    "tests/real"
-    "tests/setup"
-    "tests/test_completions.py::test_what_is_committed_is_what_make_completions_writes"
-    "tests/helper/test_purge_private.py::test_a_store_that_hands_down_its_group_hinders_nothing"
-    "tests/store/test_entries.py::test_a_file_of_another_mode_is_no_lock_file"
-    "tests/store/test_nix_hang.py"
-    "tests/host/test_linux_inside.py::test_a_process_that_may_not_be_looked_at_makes_it_unknown"
-    "tests/cli/test_scan_interrupted.py::test_interrupted_while_nix_hangs_nothing_is_removed_and_nix_is_ended"
-    "tests/daemon/test_loop.py::test_a_signal_during_the_first_sweep_ends_it_too"
   ];
 
   places = packages: toString (lib.remove python (requiredPythonModules packages));
 in
 python3Packages.buildPythonApplication {
   pname = "storewarden";
-  inherit ((lib.importTOML ../pyproject.toml).project) version;
+  inherit (project) version;
   pyproject = true;
 
   src = lib.fileset.toSource {
@@ -89,33 +74,73 @@ python3Packages.buildPythonApplication {
     install_all ${places dependencies}
   '';
 
-  nativeCheckInputs = checkDependencies;
+  nativeCheckInputs = [ python3Packages.pytestCheckHook ] ++ checkDependencies;
 
   # No Mac has run the tests yet.
   doCheck = stdenv.buildPlatform.isLinux;
 
-  # In an environment like that of the services: the tests start isolated interpreters. Libraries of
-  # other versions than those it is developed with may warn of something; the names of sockets are
-  # short.
-  checkPhase = ''
-    runHook preCheck
+  # The tests start isolated interpreters (-I), as the services are, and those do not see what the
+  # hook's one finds by PYTHONPATH: they get an environment like that of the services. The names of
+  # sockets in the tests' directories are short.
+  preCheck = ''
     make_environment "$TMPDIR/check" "$out" ${places (dependencies ++ checkDependencies)}
-    "$TMPDIR/check/bin/python3" -m pytest -p no:cacheprovider --basetemp="$TMPDIR/t" -W default \
-      -m "not slow" \
-      ${lib.concatMapStringsSep " " (name: "--deselect=${name}") notInABuilder}
-    runHook postCheck
+    export STOREWARDEN_TEST_PYTHON=$TMPDIR/check/bin/python3
+    appendToVar pytestFlags --basetemp="$TMPDIR/t"
   '';
+
+  # Libraries of other versions than those it is developed with may warn of something.
+  pytestFlags = [
+    "-pno:cacheprovider"
+    "-Wdefault"
+  ];
+
+  disabledTestMarks = [ "slow" ];
+
+  # These want root, a Nix of their own, or what a builder has not: programs in /usr/bin, a root
+  # directory that is root's, processes of others, files with setuid bits; or the very version of
+  # shtab. The VM test is in their place.
+  disabledTestPaths = [
+    "tests/lab"
+    "tests/nix"
+    "tests/real"
+    "tests/setup"
+    "tests/store/test_nix_hang.py"
+  ];
+  disabledTests = [
+    "test_what_is_committed_is_what_make_completions_writes"
+    "test_a_store_that_hands_down_its_group_hinders_nothing"
+    "test_a_file_of_another_mode_is_no_lock_file"
+    "test_a_process_that_may_not_be_looked_at_makes_it_unknown"
+    "test_interrupted_while_nix_hangs_nothing_is_removed_and_nix_is_ended"
+    "test_a_signal_during_the_first_sweep_ends_it_too"
+  ];
 
   pythonImportsCheck = [
     "storewarden.cli"
     "storewarden.helper"
   ];
 
+  passthru = {
+    updateScript = nix-update-script { };
+
+    tests = lib.optionalAttrs stdenv.hostPlatform.isLinux {
+      vm = testers.runNixOSTest {
+        imports = [ ./tests/story.nix ];
+        defaults.imports = [ ./module.nix ];
+      };
+    };
+  };
+
   meta = {
     description = "Finds what interrupted builds stranded in a Nix store, proves it dead, and removes it";
     license = lib.licenses.mit;
-    maintainers = [ ];
+    maintainers = import ./maintainers.nix { inherit lib; };
     mainProgram = "storewarden";
     platforms = lib.platforms.linux ++ lib.platforms.darwin;
+  }
+  # Once it is published, and has addresses.
+  // lib.optionalAttrs (project ? urls) {
+    homepage = project.urls.Homepage;
+    changelog = project.urls.Changelog;
   };
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import interpreter  # noqa: F401 - first of all
 from command import Desk, open_desk
 from storewarden.store.entries import open_directory
 from storewarden.throwaway import ThrowawayStore

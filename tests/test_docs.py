@@ -4,6 +4,7 @@
 import glob
 import io
 import os
+import re
 import shlex
 from contextlib import redirect_stderr, redirect_stdout
 from urllib.parse import unquote, urlsplit
@@ -34,6 +35,11 @@ from storewarden.cli import parser
 from storewarden.daemon.status import PLACES
 
 EVERY = pytest.mark.parametrize("document", DOCUMENTS)
+
+
+@EVERY
+def test_nobody_has_to_put_an_owner_in(document: str) -> None:
+    assert not re.search(r"\bOWNER\b", read(document)), "who publishes it writes an address, once"
 
 
 def test_the_documents_are_found() -> None:

@@ -109,7 +109,14 @@ in
   inherit (pkgs builtins.currentSystem) python3Packages;
 
   package = onNixos.config.services.storewarden.package;
+  about = {
+    inherit (onNixos.config.services.storewarden.package) meta;
+    passthru = { inherit (onNixos.config.services.storewarden.package.passthru) updateScript; };
+    tests = lib.attrNames onNixos.config.services.storewarden.package.tests;
+  };
   checkedPackage = onNixos.config.services.storewarden.package.withChecks;
+
+  inherit ((pkgs builtins.currentSystem).callPackage ../../nix/shell.nix { }) shellHook;
 
   # All that NixOS takes from the module, without building anything.
   nixos = {

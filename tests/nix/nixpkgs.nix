@@ -59,6 +59,31 @@ let
 
   inherit ((lib.importTOML ../../pyproject.toml).tool.hatch.build.targets) wheel;
 
+  # What pytestCheckHook does with the lists that the package has for it.
+  checks =
+    package:
+    let
+      listed = lib.escapeShellArgs (
+        package.pytestFlags
+        ++ lib.concatMap (
+          path: if lib.hasInfix "::" path then [ "--deselect=${path}" ] else [ "--ignore-glob=${path}" ]
+        ) package.disabledTestPaths
+        ++ [
+          "-k"
+          (lib.concatMapStringsSep " and " (name: "not ${name}") package.disabledTests)
+          "-m"
+          (lib.concatMapStringsSep " and " (mark: "not ${mark}") package.disabledTestMarks)
+        ]
+      );
+    in
+    ''
+      pytestFlags=()
+      appendToVar() { pytestFlags+=("$2"); }
+      export PYTHONPATH=$out/${python.sitePackages}:${dependencies}/${python.sitePackages}
+      ${package.preCheck}
+      ${python.interpreter} -m pytest ${listed} "''${pytestFlags[@]}"
+    '';
+
   # Copies what the wheel has, and runs the package's own phases, in nixpkgs' order.
   buildPythonApplication =
     package:
@@ -76,10 +101,16 @@ let
         lib.mapAttrsToList (from: to: "install -D -m 644 ${from} $out/${to}\n") wheel.shared-data
       )}
       ${package.postFixup}
-      ${lib.optionalString (package.withChecks or false) package.checkPhase}
+      ${lib.optionalString (package.withChecks or false) (checks package)}
     '')
     // {
-      inherit (package) meta pname version;
+      inherit (package)
+        meta
+        passthru
+        pname
+        version
+        ;
+      inherit (package.passthru) tests;
       withChecks = buildPythonApplication (package // { withChecks = true; });
     };
 
@@ -89,16 +120,24 @@ let
     of [
       "hatchling"
       "hypothesis"
-      "markdown-it-py"
+      "import-linter"
       "jsonschema"
+      "markdown-it-py"
+      "mypy"
       "prometheus-client"
       "psutil"
       "pytest"
       "pytest-randomly"
       "pytest-timeout"
+      "pytest-xdist"
+      "pytestCheckHook"
+      "rich"
+      "ruff"
       "sdnotify"
       "shtab"
       "structlog"
+      "types-jsonschema"
+      "types-psutil"
       "watchdog"
     ]
     // {
@@ -125,16 +164,20 @@ let
         printf '#!${shell}\n%s' "$text" > "$out"
         chmod 0755 "$out"
       '';
-    mkShell = { inputsFrom, packages }: run "shell" { inherit inputsFrom packages; } "";
-    testers.runNixOSTest = test: run test.name { script = test.testScript; } "";
+    nix-update-script = _: [ "nix-update" ];
+    mkShell = attributes: run "shell" attributes "";
+    testers.runNixOSTest =
+      test:
+      let
+        story = import (lib.head test.imports) { inherit lib; };
+      in
+      run story.name { script = story.testScript; } "";
     nix = run "nix" { } ''
       mkdir -p "$out/bin"
       ln -s /usr/bin/nix /usr/bin/nix-store "$out/bin"
     '';
     util-linux = "/usr";
     gnumake = "/usr";
-    mypy = "/usr";
-    ruff = "/usr";
     nixfmt-tree = run "nixfmt-tree" { } "";
     formats.toml = _: {
       type =

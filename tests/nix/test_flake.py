@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The flake: with nixpkgs' library what all of it evaluates to, without it what can be told."""
 
+import ast
 import json
 import re
 import shutil
@@ -114,6 +115,22 @@ def test_it_pins_the_nixpkgs_that_it_names() -> None:
 def test_without_flakes_it_is_the_same_pin(nix: Nix) -> None:
     function = nix.value("-E", f"builtins.functionArgs (import {CHECKOUT}/default.nix)")
     assert function == {"pkgs": True}
+
+
+def test_the_story_in_virtual_machines_is_a_test_of_nixos(nix: Nix) -> None:
+    lib = f'(import "{library()}/lib")'
+    story = nix.value(
+        "-E",
+        f"""
+        let story = import {CHECKOUT}/nix/tests/story.nix {{ lib = {lib}; }};
+        in {{ inherit (story) name testScript; nodes = builtins.attrNames story.nodes; }}
+    """,
+    )
+    assert story["name"] == "storewarden"
+    script = ast.parse(story["testScript"])
+    used = {node.id for node in ast.walk(script) if isinstance(node, ast.Name)}
+    assert set(story["nodes"]) == {"machine", "remount", "sandbox", "upgrade"}
+    assert set(story["nodes"]) <= used
 
 
 def test_nix_shows_all_of_it(nix: Nix, flakes: tuple[str, str]) -> None:

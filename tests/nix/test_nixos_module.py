@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nix.evaluating import Nix, words
+from nix.evaluating import Nix, new_nix, words
 from nix.rendered import ENABLED, UNITS, Rendered, render, shipped_with
 from storewarden.config import DEFAULT_CONFIG
 from storewarden.setup.code import all_shipped
@@ -105,6 +105,17 @@ def test_the_watcher_may_ask_nix_beside_whoever_else_may(nix: Nix) -> None:
         "extra-allowed-users": ["storewarden"],
     }
     assert value(nix, "nix.enable = false;", "nix") == {"extra-allowed-users": []}
+
+
+def test_nix_lets_both_in(nix: Nix, tmp_path: Path) -> None:
+    told = value(nix, 'nix.settings.allowed-users = [ "@wheel" ];', "nix")
+    one = new_nix(str(tmp_path), nix.python)
+    with open(f"{one.top}/conf/nix.conf", "a", encoding="ascii") as file:
+        file.writelines(f"{key} = {' '.join(names)}\n" for key, names in sorted(told.items()))
+    # `nix config show` since 2.17.
+    answers = (one.run("nix", *verb) for verb in (["config", "show"], ["show-config"]))
+    shown = next(done.stdout for done in answers if done.returncode == 0)
+    assert "allowed-users = @wheel storewarden\n" in shown
 
 
 def test_in_a_container_the_units_run_only_where_a_database_is_its_own(nix: Nix) -> None:

@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import tempfile
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,11 +60,38 @@ def test_man_pages_and_completions_lie_where_they_are_looked_for(package: str) -
 
 def test_what_is_left_out_of_its_tests_is_there() -> None:
     text = Path(CHECKOUT, "nix/package.nix").read_text(encoding="utf-8")
-    names = re.findall(r'^    "(tests/[^"]+)"$', text, re.MULTILINE)
-    assert "tests/real" in names
-    for place, _, name in (one.partition("::") for one in names):
-        assert os.path.exists(f"{CHECKOUT}/{place}"), place
-        assert not name or f"def {name}(" in Path(CHECKOUT, place).read_text(encoding="utf-8")
+    places = re.findall(r'^    "(tests/[^"]+)"$', text, re.MULTILINE)
+    assert "tests/real" in places
+    assert [place for place in places if not os.path.exists(f"{CHECKOUT}/{place}")] == []
+    names = re.findall(r'^    "(test_[^"]+)"$', text, re.MULTILINE)
+    assert names
+    files = [file.read_text(encoding="utf-8") for file in Path(CHECKOUT, "tests").rglob("*.py")]
+    assert [name for name in names if not any(f"def {name}(" in file for file in files)] == []
+
+
+def test_it_has_what_nixpkgs_asks_of_a_package(nix: Nix) -> None:
+    about = nix.value(*words(nix), "-A", "about")
+    assert about["passthru"]["updateScript"]
+    assert about["tests"] == ["vm"]
+    assert about["meta"]["mainProgram"] == "storewarden"
+    assert "homepage" not in about["meta"], "there is none before it is published"
+
+
+def test_who_publishes_it_gives_it_an_address_in_one_place(nix: Nix, tmp_path: Path) -> None:
+    sources = tmp_path / "storewarden"
+    shutil.copytree(CHECKOUT, sources, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    [addresses] = re.findall(
+        r"^```toml\n(\[project\.urls\]\n.+?)```$",
+        Path(CHECKOUT, "CONTRIBUTING.md").read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    with open(sources / "pyproject.toml", "a", encoding="utf-8") as file:
+        file.write(addresses)
+    published = replace(nix, sources=str(sources))
+    meta = nix.value(*words(published), "-A", "about")["meta"]
+    urls = tomllib.loads(addresses)["project"]["urls"]
+    assert meta["homepage"] == urls["Homepage"]
+    assert meta["changelog"] == urls["Changelog"]
 
 
 @pytest.mark.slow
