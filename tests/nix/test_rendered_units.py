@@ -14,6 +14,12 @@ from programs import program
 
 SERVICES = (UNITS[0], UNITS[2])
 REMOUNTED = 'fileSystems."/nix/store".device = "tank/store";'
+EVERY_OPTION = """
+  boot.isContainer = true;
+  services.storewarden.extraArgs = [ "--min-age" "60" ];
+  services.storewarden.logLevel = "err";
+  services.storewarden.settings.metrics-listen = "127.0.0.1:9913";
+"""
 
 
 def analyze(*words: str) -> "subprocess.CompletedProcess[str]":
@@ -43,9 +49,10 @@ def shipped_units(place: Path, *drop_ins: str) -> Path:
     return place
 
 
-def test_systemd_finds_nothing_wrong_with_them(plain: Rendered, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", ["", EVERY_OPTION], ids=["plain", "with every option"])
+def test_systemd_finds_nothing_wrong_with_them(nix: Nix, tmp_path: Path, options: str) -> None:
     # It looks at what lies beside them as well, and follows no link out of a store.
-    place = shutil.copytree(f"{plain.top}/systemd/system", tmp_path / "units")
+    place = shutil.copytree(f"{render(nix, options).top}/systemd/system", tmp_path / "units")
     done = analyze("verify", "--man=no", *(str(place / unit) for unit in UNITS))
     # A key that this systemd is too old for, or that only NixOS reads, is no fault of theirs.
     ignored = ("Failed to parse service type, ignoring: notify-reload", "X-Reload-Triggers")
