@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do "$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 PY := .venv/bin/python
 
-.PHONY: demo test lint completions lab bench picture clean
+.PHONY: demo test lint completions lab mac bench picture clean
 
 .venv/.ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "storewarden needs Python 3.11 or newer with venv (on Debian: apt-get install python3-venv); or set PYTHON=" >&2; exit 1; }
@@ -38,6 +38,11 @@ completions: .venv/.ready
 lab: .venv/.ready
 	bash tests/lab/make-roots
 	STOREWARDEN_REQUIRE_LAB=1 PYTHONPATH=tests $(PY) -m lab.everything --table docs/lab-results.md
+
+# Ten minutes for somebody with a Mac: looks, tests, and sets the service up and away again, step by
+# step, and writes one file for an issue (docs/macos.md). TOUR=--help shows its options.
+mac: .venv/.ready
+	@PYTHONPATH=tests $(PY) -m mac.tour $(TOUR)
 
 bench: .venv/.ready
 	$(PY) benchmarks/start.py

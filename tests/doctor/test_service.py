@@ -2,6 +2,7 @@
 """The service: real sockets, a real lock, real audit logs; and what it means how they are."""
 
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,10 @@ def patient_of(config: Config) -> Patient:
     return replace(WELL, config=config)
 
 
+needs_table = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists its sockets")
+
+
+@needs_table
 def test_a_helper_that_listens_is_seen_and_not_disturbed(tmp_path: Path) -> None:
     path = f"{tmp_path}/h.sock"
     with listening(path) as listener:
@@ -55,6 +60,7 @@ def test_a_helper_that_listens_is_seen_and_not_disturbed(tmp_path: Path) -> None
             listener.accept()  # nobody has called
 
 
+@needs_table
 @pytest.mark.parametrize("end", ["\n", "\r"])
 def test_the_name_of_somebody_s_socket_hides_no_other(tmp_path: Path, end: str) -> None:
     with listening(f"{tmp_path}/a{end}b c"), listening(f"{tmp_path}/h.sock"):

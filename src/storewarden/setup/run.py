@@ -193,7 +193,8 @@ def _steps_back(before: Manifest, top: str) -> list[SetupStep]:
     if top:
         return [*files, *places]
     if sys.platform == "darwin":
-        return [*darwin.stop_words(), *files, TakeAway(_RESERVE), TakeAway(host.SOCKET), *places]
+        others = map(TakeAway, (_RESERVE, host.SOCKET, darwin.helper_log()))
+        return [*darwin.stop_words(), *files, *others, *places]
     stop, after = [], Words()
     if os.path.exists(SYSTEMD):
         stop, after = linux.stop_words(), [["systemctl", "daemon-reload"]]
