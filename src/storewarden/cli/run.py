@@ -7,6 +7,7 @@ import shlex
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
 from storewarden.child import NOT_EXECUTABLE, NOT_FOUND, End, end_likewise, run_child
 from storewarden.claims import Verdict
@@ -25,10 +26,10 @@ from storewarden.client import (
 from storewarden.config import Config, Mode
 from storewarden.daemon.status import is_held, read_status
 from storewarden.errors import StoreUnreadableError, StorewardenError
-from storewarden.explain.buildlog import BuildLog, Reading
+from storewarden.explain.buildlog import BuildLog, Reading, Seen
 from storewarden.nix_queries import feed_log
 from storewarden.observe import list_names, misplaced, open_nix, open_store, this_store
-from storewarden.readable import REMOVE
+from storewarden.readable import REMOVE, shown
 from storewarden.scan import Finding, sweep_among
 from storewarden.store.entries import EntryKind, open_directory
 from storewarden.store.nix import Nix
@@ -103,7 +104,7 @@ def _cured(
         if found := blamed(store, reading, before):
             break
     if not found or not _removed(config, store, found):
-        _explain(config, first)
+        _explain(config, first, before)
         return False
     if not rewind():
         console.note(
@@ -114,10 +115,10 @@ def _cured(
 
 
 def _again(config: Config, command: Sequence[str]) -> End:
-    log = BuildLog(config.store_dir)
+    log, before = BuildLog(config.store_dir), names_in(config.store_dir)
     end = run_child(command, log.feed)
     if end.code != 0 and not end.by_request:
-        _explain(config, log.reading())
+        _explain(config, log.reading(), before)
     return end
 
 
@@ -166,6 +167,12 @@ def blamed(store: Store, reading: Reading, before: Collection[str]) -> tuple[Fin
     return ()
 
 
+def is_by_itself(seen: Seen, before: Collection[str]) -> bool:
+    """Whether the builder itself made what was then in its way: it was not there before."""
+    names = {path.rpartition("/")[2] for path in seen.paths}
+    return bool(seen.failure.by_itself and names) and names.isdisjoint(before)
+
+
 def is_kept(finding: Finding) -> bool:
     """Whether anything claims it, or may."""
     return finding.judgement.verdict is Verdict.KEEP
@@ -204,14 +211,23 @@ def _removed(config: Config, store: Store, found: Sequence[Finding]) -> bool:
     return are_gone(store, found, 0)
 
 
-def _explain(config: Config, reading: Reading) -> None:
-    if not reading.seen:
+def _explain(config: Config, reading: Reading, before: Collection[str]) -> None:
+    """Tell what is known of it; `before` are the names that lay there when it began, or none."""
+    own = tuple(seen for seen in reading.seen if before and is_by_itself(seen, before))
+    for seen in own:
+        paths = ", ".join(map(shown, seen.paths))
+        console.note(
+            f"nothing lay at {paths} when this began, so no earlier build left it:"
+            f" {seen.failure.by_itself}"
+        )
+    other = replace(reading, seen=tuple(seen for seen in reading.seen if seen not in own))
+    if other.seen:
+        console.aside("")
+        console.aside(*reading_lines(other, console.aside_style(), this_store(config)))
+    elif not own:
         console.note(
             "its log tells of no debris in its way, nor of any known failure; it is not run again"
         )
-        return
-    console.aside("")
-    console.aside(*reading_lines(reading, console.aside_style(), this_store(config)))
 
 
 def _rewinding(fd: int) -> Callable[[], bool]:
