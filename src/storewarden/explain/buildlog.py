@@ -20,7 +20,7 @@ import select
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 
 from storewarden.explain.failures import (
@@ -266,8 +266,8 @@ class BuildLog:
     def _read_line(self, line: bytes, number: int, marks: Sequence[bytes]) -> None:
         lowered = line.lower()
         found = [mark for mark in marks if mark in lowered]
-        if not self._watched:
-            found = [mark for mark in found if mark not in _verdict_marks()]
+        if not self._watched and all(mark in _verdict_marks() for mark in found):
+            found = []
         if not found and (_DRV not in lowered or len(self._names) >= _MOST_NAMES):
             if self._wrapped and line.strip():
                 self._wrapped = ""
@@ -278,7 +278,8 @@ class BuildLog:
                 said = self._undressed(text)
                 if said.bar:
                     said, text_of = self._unwrapped(said)
-                    found = self._marks_in(text_of)
+                    if len(text_of) > len(text):
+                        found = self._marks_in(text_of)
                 else:
                     self._wrapped, text_of = "", text
                 self._look(said, text_of, text, number, found)
@@ -316,7 +317,10 @@ class BuildLog:
         self._turn += 1
         paths = list(islice(self._paths(whole), MOST_PATHS))
         line = plain(said.text)
-        failed = fits("failed", line)
+        failed = fits("failed", line) if _failed_marks().intersection(marks) else False
+        tested = said.builder in self._testing or (
+            not _verdict_marks().isdisjoint(marks) and fits("verdicts", line)
+        )
         if failed:
             self._blame(paths, said)
         if line.startswith(_PHASE):
@@ -325,28 +329,24 @@ class BuildLog:
         if told is not None:
             last = not paths or _ends_about(whole, paths[-1].base_name)
             path = paths[told.failure.about.value] if paths else None
-            tested = self._is_test(said, line)
             heard = _Heard(told, path, said, _cut(text), number, self._turn, tested)
             if told.way is not _Way.OWN and (last or told.failure.about is not About.LAST):
                 self._count(heard)
             elif told.way is _Way.OWN and last and len(self._doubtful) < _MOST_DOUBTFUL:
                 self._doubtful.append(heard)
             return
-        known = said.aside or failed or fits("aftermath", line)
-        if said.error and line and not known and len(self._errors) < _MOST_NAMES:
+        unknown = said.error and line and not (said.aside or failed or fits("aftermath", line))
+        if unknown and (said.builder in self._errors or len(self._errors) < _MOST_NAMES):
             self._errors[said.builder] = self._turn
-        if said.builder in self._watched and self._is_test(said, line):
+        if tested and said.builder in self._watched:
             self._watched[said.builder] = self._turn
-
-    def _is_test(self, said: _Said, line: str) -> bool:
-        return said.builder in self._testing or fits("verdicts", line)
 
     def _told_by(
         self, said: _Said, line: str, marks: Sequence[bytes], paths: Sequence[StorePath]
     ) -> _Told | None:
         """The first failure in the catalogue that the line tells of."""
         bare = ""
-        for told in sorted({one for mark in marks for one in _by_mark().get(mark, ())}):
+        for told in _by_marks(tuple(marks)):
             if told.failure.needs_path and not paths:
                 continue
             if told.sign.has_path:
@@ -460,9 +460,21 @@ def _by_mark() -> Mapping[bytes, tuple[_Told, ...]]:
     return {mark: tuple(told for told in every if mark in told.sign.mark) for mark in _marks()}
 
 
+@lru_cache(1024)
+def _by_marks(marks: tuple[bytes, ...]) -> tuple[_Told, ...]:
+    return tuple(sorted({one for mark in marks for one in _by_mark().get(mark, ())}))
+
+
 @cache
-def _verdict_marks() -> tuple[bytes, ...]:
-    return tuple({sign.mark for sign in sayings()["verdicts"]})
+def _failed_marks() -> frozenset[bytes]:
+    """Of what is in `_marks`, that without which a line does not say that a build failed."""
+    wanted = [sign.mark for sign in sayings()["failed"]]
+    return frozenset(mark for mark in _marks() if any(mark in one for one in wanted))
+
+
+@cache
+def _verdict_marks() -> frozenset[bytes]:
+    return frozenset(sign.mark for sign in sayings()["verdicts"])
 
 
 def _is_of(name: str, derivation: str) -> bool:

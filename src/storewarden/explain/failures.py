@@ -32,6 +32,8 @@ class Sign:
     parts: tuple[str, ...]
     mark: bytes = field(default=b"", compare=False)
     """The longest run of it that every such line has, however it is quoted."""
+    has_path: bool = field(default=False, compare=False)
+    """Whether it is compared with lines in which `PATH` stands for a store path."""
 
     def fits(self, line: str) -> bool:
         """Whether a line, already `plain`, is such a line."""
@@ -48,11 +50,6 @@ class Sign:
             at = found + len(part)
         return at + len(last) <= len(line) and line.endswith(last)
 
-    @property
-    def has_path(self) -> bool:
-        """Whether it is compared with lines in which `PATH` stands for a store path."""
-        return any(PATH in part for part in self.parts)
-
 
 def signs(*texts: str) -> tuple[Sign, ...]:
     """Signs as they are written in failures.toml."""
@@ -60,6 +57,7 @@ def signs(*texts: str) -> tuple[Sign, ...]:
         Sign(
             tuple(part.replace("PATH", PATH) for part in text.translate(_UNQUOTED).split(_ANY)),
             max(re.split(f"'|PATH|{_ANY}", text), key=len).encode(),
+            "PATH" in text,
         )
         for text in texts
     )
