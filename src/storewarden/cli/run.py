@@ -65,10 +65,11 @@ def define_run(command: Parser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     config, command, rewind = config_of(arguments), arguments.words, _rewinding(0)
+    before: frozenset[str] | None
     try:
         before = names_in(config.store_dir)
     except StorewardenError:
-        before = frozenset()  # told after a failure, where it matters
+        before = None  # told after a failure, where it matters
     try:
         log = BuildLog(config.store_dir)
         end = run_child(command, log.feed)
@@ -91,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _cured(
-    config: Config, log: BuildLog, before: frozenset[str], rewind: Callable[[], bool]
+    config: Config, log: BuildLog, before: frozenset[str] | None, rewind: Callable[[], bool]
 ) -> bool:
     """Whether it failed on debris that is gone now, so that it may be run again; if not, why."""
     first = log.reading()
@@ -101,7 +102,7 @@ def _cured(
     found: tuple[Finding, ...] = ()
     for reading in readings(log, open_nix(config)):
         first = first if first.seen else reading
-        if found := blamed(store, reading, before):
+        if found := blamed(store, reading, before or ()):
             break
     if not found or not _removed(config, store, found):
         _explain(config, first, before)
@@ -211,9 +212,9 @@ def _removed(config: Config, store: Store, found: Sequence[Finding]) -> bool:
     return are_gone(store, found, 0)
 
 
-def _explain(config: Config, reading: Reading, before: Collection[str]) -> None:
-    """Tell what is known of it; `before` are the names that lay there when it began, or none."""
-    own = tuple(seen for seen in reading.seen if before and is_by_itself(seen, before))
+def _explain(config: Config, reading: Reading, before: frozenset[str] | None) -> None:
+    """Tell what is known of it; `before` are the names that lay there when it began, if known."""
+    own = tuple(seen for seen in reading.seen if before is not None and is_by_itself(seen, before))
     for seen in own:
         paths = ", ".join(map(shown, seen.paths))
         console.note(
