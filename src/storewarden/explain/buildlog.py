@@ -67,6 +67,7 @@ _DRESS = re.compile(
     r"|(?P<builder>[0-9A-Za-z+\-._?=]{1,211})>(?= )"
     r"|[0-9A-Za-z+\-._]{1,64} +\|(?= )"
     r"|cannot build on '[^']{1,300}':"
+    r"|cannot open connection to remote store '[^']{1,300}':"
     r"|build of '[^']{1,300}' on '[^']{1,300}' failed:"
     r"|(?:possibly )?transient failure building '[^']{1,300}' on '[^']{1,300}':"
     r"|(?:while setting up the build environment|reason|worker error|hydra-[a-z-]{1,30}):"
