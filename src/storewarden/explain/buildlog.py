@@ -61,7 +61,9 @@ _DRESS = re.compile(
     r"|(?P<tail>>)"
     r"|(?P<bar>│)"
     r"|[┃├╰─▶\u00d7•🚀❌✖⚠\u2139\ufe0f]"
-    r"|\[(?:[0-9][^\]\[]{0,400}|error|info ?|warn(?:ing)?|debug|deploy)\]"
+    r"|\[(?:[0-9][^\]\[]{0,400}|[\w.-]{1,64} ?)\]"
+    r"|(?:error|info|warn|debug|notice)(?= +error:)"
+    r"|failed to [a-z `'.-]{1,80}:(?= +error:)"
     r"|##\[error\]"
     r"|std(?:err|out)[):]"
     r"|(?P<builder>[0-9A-Za-z+\-._?=]{1,211})>(?= )"
@@ -75,7 +77,7 @@ _DRESS = re.compile(
     r"|#[0-9]{1,6} [0-9]{1,6}\.[0-9]{1,6}"
     r"|[0-9]{1,6}\.[0-9]{2,3}(?= )"
     r"|[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} (?=[\w.-]{1,64} [\w.-]{1,64}\[)"
-    r"|[\w.-]{1,64} [\w.-]{1,64}\[[0-9]{1,10}\]:",
+    r"|(?:[\w.-]{1,64} )?[\w.-]{1,64}\[[0-9]{1,10}\]:",
     re.ASCII | re.IGNORECASE,
 )
 _ABSOLUTE = re.compile(r"[\s\"'`\u2018\u201c]/")
@@ -83,6 +85,7 @@ _LAYERS = 20
 _JSON = b"@nix {"
 _BAR = "│".encode()
 _PHASE = "running phase: "
+_INTERRUPTED = "interrupted by the user"
 _LONGEST_WRAPPED = 2000
 _SOON = 200
 """Lines: after more of them a builder has gone on, and what it said is not why it ended."""
@@ -212,6 +215,8 @@ class BuildLog:
         """Counts what was looked at: one line of JSON may hold several of text."""
         self._errors: dict[str, int] = {}
         """When each last told of an error that is not known."""
+        self._ended: dict[str, int] = {}
+        """When each last told of any error, but for an interrupt."""
         self._watched: dict[str, int] = {}
         """Builders that told of a failure, with when a test last gave a verdict since."""
         self._testing: set[str] = set()
@@ -275,15 +280,16 @@ class BuildLog:
             return
         for text in _texts(line):
             self._remember(islice(self._paths(text), MOST_PATHS))
-            if found:
+            marked = self._marks_in(text) if b"\\u" in line else found
+            if marked:
                 said = self._undressed(text)
                 if said.bar:
                     said, text_of = self._unwrapped(said)
                     if len(text_of) > len(text):
-                        found = self._marks_in(text_of)
+                        marked = self._marks_in(text_of)
                 else:
-                    self._wrapped, text_of = "", text
-                self._look(said, text_of, text, number, found)
+                    self._wrapped, text_of = said.text.rstrip() if said.error else "", text
+                self._look(said, text_of, text, number, marked)
 
     def _marks_in(self, text: str) -> list[bytes]:
         lowered = text.lower().encode(errors="replace")
@@ -334,12 +340,16 @@ class BuildLog:
             if told.way is not _Way.OWN and (last or told.failure.about is not About.LAST):
                 self._count(heard)
             elif told.way is _Way.OWN and last and len(self._doubtful) < _MOST_DOUBTFUL:
+                self._watched.setdefault(said.builder, 0)
                 self._doubtful.append(heard)
             return
-        unknown = said.error and line and not (said.aside or failed or fits("aftermath", line))
-        if unknown and (said.builder in self._errors or len(self._errors) < _MOST_NAMES):
-            self._errors[said.builder] = self._turn
-        if tested and said.builder in self._watched:
+        follows = failed or fits("aftermath", line)
+        ended = said.error and line and not said.aside and line != _INTERRUPTED
+        if ended and (said.builder in self._ended or len(self._ended) < _MOST_NAMES):
+            self._ended[said.builder] = self._turn
+            if not follows:
+                self._errors[said.builder] = self._turn
+        if said.builder in self._watched and (tested or (not follows and fits("errors", line))):
             self._watched[said.builder] = self._turn
 
     def _told_by(
@@ -415,7 +425,9 @@ class BuildLog:
                 for other in self._sightings.values()
                 if not (other.failure.passes or other.aside) and other.failure is not one.failure
             )
-            if max(error, *known, 0) > one.turn:
+            if one.failure.passes:
+                error = max(self._ended.get("", 0), self._ended.get(one.builder, 0))
+            if max((error, *known)) > one.turn:
                 return None if one.failure.passes else False
             return not one.failure.passes or self._lines - one.last <= _STILL
         if error > one.turn:
