@@ -278,9 +278,10 @@ class BuildLog:
             if self._wrapped and line.strip():
                 self._wrapped = ""
             return
+        escaped = b"\\u" in line
         for text in _texts(line):
             self._remember(islice(self._paths(text), MOST_PATHS))
-            marked = self._marks_in(text) if b"\\u" in line else found
+            marked = self._marks_in(text) if escaped else found
             if marked:
                 said = self._undressed(text)
                 if said.bar:
@@ -343,13 +344,14 @@ class BuildLog:
                 self._watched.setdefault(said.builder, 0)
                 self._doubtful.append(heard)
             return
-        follows = failed or fits("aftermath", line)
+        watched = said.builder in self._watched
+        follows = failed or ((said.error or watched) and fits("aftermath", line))
         ended = said.error and line and not said.aside and line != _INTERRUPTED
         if ended and (said.builder in self._ended or len(self._ended) < _MOST_NAMES):
             self._ended[said.builder] = self._turn
             if not follows:
                 self._errors[said.builder] = self._turn
-        if said.builder in self._watched and (tested or (not follows and fits("errors", line))):
+        if watched and (tested or (not follows and fits("errors", line))):
             self._watched[said.builder] = self._turn
 
     def _told_by(
