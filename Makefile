@@ -48,6 +48,7 @@ bench: .venv/.ready
 	$(PY) benchmarks/start.py
 	$(PY) benchmarks/sweep.py
 	$(PY) benchmarks/purge.py
+	$(PY) benchmarks/explain.py
 	$(PY) benchmarks/idle.py 60
 
 # The picture in the README: what a terminal shows of a real wedge (as root on Linux, with Nix).

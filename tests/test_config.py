@@ -111,7 +111,10 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ("mode", "Expected"),
         ("[" * 10_000, ""),
         (b'nix = "\xff"', "utf-8"),
-        (b"#" * (1024 * 1024 + 1), "longer than a configuration can be"),
+        (b"#" * (64 * 1024 + 1), "longer than a configuration can be"),
+        (b"a" + b".a" * 150_000 + b" = 1", "longer than a configuration can be"),
+        (b"a" + b".a" * 30_000 + b" = 1", "a line is longer than any can be"),
+        ("a" * 4000 + " = 1", f"unknown key '{'a' * 60}'; known are"),
     ],
 )
 def test_what_is_wrong_is_refused_with_the_file_and_the_key(

@@ -20,8 +20,10 @@ from storewarden.store.paths import StoreDir
 
 DEFAULT_CONFIG = "/etc/storewarden/config.toml"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_LARGEST = 1024 * 1024
+_LARGEST = 64 * 1024
 """Bytes of a configuration file; a longer one is not one."""
+_LONGEST_LINE = 4096
+"""Bytes; of a longer key with dots in it the TOML reader makes minutes and gigabytes."""
 T = TypeVar("T")
 
 
@@ -164,6 +166,8 @@ def load_config(path: str) -> Config:
         raise wrong(f"cannot read the configuration {path}: {reason_of(cause)}") from cause
     if len(text) > _LARGEST:
         raise ConfigError(f"{path}: longer than a configuration can be ({_LARGEST} bytes)")
+    if any(len(line) > _LONGEST_LINE for line in text.split(b"\n")):
+        raise ConfigError(f"{path}: a line is longer than any can be ({_LONGEST_LINE} bytes)")
     try:
         return parse_config(tomllib.loads(text.decode("utf-8")))
     except (ConfigError, ValueError, RecursionError) as cause:
@@ -211,4 +215,4 @@ def _unknown(key: str) -> str:
 
     close = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(KEYS)}"
-    return f"unknown key {key!r}; {hint}"
+    return f"unknown key {key[:60]!r}; {hint}"

@@ -121,7 +121,7 @@ def test_json_is_all_that_stdout_has() -> None:
     done = explained(HOSTILE, "-", "--json")
     document = checked(done.stdout, "explain", "-")
     (failure,) = document.pop("failures")
-    assert document == {"version": 1, "lines": 1, "paths": []}
+    assert document == {"version": 1, "lines": 1, "possible": [], "paths": []}
     assert done.stderr == b""
     assert failure["name"] == "output-denied"
     assert failure["paths"] == [f"/nix/store/{'0' * 32}-a"]

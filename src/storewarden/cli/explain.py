@@ -45,6 +45,9 @@ examples:
 """
 _INDENT = "    "
 _PATHS = "PATHS"
+_PERHAPS = (
+    "a line resembles it; it may be a test's, of something that went on, or before another error"
+)
 
 
 class LogUnreadableError(StorewardenError):
@@ -105,7 +108,7 @@ def _read_and_tell(config: Config, path: str | None, *, as_json: bool) -> bool:
         reading = log.reading()
         lines = [reading_json(reading, this)] if as_json else reading_lines(reading, look, this)
         say(*lines)
-        return bool(reading.seen)
+        return bool(reading.known)
 
     if path is not None:
         _read_file(path, log)
@@ -154,11 +157,15 @@ def reading_lines(reading: Reading, style: Style = PLAIN, this: ThisStore = USUA
     for seen in reading.seen:
         yield from _failure_lines(seen, style, this)
         yield ""
-    lines = count_text(reading.lines, "line")
-    if reading.seen:
-        yield f"{count_text(len(reading.seen), 'known failure')} in {lines}"
+    lines, possible = count_text(reading.lines, "line"), len(reading.seen) - len(reading.known)
+    perhaps = f"; {possible} more may be one" if possible else ""
+    if reading.known:
+        yield f"{count_text(len(reading.known), 'known failure')} in {lines}{perhaps}"
         return
-    yield f"no known failure in {lines}: nothing can be said about this log"
+    if possible:
+        yield f"no failure is known for certain in {lines}; {possible} may be one"
+    else:
+        yield f"no known failure in {lines}: nothing can be said about this log"
     if reading.failed:
         yield "these were not built; their whole logs may tell why:"
     for path in reading.failed:
@@ -168,14 +175,21 @@ def reading_lines(reading: Reading, style: Style = PLAIN, this: ThisStore = USUA
 
 def _failure_lines(seen: Seen, style: Style, this: ThisStore) -> Iterator[str]:
     failure = seen.failure
-    yield style.mark(Mark.WRONG, failure.title)
+    if seen.certain:
+        yield style.mark(Mark.WRONG, failure.title)
+    else:
+        yield f"Perhaps: {style.mark(Mark.KEPT, failure.title)}"
+        yield from style.wrapped(_INDENT, _PERHAPS, _INDENT)
     often = f" (and {seen.times - 1} more)" if seen.times > 1 else ""
     yield f"{_INDENT}line {seen.number}{often}: {shown(seen.line.strip())}"
     for path in seen.paths:
         yield f"{_INDENT}about: {style.mark(Mark.NAME, shown(path))}"
-    yield from style.wrapped(_INDENT, f"why: {failure.cause}", _INDENT * 2)
+    if seen.certain:
+        yield from style.wrapped(_INDENT, f"why: {failure.cause}", _INDENT * 2)
     if failure.tell:
         yield from style.wrapped(_INDENT, f"how to tell: {failure.tell}", _INDENT * 2)
+    if not seen.certain:
+        return
     yield f"{_INDENT}what to do:"
     for step in failure.steps:
         yield from style.wrapped(_INDENT * 2, step.words, _INDENT * 2)
@@ -193,7 +207,8 @@ def reading_json(reading: Reading, this: ThisStore = USUAL) -> str:
     """The same as one JSON object."""
     document = {
         "lines": reading.lines,
-        "failures": [_failure_json(seen, this) for seen in reading.seen],
+        "failures": [_failure_json(seen, this) for seen in reading.known],
+        "possible": [_failure_json(seen, this) for seen in reading.seen if not seen.certain],
         "paths": list(reading.failed),
     }
     return json_text(document)
