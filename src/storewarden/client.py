@@ -336,11 +336,16 @@ def decode_reply(line: bytes) -> Outcome | StorewardenError | None:
 
 
 def _error(text: str, code: object) -> StorewardenError:
-    """What that end is here; the words decide nothing. Older helpers give no code."""
+    """What that end is here; the words decide nothing. Helpers of 0.1 give no code."""
     match code:
         case EndCode.NOT_ALLOWED:
             return HelperUnavailableError(text)
         case EndCode.UNAVAILABLE:
             return UnavailableError(text)
+        case None:
+            return HelperUnavailableError(
+                f"{text}; that helper is of an older storewarden than this program: storewarden"
+                " status says what to do"
+            )
         case _:
             return StoreUnreadableError(text)
