@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from storewarden.setup.code import (
+    FOR_PEOPLE,
     GC_ROOTS,
+    KINDS,
     LOOK,
     NEEDED,
     PACKAGE,
@@ -24,6 +26,15 @@ PROJECT = Path(PACKAGE, "../../pyproject.toml")
 def test_what_is_copied_is_what_the_project_depends_on() -> None:
     wanted = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
     assert sorted(one.split(">")[0].replace("-", "_") for one in wanted) == sorted(NEEDED)
+
+
+@pytest.mark.skipif(not PROJECT.exists(), reason="the project's file is not here")
+def test_what_people_get_of_it_is_what_the_wheel_has_for_them() -> None:
+    wheel = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
+    assert wheel["wheel"]["shared-data"] == FOR_PEOPLE
+    inside = wheel["wheel"]["force-include"]
+    for name in (*FOR_PEOPLE, *KINDS[:2]):
+        assert any(inside.get(top) == f"storewarden/{top}" for top in (name, name.split("/")[0]))
 
 
 def test_every_store_path_that_it_runs_from_gets_one_root() -> None:
