@@ -197,7 +197,7 @@ def _service(socket_path: str, by_root: str) -> Iterator[Connect]:
         reason = (cause.strerror or str(cause)).lower()
         raise HelperUnavailableError(
             f"the helper at {socket_path} cannot be reached: {reason};"
-            f" to remove without it, outside of any sandbox: {by_root}"
+            f" to remove without it, as root and outside of any sandbox: {by_root}"
         ) from cause
 
 

@@ -51,16 +51,13 @@ ends with 0: the realisation tells it that the output is valid (derivation-goal.
 `checkPathValidity`). Without it floating content-addressed outputs are refused, and not repaired
 either (tests/real/test_explain.py).
 """
-SUDO_PATH = (
-    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin"
-)
-"""Where sudo finds a program whatever the caller's PATH is: the `secure_path` of Debian and Ubuntu.
+SUDO_PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin"
+"""Where every sudo finds a program, whatever the caller's PATH is.
 
-NixOS and macOS set none, and keep the caller's PATH; what those have for all is the last of these.
+Its `secure_path`, which only root can read, has /usr/local/bin too on Debian 12 and 13, and not on
+forky nor on Red Hat's systems. NixOS and macOS set none and keep the caller's PATH; what those have
+for all is the last of these.
 """
-_LESS_SUDO_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-"""The same on Red Hat's systems (their /etc/sudoers, which only root may read)."""
-_RED_HAT = "/etc/redhat-release"
 _NIX_BIN = "/nix/var/nix/profiles/default/bin"
 _LONGEST_FIRST_LINE = 4096
 _BEGINS = r"(?:(?<!.)|(?<=[:;] )|(?<=&& )|(?<=\| )|(?<=xargs ))"
@@ -347,8 +344,7 @@ def caller_of(argv: Sequence[str], python: str, environment: Mapping[str, str]) 
     if not can_be_copied(program + module) or set(program + module) & {'"', "\\"}:
         return Caller()  # commands stand in JSON, too
     path = environment.get("PATH", os.defpath)
-    sudo_path = _LESS_SUDO_PATH if os.path.exists(_RED_HAT) else SUDO_PATH
-    return Caller(python, program, module, os.geteuid() == 0, path, sudo_path)
+    return Caller(python, program, module, os.geteuid() == 0, path)
 
 
 @cache

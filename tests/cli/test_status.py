@@ -108,7 +108,7 @@ def test_a_service_that_was_set_up_and_stopped_is_started_and_its_log_told(tmp_p
     here = starting("", darwin=False, systemd=True, units=[f"{tmp_path}/none", f"{tmp_path}/unit"])
     assert text(WELL, running=False, starting=here).splitlines()[1:3] == [
         "  to start it:                sudo systemctl start storewarden",
-        "  why it ended:               journalctl -u storewarden -n 30",
+        "  why it ended:               sudo journalctl -u storewarden -n 30",
     ]
 
 

@@ -215,7 +215,7 @@ def test_a_service_that_was_stopped_is_to_be_started_and_its_log_to_be_read() ->
     found = named(but(WELL, Service, running=False), "service")
     assert [step.command for step in found.steps] == [
         "sudo systemctl start storewarden",
-        "journalctl -u storewarden -n 30",
+        "sudo journalctl -u storewarden -n 30",
     ]
 
 

@@ -22,7 +22,7 @@ _SYSTEMD = "/run/systemd/system"
 _INTERPRETER = re.compile(r"(?:^ExecStart=|<string>)(/[^\s<]*/python[\d.]*)(?=\s|<)", re.MULTILINE)
 _LARGEST = 1024 * 1024
 _START = "sudo systemctl start storewarden"
-_LOG = "journalctl -u storewarden -n 30"
+_LOG = "sudo journalctl -u storewarden -n 30"
 _START_JOB = "launchctl kickstart gui/$(id -u)/org.storewarden.watch"
 _LOG_OF_JOB = "tail -n 30 ~/Library/Logs/storewarden.log"
 
