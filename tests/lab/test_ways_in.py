@@ -64,6 +64,7 @@ def printed(rig: Rig, command: str, code: int, wanted: str) -> str:
     return str(found)
 
 
+@pytest.mark.timeout(1200)  # four ways, where all are asked for
 def test_every_command_runs_as_printed_and_an_upgrade_and_the_way_out_leave_nothing(
     machine: Machine, with_sudo: Rig
 ) -> None:

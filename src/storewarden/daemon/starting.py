@@ -16,14 +16,14 @@ UNITS = (
     "/usr/lib/systemd/system/storewarden.service",
     "/lib/systemd/system/storewarden.service",
 )
-JOBS = ("/Library/LaunchAgents/org.storewarden.watch.plist",)
+JOBS = ("/Library/LaunchDaemons/org.storewarden.watch.plist",)
 _SYSTEMD = "/run/systemd/system"
 """There where systemd is the first process: sd_booted(3)."""
 _INTERPRETER = re.compile(r"(?:^ExecStart=|<string>)(/[^\s<]*/python[\d.]*)(?=\s|<)", re.MULTILINE)
 _LARGEST = 1024 * 1024
 _START = "sudo systemctl start storewarden"
 _LOG = "sudo journalctl -u storewarden -n 30"
-_START_JOB = "launchctl kickstart gui/$(id -u)/org.storewarden.watch"
+_START_JOB = "sudo launchctl kickstart system/org.storewarden.watch"
 _LOG_OF_JOB = "tail -n 30 ~/Library/Logs/storewarden.log"
 
 
