@@ -10,6 +10,8 @@ from typing import Any
 
 from json_documents import checked
 from stand_in import write_answering_nix
+from storewarden.readable import caller_of
+from storewarden.setup.code import PACKAGE
 from storewarden.store.paths import StorePath, output_lock
 from storewarden.throwaway import ThrowawayStore
 
@@ -88,6 +90,12 @@ def report(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401 - JSO
     """The one JSON object that it printed, which is as its schema says."""
     words: list[str] = done.args
     return checked(done.stdout, *words[words.index("storewarden") + 1 :])
+
+
+def typed(text: str) -> str:
+    """That command as `run` is told to type it, which starts no console script."""
+    argv = [f"{PACKAGE}/__main__.py"]
+    return caller_of(argv, sys.executable, os.environ).typed(text)
 
 
 def strand_lock(place: ThrowawayStore, name: str) -> str:

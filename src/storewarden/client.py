@@ -197,7 +197,7 @@ def _service(socket_path: str, by_root: str) -> Iterator[Connect]:
         reason = (cause.strerror or str(cause)).lower()
         raise HelperUnavailableError(
             f"the helper at {socket_path} cannot be reached: {reason};"
-            f" to remove without it, outside of any sandbox: {by_root}"
+            f" to remove without it, as root and outside of any sandbox: {by_root}"
         ) from cause
 
 
@@ -336,11 +336,16 @@ def decode_reply(line: bytes) -> Outcome | StorewardenError | None:
 
 
 def _error(text: str, code: object) -> StorewardenError:
-    """What that end is here; the words decide nothing. Older helpers give no code."""
+    """What that end is here; the words decide nothing. Helpers of 0.1 give no code."""
     match code:
         case EndCode.NOT_ALLOWED:
             return HelperUnavailableError(text)
         case EndCode.UNAVAILABLE:
             return UnavailableError(text)
+        case None:
+            return HelperUnavailableError(
+                f"{text}; that helper is of an older storewarden than this program: storewarden"
+                " status says what to do"
+            )
         case _:
             return StoreUnreadableError(text)

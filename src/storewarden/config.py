@@ -19,6 +19,8 @@ from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StoreDir
 
 DEFAULT_CONFIG = "/etc/storewarden/config.toml"
+MANIFEST = "/etc/storewarden/manifest.json"
+"""Where `storewarden setup` records what it has written on this machine."""
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LARGEST = 64 * 1024
 """Bytes of a configuration file; a longer one is not one."""

@@ -22,7 +22,7 @@ from storewarden import host
 from storewarden.claims import Claim, Facts, proof_of
 from storewarden.config import Config
 from storewarden.errors import StoreUnreadableError, reason_of
-from storewarden.readable import ThisStore
+from storewarden.readable import ThisStore, typed
 from storewarden.store.database import DatabaseUnseenError, Outputs, connect, registered
 from storewarden.store.derivation import find_origins
 from storewarden.store.entries import (
@@ -528,7 +528,7 @@ def _too_young(seen: Observation, it: Unregistered) -> Fact:
     if age >= 0:
         return Fact(Known.YES, f"{int(age)} s ago, {seen.store.least_age:g} s are wanted")
     place = shlex.quote(seen.store.store_dir.join(it.entry.base_name))
-    cure = f"if the clock is right now: sudo touch -h {place}"
+    cure = typed(f"if the clock is right now: sudo touch -h {place}")
     year = time.gmtime(it.entry.ctime).tm_year
     return Fact(Known.YES, f"by the clock in {year}, in the future; {cure}")
 

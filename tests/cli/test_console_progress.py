@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from command import PROGRAM, ROOT, Desk, open_desk, strand_lock
+from command import PROGRAM, ROOT, Desk, open_desk, strand_lock, typed
 from stand_in import write_answering_nix, write_program
 from storewarden.protocol import Outcome, Status, decode_request, encode_end, encode_outcome
 from storewarden.readable import REMOVE, ThisStore
@@ -42,7 +42,7 @@ def assert_gone(shown: Shown, told: str) -> None:
 def test_a_sweep_tells_that_nix_is_asked_and_erases_it_before_the_result(desk: Desk) -> None:
     shown = at(80, desk.scan("--dry-run"))
     assert_gone(shown, "asking Nix about 1 path, 0 done")
-    command = ThisStore(desk.place.store_dir.path, desk.place.state_dir).command(REMOVE)
+    command = typed(ThisStore(desk.place.store_dir.path, desk.place.state_dir).command(REMOVE))
     words = " ".join(screen(shown.err)).split()
     assert words == f"storewarden: to remove what can go: {command}".split()
     assert "asking" not in shown.out

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from command import PROGRAM, ROOT, Desk, open_desk, report, run, strand_lock
+from command import PROGRAM, ROOT, Desk, open_desk, report, run, strand_lock, typed
 from explaining import write_nix
 from storewarden.readable import ThisStore
 from storewarden.store.paths import output_lock
@@ -101,7 +101,7 @@ def test_advice_about_another_store_is_for_that_store(desk: Desk) -> None:
     this = ThisStore(desk.place.store_dir.path, desk.place.state_dir)
     [told] = report(run(words(desk, "explain", "--json", name)))["paths"]
     advised = [one["command"] for one in told["advice"]]
-    assert advised == [this.command("sudo storewarden scan --yes")]
+    assert advised == [typed(this.command("sudo storewarden scan --yes"))]
 
 
 @pytest.mark.skipif(ROOT, reason="root sees all there is")
@@ -111,7 +111,9 @@ def test_names_that_a_builder_chose_are_quoted_in_a_command_to_copy_or_not_told(
         desk.place.add_file(name)
     path = desk.place.path("x; touch y")
     done = run(words(desk, "explain", path))
-    assert this.command(f"sudo storewarden explain '{path}'") in " ".join(done.stderr.split())
+    assert typed(this.command(f"sudo storewarden explain '{path}'")) in " ".join(
+        done.stderr.split()
+    )
     done = run(words(desk, "explain", desk.place.path("x\n; touch y")))
     assert "touch" not in done.stderr
     assert "ls -lad" not in done.stdout
@@ -122,7 +124,7 @@ def test_an_ordinary_user_is_told_that_root_sees_more(desk: Desk) -> None:
     path = desk.place.path(desk.place.add_valid("x").base_name)
     done = run(words(desk, "explain", path))
     this = ThisStore(desk.place.store_dir.path, desk.place.state_dir)
-    assert this.command(f"sudo storewarden explain {path}") in " ".join(done.stderr.split())
+    assert typed(this.command(f"sudo storewarden explain {path}")) in " ".join(done.stderr.split())
 
 
 @needs_lock_table

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from command import PROGRAM, ROOT, Desk, report, run, strand_lock
+from command import PROGRAM, ROOT, Desk, report, run, strand_lock, typed
 from stand_in import write_answering_nix, write_program
 from storewarden.readable import REMOVE, ThisStore
 from storewarden.store.paths import output_lock
@@ -115,7 +115,7 @@ def test_what_it_says_to_type_names_the_store_and_the_kinds_that_were_asked_for(
     this = ThisStore(desk.place.store_dir.path, desk.place.state_dir)
     for words in ([], ["--kind", "output", "--kind", "lock"]):
         done = run(desk.scan("--dry-run", *words))
-        command = this.command(" ".join([REMOVE, *words]))
+        command = typed(this.command(" ".join([REMOVE, *words])))
         assert done.stderr.endswith(f"storewarden: to remove what can go: {command}\n")
 
 

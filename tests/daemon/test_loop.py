@@ -34,9 +34,11 @@ from storewarden.config import Config, Mode
 from storewarden.daemon.agenda import Suspect
 from storewarden.daemon.loop import Loop, _comes
 from storewarden.daemon.metrics import exposition
+from storewarden.daemon.starting import Starting
 from storewarden.daemon.watch import Changed, Signalled, inbox
 from storewarden.helper.engine import remove
 from storewarden.protocol import Outcome, RemoveRequest, Status
+from storewarden.readable import SET_UP
 from storewarden.store.paths import StorePath, output_lock, path_lock, redirect_path
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, needs_lock_table
@@ -453,7 +455,9 @@ def test_what_cannot_be_put_back_is_told_until_it_is_settled(
         assert problem_metric(loop) == 1
         status = loop.status()
         assert "put-back" in status.line()
-        lines = "\n".join(status_lines(status, status.updated, running=True))
+        lines = "\n".join(
+            status_lines(status, status.updated, running=True, starting=Starting(SET_UP))
+        )
         assert "PROBLEM (put-back)" in lines
         assert "storewarden audit show" in lines
         assert not loop.agenda.suspects

@@ -334,3 +334,15 @@ def test_who_may_not_look_is_told_to_ask_as_root(tmp_path: Path) -> None:
         done = asked_by_another(question, private)
         (line,) = [one for one in done.stderr.splitlines() if "StorewardenError: " in one]
         assert "permission denied; ask as root: sudo storewarden status" in line
+
+
+def test_whether_one_runs_that_has_said_nothing_yet_is_seen_by_all(tmp_path: Path) -> None:
+    for place in (tmp_path, *tmp_path.parents[:3]):
+        if place.stat().st_uid == os.geteuid() and place != Path("/tmp"):  # noqa: S108 - as it is
+            place.chmod(0o755)
+    with service(tmp_path / "run") as process:
+        assert said_held(process) == "held\n"
+        assert asked_by_another("is_held", tmp_path / "run").stdout == "True\n"
+        process.kill()
+        process.wait()
+        assert asked_by_another("is_held", tmp_path / "run").stdout == "False\n"

@@ -11,7 +11,7 @@ from real.builds import Build, let_finish, start_build, stranded
 from real.explaining import commands, explained, explained_as_text, listed, pids
 from real.recipes import Recipe, arguments
 from real.rig import Rig, picture, unregistered
-from real.warden import scan
+from real.warden import scan, typed
 from storewarden.readable import REPAIRING, repair_path
 
 
@@ -53,7 +53,7 @@ def test_an_ordinary_user_is_told_who_holds_a_lock_and_that_root_sees_more(rig: 
     assert (told["tempRoots"], held["wantedBy"]) == (None, None)
     assert told["processesUnseen"] > 0
     text = explained_as_text(rig, build.outputs["out"], user="nobody")
-    assert f"sudo storewarden explain {build.outputs['out']}" in text
+    assert typed(rig, f"sudo storewarden explain {build.outputs['out']}") in text
     assert "temp roots  cannot be read by this user" in text
 
 
@@ -67,7 +67,7 @@ def test_debris_is_told_to_go_by_the_very_rule_of_a_scan(rig: Rig) -> None:
     for path, one in told.items():
         assert (one["verdict"], one["kind"]) == (findings[path]["verdict"], findings[path]["kind"])
         assert one["would"] == ["remove it: nothing claims it any more"]
-        assert commands(one) == ["sudo storewarden scan --yes"]
+        assert commands(one) == [typed(rig, "sudo storewarden scan --yes", "root")]
         assert one["outputOf"] == [{"deriver": build.drv, "output": "out"}]
     scan(rig, "--yes")
     assert unregistered(rig) == set()
@@ -235,7 +235,7 @@ def test_a_name_that_a_builder_chose_is_one_word_in_every_command_to_copy(rig: R
         with open(rig.outside(path), "w", encoding="ascii"):
             pass
     text = " ".join(explained_as_text(rig, plain, user="nobody").split())
-    assert f"sudo storewarden explain '{plain}'" in text
+    assert typed(rig, f"sudo storewarden explain '{plain}'") in text
     assert text.count("touch PWNED") == text.count(plain)
     [told] = explained(rig, plain)
     assert [shlex.split(command)[-1] for command in commands(told)] == [plain]

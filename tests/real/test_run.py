@@ -22,7 +22,8 @@ from real.running import (
     run_wedged,
     words,
 )
-from real.warden import helper, records, socket_path
+from real.warden import helper, records, socket_path, typed
+from storewarden.readable import REMOVE
 
 
 def test_a_build_that_fails_on_debris_is_healed_and_run_once_more(rig: Rig) -> None:
@@ -45,7 +46,7 @@ def test_who_may_not_remove_it_is_told_why_it_fails_and_what_to_do(rig: Rig) -> 
     done = run_wedged(rig, build.uid, words(rig, nix_build(rig, build.recipe)), rig.user)
     assert (done.status, done.told.count(AGAIN)) == (1, 0), done.told
     assert f"failed on what an earlier build left: {build.outputs['out']}" in done.told
-    assert "this user may not remove it: sudo storewarden scan --yes" in done.told
+    assert f"this user may not remove it: {typed(rig, REMOVE, rig.user)}" in done.told
     assert "1 known failure" in done.told
     assert unregistered(rig) == build.entries
 

@@ -3,6 +3,7 @@
 
 import atexit
 import gc
+import os
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
@@ -68,6 +69,7 @@ def parser(loaded: Collection[str] = COMMANDS) -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
+    _leave_no_caches()
     end_once_interrupted()
     atexit.register(gc.freeze)  # Python would look through all of it once more, only to end
     words = sys.argv[1:] if argv is None else argv
@@ -87,6 +89,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(
             "this is a bug in storewarden; nothing more was done; please report it", Exit.BUG
         )
+
+
+def _leave_no_caches() -> None:
+    """As root in a program of somebody else's, keep Python's caches out of it.
+
+    What root wrote there its user could neither upgrade nor remove: `uv tool install`, and a
+    checkout, come without caches.
+    """
+    if os.geteuid() != 0 or os.stat(__file__).st_uid == 0:
+        return
+    sys.dont_write_bytecode = True
+    specs = [getattr(module, "__spec__", None) for module in sys.modules.values()]
+    for spec in specs:
+        if spec is None or not spec.cached or not spec.name.startswith("storewarden"):
+            continue
+        try:
+            if os.stat(spec.cached).st_uid == 0:
+                os.unlink(spec.cached)
+                os.rmdir(os.path.dirname(spec.cached))
+        except OSError:  # no such cache, or others beside it
+            continue
 
 
 def _shown() -> int:

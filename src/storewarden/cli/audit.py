@@ -10,7 +10,17 @@ from storewarden.audit_reading import Verification, flaw, read_records, verify
 from storewarden.cli.console import MARKS, error, progress, show, style
 from storewarden.cli.options import add_options, config_of
 from storewarden.cli.usage import JSON, Exit, Parser, add_command
-from storewarden.readable import PLAIN, Mark, Style, count_text, json_text, shown, size_text
+from storewarden.readable import (
+    PLAIN,
+    REMOVE,
+    Mark,
+    Style,
+    count_text,
+    json_text,
+    shown,
+    size_text,
+    typed,
+)
 
 _AUDIT = """\
 The audit log has an intent before each removal and its result after it, in a
@@ -135,5 +145,5 @@ def verification_lines(verification: Verification, style: Style = PLAIN) -> Iter
     yield f"{records} in {files}, {style.mark(Mark.WELL, 'all in order')}"
     if verification.open_intents:
         begun = count_text(verification.open_intents, "removal")
-        yield f"{begun} begun and not ended: sudo storewarden scan --yes ends that"
+        yield f"{begun} begun and not ended: {typed(REMOVE)} ends that"
     yield f"head {verification.head}"

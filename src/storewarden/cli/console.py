@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from storewarden.protocol import Status
-from storewarden.readable import WIDTH, Mark, Style, age_text, is_dumb, shown, style_of
+from storewarden.readable import WIDTH, Mark, Style, age_text, is_dumb, shown, style_of, typed
 
 _INDENT = "    "
 MARKS = {
@@ -76,13 +76,13 @@ def aside(*lines: str) -> None:
 
 def note(text: str) -> None:
     """Something that whoever is there should know."""
-    aside(aside_style().folded("storewarden: ", shown(text), _INDENT))
+    aside(aside_style().folded("storewarden: ", shown(typed(text)), _INDENT))
 
 
 def error(text: str) -> None:
     """Why it does not go on, or not well."""
     style = aside_style()
-    aside(style.folded("storewarden: ", f" {shown(text)}", _INDENT, "error:", Mark.WRONG))
+    aside(style.folded("storewarden: ", f" {shown(typed(text))}", _INDENT, "error:", Mark.WRONG))
 
 
 def _silence(stream: TextIO) -> None:

@@ -28,6 +28,7 @@ from storewarden.readable import (
     json_text,
     shown,
     size_text,
+    typed,
 )
 
 _WHAT = "explain what? say PATH..., or - alone for a log on stdin, or --log FILE"
@@ -185,14 +186,14 @@ def _failure_lines(seen: Seen, style: Style, this: ThisStore) -> Iterator[str]:
     for path in seen.paths:
         yield f"{_INDENT}about: {style.mark(Mark.NAME, shown(path))}"
     if seen.certain:
-        yield from style.wrapped(_INDENT, f"why: {failure.cause}", _INDENT * 2)
+        yield from style.wrapped(_INDENT, f"why: {typed(failure.cause)}", _INDENT * 2)
     if failure.tell:
-        yield from style.wrapped(_INDENT, f"how to tell: {failure.tell}", _INDENT * 2)
+        yield from style.wrapped(_INDENT, f"how to tell: {typed(failure.tell)}", _INDENT * 2)
     if not seen.certain:
         return
     yield f"{_INDENT}what to do:"
     for step in failure.steps:
-        yield from style.wrapped(_INDENT * 2, step.words, _INDENT * 2)
+        yield from style.wrapped(_INDENT * 2, typed(step.words), _INDENT * 2)
         if step.command:
             yield f"{_INDENT * 3}{style.mark(Mark.NAME, _command(step, seen.paths, this))}"
     yield from style.wrapped(_INDENT, f"versions: {failure.versions}", _INDENT * 2)
@@ -219,10 +220,10 @@ def _failure_json(seen: Seen, this: ThisStore) -> dict[str, object]:
     return {
         "name": failure.name,
         "title": failure.title,
-        "cause": failure.cause,
-        "tell": failure.tell or None,
+        "cause": typed(failure.cause),
+        "tell": typed(failure.tell) or None,
         "steps": [
-            {"words": step.words, "command": _command(step, seen.paths, this) or None}
+            {"words": typed(step.words), "command": _command(step, seen.paths, this) or None}
             for step in failure.steps
         ],
         "versions": failure.versions,

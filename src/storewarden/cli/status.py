@@ -6,15 +6,21 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from storewarden import host
 from storewarden.cli.console import show, style
 from storewarden.cli.options import add_options, config_of
 from storewarden.cli.usage import JSON, Exit, Parser
-from storewarden.daemon.status import PLACES, SILENCE, ServiceStatus, Stuck, is_held, read_status
+from storewarden.daemon.starting import Starting, how_started
+from storewarden.daemon.status import (
+    PLACES,
+    SILENCE,
+    ServiceStatus,
+    Stuck,
+    is_held,
+    other_version,
+    read_status,
+)
 from storewarden.readable import (
-    DECLARE,
     PLAIN,
-    SET_UP,
     Mark,
     Style,
     age_text,
@@ -24,6 +30,7 @@ from storewarden.readable import (
     moment,
     shown,
     size_text,
+    typed,
 )
 
 _DESCRIPTION = """\
@@ -63,8 +70,7 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         show(status_json(status, running=running))
     else:
-        set_up = DECLARE if host.declared_by() else SET_UP
-        show(*status_lines(status, now, style(), running=running, set_up=set_up))
+        show(*status_lines(status, now, style(), running=running, starting=how_started()))
     if not running:
         return Exit.UNAVAILABLE
     return Exit.NOT_ALL if status and (status.stuck_count or status.problems) else Exit.OK
@@ -85,16 +91,18 @@ def status_lines(
     style: Style = PLAIN,
     *,
     running: bool,
-    set_up: str = SET_UP,
+    starting: Starting,
 ) -> Iterator[str]:
     """First whether it runs, then what it does, then each thing that needs somebody.
 
-    `set_up` is how the service is set up on this machine.
+    `starting` is how the service is started on this machine.
     """
     yield from _headline(status, now, style, running=running)
     if not running:
-        yield f"  to have it run from now on: {style.mark(Mark.NAME, set_up)}"
-        yield f"  to run it here, by hand:    {style.mark(Mark.NAME, 'storewarden watch')}"
+        if starting.hindered:
+            yield f"  {starting.hindered}"
+        for what, command in starting.advice():
+            yield f"  {what:<27} {style.mark(Mark.NAME, typed(command))}"
     if status is None:
         return
     for word, text in _rows(status, now):
@@ -103,9 +111,13 @@ def status_lines(
     for where, text in status.problems.items():
         yield ""
         lead = f"PROBLEM ({shown(where)}):"
-        yield from style.wrapped("", f" {shown(text)}", "    ", lead, Mark.WRONG)
+        yield from style.wrapped("", f" {shown(typed(text))}", "    ", lead, Mark.WRONG)
         if where in _NEXT:
-            yield from style.wrapped("    next: ", _NEXT[where], " " * 10)
+            yield from style.wrapped("    next: ", typed(_NEXT[where]), " " * 10)
+    if running and (other := other_version(status)):
+        yield ""
+        yield from style.wrapped("", f"note: {other}", "    ")
+        yield f"    to have it run this one, too: {style.mark(Mark.NAME, typed(starting.set_up))}"
     if running and not status.stuck_count and not status.problems:
         yield style.mark(Mark.WELL, "all is well")
 
@@ -128,6 +140,7 @@ def status_json(status: ServiceStatus | None, *, running: bool) -> str:
     """The same as one JSON object; names as in the other documents."""
     document = status and {
         **members(status),
+        "problems": {where: typed(text) for where, text in status.problems.items()},
         "stuck": [_stuck_json(one, status) for one in status.stuck],
     }
     return json_text({"running": running, "status": document})
@@ -151,7 +164,8 @@ def _rows(status: ServiceStatus, now: float) -> Iterator[tuple[str, str]]:
     if status.refused:
         yield "refused", f"{count_text(status.refused, 'time')}: the helper kept what was asked for"
     if status.failed:
-        yield "failed", f"{count_text(status.failed, 'time')}: see storewarden audit show"
+        see = typed("sudo storewarden audit show")
+        yield "failed", f"{count_text(status.failed, 'time')}: see {see}"
     if status.overflows:
         times = count_text(status.overflows, "time")
         yield "lost", f"count of the changes {times}, each mended by a sweep"
@@ -170,7 +184,7 @@ def _stuck_lines(status: ServiceStatus, now: float, style: Style) -> Iterator[st
             yield from style.wrapped("    ", shown(reason), " " * 6)
     if unlisted := status.stuck_count - len(status.stuck):
         yield f"  and {unlisted} more"
-    yield from style.wrapped("    next: ", _STUCK_NEXT, " " * 10)
+    yield from style.wrapped("    next: ", typed(_STUCK_NEXT), " " * 10)
 
 
 def _stuck_json(one: Stuck, status: ServiceStatus) -> dict[str, object]:

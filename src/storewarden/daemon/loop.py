@@ -101,7 +101,9 @@ class Loop:
     found: dict[str, EntryKind] = field(default_factory=dict)
     """What was found and has not gone since."""
     tally: ServiceStatus = field(
-        default_factory=lambda: ServiceStatus(os.getpid(), time.time(), 0.0, "", "")
+        default_factory=lambda: ServiceStatus(
+            os.getpid(), time.time(), 0.0, "", "", program_version=__version__
+        )
     )
     """Its counts and problems; `status` fills in what follows from the rest."""
     latest: ServiceStatus | None = None

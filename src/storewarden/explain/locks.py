@@ -15,7 +15,7 @@ from glob import escape, glob
 
 from storewarden.observe import Observation
 from storewarden.processes import Running, running
-from storewarden.readable import since
+from storewarden.readable import since, typed
 from storewarden.scan import locked_by
 from storewarden.store.entries import Entry, entry_of, look
 from storewarden.store.paths import LOCK_SUFFIX, Deriver, covered_paths, parse_lock_name
@@ -217,7 +217,7 @@ def lock_rows(lock: LockFile, now: float) -> Iterator[tuple[str, str]]:
     yield "", lock_text(lock, now)
     if lock.poisoned:
         yield "", f"{POISONED}: it is not empty, so Nix tries for ever to lock it"
-        yield "", "storewarden explain tells how it goes"
+        yield "", typed("storewarden explain tells how it goes")
     elif lock.state == "stale":
         yield "", "harmless: the next build of it takes it over"
     if lock.role is Role.STORE and lock.held is Known.YES and lock.rooted is None:
