@@ -8,7 +8,7 @@
 _shtab_storewarden_audit_subparsers=(show verify)
 _shtab_storewarden_subparsers=(scan run explain locks doctor audit watch status check-config setup demo)
 
-_shtab_storewarden_scan_option_strings=(-h --help -n --dry-run -y --yes --json --kind --exit-code --config --min-age --store-dir --state-dir --nix --build-group --socket --audit-log)
+_shtab_storewarden_scan_option_strings=(-h --help -n --dry-run -y --yes --all -v --verbose -q --quiet --json --kind --exit-code --config --min-age --store-dir --state-dir --nix --build-group --socket --audit-log)
 _shtab_storewarden_run_option_strings=(-h --help --config --min-age --store-dir --state-dir --nix --build-group --socket --audit-log)
 _shtab_storewarden_explain_option_strings=(-h --help --log --json --config --min-age --store-dir --state-dir --nix --build-group)
 _shtab_storewarden_locks_option_strings=(-h --help --all --json --config --min-age --store-dir --state-dir --nix --build-group)
@@ -65,6 +65,11 @@ _shtab_storewarden_scan__n_nargs=0
 _shtab_storewarden_scan___dry_run_nargs=0
 _shtab_storewarden_scan__y_nargs=0
 _shtab_storewarden_scan___yes_nargs=0
+_shtab_storewarden_scan___all_nargs=0
+_shtab_storewarden_scan__v_nargs=0
+_shtab_storewarden_scan___verbose_nargs=0
+_shtab_storewarden_scan__q_nargs=0
+_shtab_storewarden_scan___quiet_nargs=0
 _shtab_storewarden_scan___json_nargs=0
 _shtab_storewarden_scan___exit_code_nargs=0
 _shtab_storewarden_run_pos_0_nargs=+

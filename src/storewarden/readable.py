@@ -30,8 +30,19 @@ _WHOLE = re.compile(
 )
 """What stays on one line, so that it can be copied or read at a glance: commands, numbers."""
 _JOINED = "\0"
+_SGR = re.compile(r"\x1b\[[\d;]*m")
 _KIB = 1024
 _AGES = ((86400 * 2, 86400, "days"), (7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
+_KINDS = {
+    "lock": "lock file",
+    "output-of-root": "output of root",
+    "temporary": "temporary entry",
+    "check": "check result",
+    "old": "old copy",
+    "foreign": "foreign entry",
+    "missing": "missing path",
+}
+"""What people call an entry of a kind, where they do not call it by the kind's name."""
 _STORE_DIR, _STATE_DIR = "/nix/store", "/nix/var/nix"
 REMOVE = "sudo storewarden scan --yes"
 SET_UP = "sudo storewarden setup"
@@ -87,9 +98,17 @@ def size_text(count: int) -> str:
 
 
 def count_text(count: int, noun: str) -> str:
-    """`1 file`, `2 files`, `3 processes`: how many there are of what is called so."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count} {noun if count == 1 else plural}"
+    """`1 file`, `2 processes`, `3 entries`: how many there are of what is called so."""
+    first, of, rest = noun.partition(" of ")
+    plural = f"{first[:-1]}ies" if first.endswith("y") else f"{first}es"
+    plural = plural if first.endswith(("s", "y")) else f"{first}s"
+    return f"{count} {noun if count == 1 else f'{plural}{of}{rest}'}"
+
+
+def kinds_text(counts: Mapping[str, int]) -> str:
+    """`1 output, 2 lock files`: how many entries there are of each kind, by the kind's name."""
+    some = [count_text(count, _KINDS.get(kind, kind)) for kind, count in counts.items() if count]
+    return ", ".join(some) or "nothing"
 
 
 def age_text(seconds: float) -> str:
@@ -111,6 +130,11 @@ def moment(seconds: float, now: float) -> str:
 
     day = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return f"{day} ({since(seconds, now)} ago)"
+
+
+def without_colours(text: str) -> str:
+    """The same without what `Style.mark` adds."""
+    return _SGR.sub("", text)
 
 
 class Mark(StrEnum):

@@ -119,7 +119,7 @@ def test_a_colour_is_never_all_that_says_so(desk: Desk) -> None:
     assert "\x1b[95mkept\x1b[0m: " in shown.out or sys.platform == "darwin"
     assert "\x1b[32m" in shown.out
     if ROOT:
-        done = at(80, commands(desk)["remove"])
+        done = at(80, [*commands(desk)["remove"], "--verbose"])
         assert re.search(r"\x1b\[32mremoved\x1b\[0m:\s", done.out)
         assert done.lines[-1] == "1 removed (0 B freed)"
 

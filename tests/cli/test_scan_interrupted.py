@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from command import Desk, open_desk, run, strand_lock
+from command import ROOT, Desk, open_desk, run, strand_lock
 from stand_in import ends, write_answering_nix, write_program
 from storewarden.audit_reading import verify
 from storewarden.throwaway import ThrowawayStore
+from terminal import without_colours
 
 
 @pytest.fixture
@@ -65,8 +66,8 @@ def test_interrupted_once_the_batch_at_work_is_ended_and_the_rest_left(desk: Des
     _interrupting_nix(desk, times=1)
     done = run(desk.scan("--yes"))
     assert done.returncode == 130
-    assert "what is listed was done, the rest is untouched" in done.stderr
-    assert (desk.locks(), done.stdout.count("\nremoved: ")) == (24, 16)
+    assert done.stderr.endswith("interrupted; 16 removed (0 B freed), 24 not touched\n")
+    assert desk.locks() == 24
     assert verify(desk.audit_log).problem == ""
     assert verify(desk.audit_log).open_intents == 0
 
@@ -75,7 +76,7 @@ def test_interrupted_twice_it_ends_at_once_and_the_next_run_goes_on(desk: Desk) 
     _interrupting_nix(desk, times=2)
     done = run(desk.scan("--yes"))
     assert done.returncode == 130
-    assert "the next run finishes what was begun" in done.stderr
+    assert "the next run finishes what was begun; told so far: 0 removed" in done.stderr
     assert desk.locks() == 40
     write_answering_nix(desk.nix)
     assert run(desk.scan("--yes")).returncode == 0
@@ -103,12 +104,15 @@ def test_a_reader_that_goes_away_does_no_harm(desk: Desk, words: tuple[str, ...]
 
 
 def at_a_terminal(
-    command: list[str], answer: bytes = b"", signal_number: int = 0
+    command: list[str], answer: bytes = b"", signal_number: int = 0, **variables: str
 ) -> tuple[int, str]:
     """Run it at a terminal and answer its question so; its exit code, and all that was shown."""
     own, terminal = pty.openpty()
     shown = b""
-    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as child:
+    surroundings = {**os.environ, **variables}
+    with subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, env=surroundings
+    ) as child:
         os.close(terminal)
         asked = False
         try:
@@ -145,17 +149,68 @@ def test_at_a_terminal_a_yes_removes(desk: Desk, answer: bytes) -> None:
 
 @pytest.mark.parametrize("answer", [b"n\n", b"\n", b"yep\n", b"--yes\n"])
 def test_at_a_terminal_anything_else_keeps(desk: Desk, answer: bytes) -> None:
-    code, _ = at_a_terminal(desk.scan(), answer)
+    code, shown = at_a_terminal(desk.scan(), answer)
     assert (code, desk.locks()) == (0, 40)
+    assert shown.endswith("storewarden: nothing was removed\r\n")
+    assert "to remove" not in shown, "nobody is told to do what they have just refused"
 
 
 def test_at_a_terminal_ctrl_c_keeps(desk: Desk) -> None:
     code, shown = at_a_terminal(desk.scan(), signal_number=signal.SIGINT)
     assert (code, desk.locks()) == (130, 40)
     assert "Traceback" not in shown
+    last = without_colours(shown).splitlines()[-1]
+    assert last == "storewarden: error: interrupted; nothing was removed"
 
 
 def test_at_a_terminal_a_dry_run_does_not_ask(desk: Desk) -> None:
     code, shown = at_a_terminal(desk.scan("--dry-run"), b"y\n")
     assert (code, desk.locks()) == (0, 40)
     assert "[y/N]" not in shown
+
+
+@pytest.mark.parametrize("word", ["no", "0"])
+def test_who_does_not_want_to_be_asked_is_told_the_command_instead(desk: Desk, word: str) -> None:
+    code, shown = at_a_terminal(desk.scan(), b"y\n", STOREWARDEN_ASK=word)
+    assert (code, desk.locks(), "[y/N]" in shown) == (0, 40, False)
+    assert "to remove what can go: sudo storewarden scan" in " ".join(shown.split())
+
+
+def test_a_wish_about_asking_that_is_not_understood_is_wrong_use(desk: Desk) -> None:
+    done = run(desk.scan("--yes"), STOREWARDEN_ASK="perhaps")
+    assert (done.returncode, desk.locks()) == (2, 40)
+    assert done.stderr == (
+        "storewarden: error: STOREWARDEN_ASK is 'perhaps', and means yes or no\n"
+    )
+
+
+@pytest.fixture
+def sudo(desk: Desk) -> str:
+    """A PATH with a `sudo` that only says what it was asked to run, in a store of another user."""
+    if not ROOT:
+        pytest.skip("only root has another user's store")
+    for path in (desk.place.store_dir.path, *map(desk.place.path, desk.names())):
+        os.chown(path, 4321, 4321)
+    os.makedirs(f"{desk.directory}/sudo")
+    write_program(f"{desk.directory}/sudo/sudo", 'echo "as root: $*"; exit 7\n')
+    return f"{desk.directory}/sudo:{os.environ['PATH']}"
+
+
+def test_who_may_not_remove_is_offered_the_very_command_by_sudo(desk: Desk, sudo: str) -> None:
+    for words, answer in (((), b"y\n"), (("--yes",), b"")):
+        code, shown = at_a_terminal(desk.scan(*words), answer, PATH=sudo)
+        assert (code, desk.locks()) == (7, 40), "it ends as that command does"
+        assert ("[y/N]" in shown) == bool(answer)
+        lines = " ".join(shown.split())
+        assert "running: sudo storewarden scan --yes --config /dev/null" in lines
+        assert "as root: storewarden scan --yes --config /dev/null --min-age 0s" in lines
+    code, shown = at_a_terminal(desk.scan(), b"n\n", PATH=sudo)
+    assert (code, "as root" in shown, "nothing was removed" in shown) == (0, False, True)
+
+
+def test_where_nobody_could_type_a_password_sudo_is_not_run(desk: Desk, sudo: str) -> None:
+    done = run(desk.scan("--yes"), PATH=sudo)
+    assert (done.returncode, "as root" in done.stdout) == (4, False)
+    assert "to remove without it, outside of any sandbox: sudo storewarden scan" in done.stderr
+    looked = run(desk.scan(), PATH=sudo)
+    assert (looked.returncode, "as root" in looked.stdout) == (0, False)

@@ -57,7 +57,7 @@ def test_a_service_that_does_well_is_told_in_a_few_lines() -> None:
     assert "/nix/store, told of changes by inotify" in said
     assert "41 times, the last on 20" in said
     assert "(60 s ago), in 0.25 s" in said
-    assert "  found     2 output in that sweep" in said
+    assert "  found     2 outputs in that sweep" in said
     assert "  removed   nothing since its start" in said
     assert said.endswith("\nall is well")
     assert len(said.splitlines()) == 8
@@ -69,7 +69,7 @@ def test_what_needs_somebody_is_told_with_its_reasons_and_what_to_do_next() -> N
     assert "(10 min ago)\n    a mount lies in it\n    root has to unmount it\n" in said
     assert "  and 2 more\n    next: sudo storewarden scan --dry-run says what keeps" in said
     assert "PROBLEM (helper): connection refused\n    next: storewarden doctor says" in said
-    assert "10 output, 2 lock since its start, 2.0 KiB" in said
+    assert "10 outputs, 2 lock files since its start, 2.0 KiB" in said
     for row in (
         "suspects  4 ",
         "refused   5 ",

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from storewarden import audit_reading
 from storewarden.cli import console
 from storewarden.cli.audit import record_line, verification_lines
-from storewarden.cli.scan import outcome_line, sweep_lines
+from storewarden.cli.findings import sweep_lines
+from storewarden.cli.scan import outcome_line
 from storewarden.cli.usage import Parser
 from storewarden.client import IMPORT_THIS, own_helper, requests_for
 from storewarden.config import Config

@@ -3,7 +3,7 @@
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from storewarden import host
@@ -20,6 +20,7 @@ from storewarden.readable import (
     age_text,
     count_text,
     json_text,
+    kinds_text,
     members,
     moment,
     shown,
@@ -143,11 +144,11 @@ def _rows(status: ServiceStatus, now: float) -> Iterator[tuple[str, str]]:
     else:
         last = f"the last on {moment(status.swept, now)}, in {status.sweep_seconds:.2f} s"
         yield "swept", f"{count_text(status.sweeps, 'time')}, {last}"
-    yield "found", f"{_counts(status.found)} in that sweep"
+    yield "found", f"{kinds_text(status.found)} in that sweep"
     if status.watched:
         yield "suspects", f"{status.watched} young or claimed; looked at again soon"
     freed = f", {size_text(status.removed_bytes)}" if status.removed_bytes else ""
-    yield "removed", f"{_counts(status.removed)} since its start{freed}"
+    yield "removed", f"{kinds_text(status.removed)} since its start{freed}"
     if status.refused:
         yield "refused", f"{count_text(status.refused, 'time')}: the helper kept what was asked for"
     if status.failed:
@@ -180,8 +181,3 @@ def _stuck_json(one: Stuck, status: ServiceStatus) -> dict[str, object]:
 
 def _path(one: Stuck, status: ServiceStatus) -> str:
     return f"{status.store_dir}/{one.name}"
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    some = [f"{count} {kind}" for kind, count in counts.items() if count]
-    return ", ".join(some) or "nothing"
