@@ -5,14 +5,16 @@
 #    source ~/.local/share/bash_completion/storewarden
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_storewarden_audit_subparsers=(show verify)
-_shtab_storewarden_subparsers=(scan run explain locks doctor audit watch status check-config setup demo)
+_shtab_storewarden_audit_subparsers=(log show verify)
+_shtab_storewarden_subparsers=(scan check run explain locks doctor audit watch status check-config setup demo completion help)
 
 _shtab_storewarden_scan_option_strings=(-h --help -n --dry-run -y --yes --all -v --verbose -q --quiet --json --kind --exit-code --config --min-age --store-dir --state-dir --nix --build-group --socket --audit-log)
+_shtab_storewarden_check_option_strings=(-h --help --nagios --json --config --min-age --store-dir --state-dir --nix --build-group)
 _shtab_storewarden_run_option_strings=(-h --help --config --min-age --store-dir --state-dir --nix --build-group --socket --audit-log)
 _shtab_storewarden_explain_option_strings=(-h --help --log --json --config --min-age --store-dir --state-dir --nix --build-group)
 _shtab_storewarden_locks_option_strings=(-h --help --all --json --config --min-age --store-dir --state-dir --nix --build-group)
 _shtab_storewarden_doctor_option_strings=(-h --help --json --config)
+_shtab_storewarden_audit_log_option_strings=(-h --help -n --number --all --since -f --follow -v --verbose --json --config --audit-log)
 _shtab_storewarden_audit_show_option_strings=(-h --help --json --config --audit-log)
 _shtab_storewarden_audit_verify_option_strings=(-h --help --json --config --audit-log)
 _shtab_storewarden_audit_option_strings=(-h --help)
@@ -21,7 +23,9 @@ _shtab_storewarden_status_option_strings=(-h --help --json --config)
 _shtab_storewarden_check_config_option_strings=(-h --help --json)
 _shtab_storewarden_setup_option_strings=(-h --help -n --dry-run --uninstall --root --json)
 _shtab_storewarden_demo_option_strings=(-h --help)
-_shtab_storewarden_option_strings=(-h --help --version)
+_shtab_storewarden_completion_option_strings=(-h --help)
+_shtab_storewarden_help_option_strings=(-h --help)
+_shtab_storewarden_option_strings=(-h --help -V --version)
 
 _shtab_storewarden_scan___config_COMPGEN=_shtab_compgen_files
 _shtab_storewarden_scan___store_dir_COMPGEN=_shtab_compgen_dirs
@@ -29,6 +33,10 @@ _shtab_storewarden_scan___state_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_storewarden_scan___nix_COMPGEN=_shtab_compgen_files
 _shtab_storewarden_scan___socket_COMPGEN=_shtab_compgen_files
 _shtab_storewarden_scan___audit_log_COMPGEN=_shtab_compgen_files
+_shtab_storewarden_check___config_COMPGEN=_shtab_compgen_files
+_shtab_storewarden_check___store_dir_COMPGEN=_shtab_compgen_dirs
+_shtab_storewarden_check___state_dir_COMPGEN=_shtab_compgen_dirs
+_shtab_storewarden_check___nix_COMPGEN=_shtab_compgen_files
 _shtab_storewarden_run___config_COMPGEN=_shtab_compgen_files
 _shtab_storewarden_run___store_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_storewarden_run___state_dir_COMPGEN=_shtab_compgen_dirs
@@ -46,6 +54,9 @@ _shtab_storewarden_locks___store_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_storewarden_locks___state_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_storewarden_locks___nix_COMPGEN=_shtab_compgen_files
 _shtab_storewarden_doctor___config_COMPGEN=_shtab_compgen_files
+_shtab_storewarden_audit_log_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_storewarden_audit_log___config_COMPGEN=_shtab_compgen_files
+_shtab_storewarden_audit_log___audit_log_COMPGEN=_shtab_compgen_files
 _shtab_storewarden_audit_show___config_COMPGEN=_shtab_compgen_files
 _shtab_storewarden_audit_show___audit_log_COMPGEN=_shtab_compgen_files
 _shtab_storewarden_audit_verify___config_COMPGEN=_shtab_compgen_files
@@ -56,8 +67,10 @@ _shtab_storewarden_check_config_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_storewarden_setup___root_COMPGEN=_shtab_compgen_dirs
 
 _shtab_storewarden_scan___kind_choices=(output lock chroot output-of-root temporary check old foreign missing)
-_shtab_storewarden_audit_pos_0_choices=(show verify)
-_shtab_storewarden_pos_0_choices=(scan run explain locks doctor audit watch status check-config setup demo)
+_shtab_storewarden_audit_pos_0_choices=(log show verify)
+_shtab_storewarden_completion_pos_0_choices=(bash zsh fish)
+_shtab_storewarden_help_pos_0_choices=(scan check run explain locks doctor audit watch status check-config setup demo completion help)
+_shtab_storewarden_pos_0_choices=(scan check run explain locks doctor audit watch status check-config setup demo completion help)
 
 _shtab_storewarden_scan__h_nargs=0
 _shtab_storewarden_scan___help_nargs=0
@@ -72,6 +85,10 @@ _shtab_storewarden_scan__q_nargs=0
 _shtab_storewarden_scan___quiet_nargs=0
 _shtab_storewarden_scan___json_nargs=0
 _shtab_storewarden_scan___exit_code_nargs=0
+_shtab_storewarden_check__h_nargs=0
+_shtab_storewarden_check___help_nargs=0
+_shtab_storewarden_check___nagios_nargs=0
+_shtab_storewarden_check___json_nargs=0
 _shtab_storewarden_run_pos_0_nargs=+
 _shtab_storewarden_run__h_nargs=0
 _shtab_storewarden_run___help_nargs=0
@@ -86,6 +103,14 @@ _shtab_storewarden_locks___json_nargs=0
 _shtab_storewarden_doctor__h_nargs=0
 _shtab_storewarden_doctor___help_nargs=0
 _shtab_storewarden_doctor___json_nargs=0
+_shtab_storewarden_audit_log__h_nargs=0
+_shtab_storewarden_audit_log___help_nargs=0
+_shtab_storewarden_audit_log___all_nargs=0
+_shtab_storewarden_audit_log__f_nargs=0
+_shtab_storewarden_audit_log___follow_nargs=0
+_shtab_storewarden_audit_log__v_nargs=0
+_shtab_storewarden_audit_log___verbose_nargs=0
+_shtab_storewarden_audit_log___json_nargs=0
 _shtab_storewarden_audit_show__h_nargs=0
 _shtab_storewarden_audit_show___help_nargs=0
 _shtab_storewarden_audit_show___json_nargs=0
@@ -111,9 +136,14 @@ _shtab_storewarden_setup___uninstall_nargs=0
 _shtab_storewarden_setup___json_nargs=0
 _shtab_storewarden_demo__h_nargs=0
 _shtab_storewarden_demo___help_nargs=0
+_shtab_storewarden_completion__h_nargs=0
+_shtab_storewarden_completion___help_nargs=0
+_shtab_storewarden_help__h_nargs=0
+_shtab_storewarden_help___help_nargs=0
 _shtab_storewarden_pos_0_nargs=A...
 _shtab_storewarden__h_nargs=0
 _shtab_storewarden___help_nargs=0
+_shtab_storewarden__V_nargs=0
 _shtab_storewarden___version_nargs=0
 
 

@@ -50,14 +50,14 @@ function _shtab_storewarden_using
   test "$_shtab_storewarden_cmdpath" = "$argv"
 end
 
-set -g _shtab_storewarden_commands scan run explain locks doctor audit 'audit show' 'audit verify' watch status check-config setup demo
-set -g _shtab_storewarden_opts_with_value --audit-log --build-group --config --kind --log --min-age --nix --root --socket --state-dir --store-dir
+set -g _shtab_storewarden_commands scan check run explain locks doctor audit 'audit log' 'audit show' 'audit verify' watch status check-config setup demo completion help
+set -g _shtab_storewarden_opts_with_value --audit-log --build-group --config --kind --log --min-age --nix --number --root --since --socket --state-dir --store-dir -n
 
 complete -c storewarden -e
 complete -c storewarden -f
 
 complete -c storewarden -n _shtab_storewarden_using -s h -l help -d 'show this help message and exit'
-complete -c storewarden -n _shtab_storewarden_using -l version -d 'show it and exit'
+complete -c storewarden -n _shtab_storewarden_using -s V -l version -d 'show it and exit'
 complete -c storewarden -n '_shtab_storewarden_using; and test $_shtab_storewarden_npos -eq 0' -a scan -d 'find debris, and remove it on request'
 complete -c storewarden -n '_shtab_storewarden_using scan' -s h -l help -d 'show this help message and exit'
 complete -c storewarden -n '_shtab_storewarden_using scan' -s n -l dry-run -d 'only show; wins over --yes'
@@ -76,6 +76,16 @@ complete -c storewarden -n '_shtab_storewarden_using scan' -l nix -xka "(__fish_
 complete -c storewarden -n '_shtab_storewarden_using scan' -l build-group -x -d 'Nix'"'"'s build-users-group (nixbld)'
 complete -c storewarden -n '_shtab_storewarden_using scan' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'where the helper listens (/run/storewarden/helper.sock)'
 complete -c storewarden -n '_shtab_storewarden_using scan' -l audit-log -xka "(__fish_complete_path (commandline -ct))" -d 'where removals are recorded (/var/log/storewarden/audit.jsonl)'
+complete -c storewarden -n '_shtab_storewarden_using; and test $_shtab_storewarden_npos -eq 0' -a check -d 'does anything need attention: one line, and an exit code'
+complete -c storewarden -n '_shtab_storewarden_using check' -s h -l help -d 'show this help message and exit'
+complete -c storewarden -n '_shtab_storewarden_using check' -l nagios -d 'as a plugin: its words, exit codes, and numbers'
+complete -c storewarden -n '_shtab_storewarden_using check' -l json -d 'one JSON object on stdout (docs/json.md)'
+complete -c storewarden -n '_shtab_storewarden_using check' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the settings (/etc/storewarden/config.toml, if there is one)'
+complete -c storewarden -n '_shtab_storewarden_using check' -l min-age -x -d 'since its last change: 0, 30s, 5m, 2h, 1d (0; 2s where no lock is known)'
+complete -c storewarden -n '_shtab_storewarden_using check' -l store-dir -xka "(__fish_complete_directories)" -d 'Nix'"'"'s store directory (/nix/store)'
+complete -c storewarden -n '_shtab_storewarden_using check' -l state-dir -xka "(__fish_complete_directories)" -d 'Nix'"'"'s state directory (/nix/var/nix)'
+complete -c storewarden -n '_shtab_storewarden_using check' -l nix -xka "(__fish_complete_path (commandline -ct))" -d 'the nix program to ask (that of this system)'
+complete -c storewarden -n '_shtab_storewarden_using check' -l build-group -x -d 'Nix'"'"'s build-users-group (nixbld)'
 complete -c storewarden -n '_shtab_storewarden_using; and test $_shtab_storewarden_npos -eq 0' -a run -d 'run a build, and once more if debris was in its way'
 complete -c storewarden -n '_shtab_storewarden_using run' -s h -l help -d 'show this help message and exit'
 complete -c storewarden -n '_shtab_storewarden_using run' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the settings (/etc/storewarden/config.toml, if there is one)'
@@ -107,13 +117,24 @@ complete -c storewarden -n '_shtab_storewarden_using locks' -l store-dir -xka "(
 complete -c storewarden -n '_shtab_storewarden_using locks' -l state-dir -xka "(__fish_complete_directories)" -d 'Nix'"'"'s state directory (/nix/var/nix)'
 complete -c storewarden -n '_shtab_storewarden_using locks' -l nix -xka "(__fish_complete_path (commandline -ct))" -d 'the nix program to ask (that of this system)'
 complete -c storewarden -n '_shtab_storewarden_using locks' -l build-group -x -d 'Nix'"'"'s build-users-group (nixbld)'
-complete -c storewarden -n '_shtab_storewarden_using; and test $_shtab_storewarden_npos -eq 0' -a doctor -d 'what of this machine breeds debris or hides it'
+complete -c storewarden -n '_shtab_storewarden_using; and test $_shtab_storewarden_npos -eq 0' -a doctor -d 'which settings here cause or hide debris'
 complete -c storewarden -n '_shtab_storewarden_using doctor' -s h -l help -d 'show this help message and exit'
 complete -c storewarden -n '_shtab_storewarden_using doctor' -l json -d 'one JSON object on stdout (docs/json.md)'
 complete -c storewarden -n '_shtab_storewarden_using doctor' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the settings (/etc/storewarden/config.toml, if there is one)'
 complete -c storewarden -n '_shtab_storewarden_using; and test $_shtab_storewarden_npos -eq 0' -a audit -d 'what was removed, by whom, on what proof'
 complete -c storewarden -n '_shtab_storewarden_using audit' -s h -l help -d 'show this help message and exit'
-complete -c storewarden -n '_shtab_storewarden_using audit; and test $_shtab_storewarden_npos -eq 0' -a show -d 'print the audit log'
+complete -c storewarden -n '_shtab_storewarden_using audit; and test $_shtab_storewarden_npos -eq 0' -a log -d 'what was removed, newest first'
+complete -c storewarden -n '_shtab_storewarden_using audit log' -s h -l help -d 'show this help message and exit'
+complete -c storewarden -n '_shtab_storewarden_using audit log' -s n -l number -x -d 'at most so many (20)'
+complete -c storewarden -n '_shtab_storewarden_using audit log' -l all -d 'every one'
+complete -c storewarden -n '_shtab_storewarden_using audit log' -l since -x -d 'since 30m, 2h, 3d ago, or a date'
+complete -c storewarden -n '_shtab_storewarden_using audit log' -s f -l follow -d 'go on, and show each as it comes'
+complete -c storewarden -n '_shtab_storewarden_using audit log' -s v -l verbose -d 'also whose output it was, and why'
+complete -c storewarden -n '_shtab_storewarden_using audit log' -l json -d 'one JSON object on stdout (docs/json.md)'
+complete -c storewarden -n '_shtab_storewarden_using audit log' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the settings (/etc/storewarden/config.toml, if there is one)'
+complete -c storewarden -n '_shtab_storewarden_using audit log' -l audit-log -xka "(__fish_complete_path (commandline -ct))" -d 'where removals are recorded (/var/log/storewarden/audit.jsonl)'
+complete -c storewarden -n '_shtab_storewarden_using audit log; and test $_shtab_storewarden_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'only of this entry, or of this derivation'
+complete -c storewarden -n '_shtab_storewarden_using audit; and test $_shtab_storewarden_npos -eq 0' -a show -d 'print the records of the audit log'
 complete -c storewarden -n '_shtab_storewarden_using audit show' -s h -l help -d 'show this help message and exit'
 complete -c storewarden -n '_shtab_storewarden_using audit show' -l json -d 'one JSON object on stdout (docs/json.md)'
 complete -c storewarden -n '_shtab_storewarden_using audit show' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the settings (/etc/storewarden/config.toml, if there is one)'
@@ -142,3 +163,9 @@ complete -c storewarden -n '_shtab_storewarden_using setup' -l root -xka "(__fis
 complete -c storewarden -n '_shtab_storewarden_using setup' -l json -d 'show the steps as one JSON object'
 complete -c storewarden -n '_shtab_storewarden_using; and test $_shtab_storewarden_npos -eq 0' -a demo -d 'show all of it on a throwaway store; needs no Nix'
 complete -c storewarden -n '_shtab_storewarden_using demo' -s h -l help -d 'show this help message and exit'
+complete -c storewarden -n '_shtab_storewarden_using; and test $_shtab_storewarden_npos -eq 0' -a completion -d 'what a shell completes, to be read by it'
+complete -c storewarden -n '_shtab_storewarden_using completion' -s h -l help -d 'show this help message and exit'
+complete -c storewarden -n '_shtab_storewarden_using completion; and test $_shtab_storewarden_npos -eq 0' -ka "bash zsh fish" -d 'one of bash, zsh, fish'
+complete -c storewarden -n '_shtab_storewarden_using; and test $_shtab_storewarden_npos -eq 0' -a help -d 'this, or the help of a command'
+complete -c storewarden -n '_shtab_storewarden_using help' -s h -l help -d 'show this help message and exit'
+complete -c storewarden -n '_shtab_storewarden_using help; and test $_shtab_storewarden_npos -eq 0' -ka "scan check run explain locks doctor audit watch status check-config setup demo completion help" -d 'one of those listed'

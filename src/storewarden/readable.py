@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import textwrap
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -124,12 +125,14 @@ def since(seconds: float, now: float) -> str:
     return age_text(max(0.0, now - seconds))
 
 
-def moment(seconds: float, now: float) -> str:
-    """A Unix time, as the audit log has it, and how long ago that is."""
-    from datetime import UTC, datetime  # noqa: PLC0415 - seldom needed, and slow to load
+def local_time(seconds: float) -> str:
+    """A Unix time as the clock on the wall has it; JSON has it in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
 
-    day = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return f"{day} ({since(seconds, now)} ago)"
+
+def moment(seconds: float, now: float) -> str:
+    """The same, and how long ago that is."""
+    return f"{local_time(seconds)} ({since(seconds, now)} ago)"
 
 
 def without_colours(text: str) -> str:

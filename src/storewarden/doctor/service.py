@@ -24,11 +24,11 @@ _LISTENS = 0x10000
 """__SO_ACCEPTCON, among the flags in /proc/net/unix (net/unix/af_unix.c)."""
 _CONNECT_SECONDS = 5.0
 _LOG_SECONDS = 60.0
-_UNITS = (
+UNITS = (
     "/etc/systemd/system/storewarden.service",
     "/Library/LaunchDaemons/org.storewarden.watch.plist",
-    DEFAULT_CONFIG,
 )
+"""What lies on a machine whose service manager is to run the service."""
 _STATUS = Step("What it says of itself.", "storewarden status")
 _MEND = Step("Set it up again.", SET_UP)
 
@@ -75,7 +75,7 @@ def look(patient: Patient) -> Service:
     running = within(lambda: is_held(config.runtime_dir))
     user = within(lambda: _user(status)) if running is True else None
     return Service(
-        installed=status is not None or any(map(os.path.lexists, _UNITS)),
+        installed=status is not None or any(map(os.path.lexists, (*UNITS, DEFAULT_CONFIG))),
         running=running,
         status=status,
         owns=user == "root" if isinstance(user, str) else None,

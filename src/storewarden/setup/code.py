@@ -207,7 +207,7 @@ def _gc_roots(places: Sequence[str]) -> tuple[Link, ...]:
 
 
 def shipped(name: str) -> bytes:
-    """The content of `systemd/...` or `launchd/...`."""
+    """The content of `systemd/...`, `launchd/...` or `completions/...`."""
     with open(_place(name), "rb") as file:
         return file.read()
 
