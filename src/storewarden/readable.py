@@ -26,7 +26,7 @@ _PROSE = 110
 """Columns beside the indent: what is read word by word is not made wider than this."""
 _WHOLE = re.compile(
     r"(?:sudo )?(?:env (?:NIX_\w+=\S+ )+)?(?:storewarden|systemctl|nix-store|nix) [\w-]+"
-    r"(?: (?:show|verify)\b| experimental-features ''| [-/']\S+)*"
+    r"(?: (?:log|show|verify)\b| experimental-features ''| [-/']\S+)*"
     r"|process \d+|uid \d+|\d[\d.]* (?:B|KiB|MiB|GiB|files?|(?:s|min|h|days)(?: ago)?)\b"
 )
 """What stays on one line, so that it can be copied or read at a glance: commands, numbers."""

@@ -57,6 +57,7 @@ def test_what_lay_there_and_what_comes_later_is_removed_and_on_record(desk: Desk
         second = strand_lock(desk.place, "second")
         wait_until_gone(service, second)
         service.wait_until(lambda: service.status["removed"] == {"lock": 2}, "the count")
+        assert [one["name"] for one in service.status["recent"]] == [first, second]
     assert (verify(desk.audit_log).records, verify(desk.audit_log).problem) == (4, "")
     intents = [one for one in read_records(desk.audit_log) if one["action"] == "intent"]
     assert all('"via": "by the service"' in json.dumps(one["requester"]) for one in intents)
@@ -453,7 +454,7 @@ def test_what_cannot_be_put_back_is_told_until_it_is_settled(
         assert "put-back" in status.line()
         lines = "\n".join(status_lines(status, status.updated, running=True))
         assert "PROBLEM (put-back)" in lines
-        assert "storewarden audit show" in lines
+        assert "storewarden audit log" in lines
         assert not loop.agenda.suspects
     loop._finish()
     assert "put-back" not in loop.tally.problems

@@ -151,7 +151,7 @@ def _removals_of(log: str) -> list[Removal]:
 
 def _wanted(arguments: argparse.Namespace, every: Sequence[Removal]) -> list[Removal]:
     since, path = arguments.since, arguments.path
-    found = [one for one in every if since is None or (_unix(one.time) or 0) >= since]
+    found = [one for one in every if since is None or (unix_time(one.time) or 0) >= since]
     return [one for one in found if path is None or is_about(one, path)]
 
 
@@ -191,8 +191,8 @@ def _trace(log: str) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _unix(text: str) -> float | None:
-    """The Unix time of a record; None where it is none."""
+def unix_time(text: str) -> float | None:
+    """That of a record; None where it is none."""
     try:
         return float(timegm(time.strptime(text, _WRITTEN)))
     except (ValueError, OverflowError):
@@ -201,7 +201,7 @@ def _unix(text: str) -> float | None:
 
 def removal_line(removal: Removal, style: Style = PLAIN) -> str:
     """When, what became of what, how much, for whom; on a terminal it may be folded."""
-    at = _unix(removal.time)
+    at = unix_time(removal.time)
     when = removal.time if at is None else local_time(at)
     text = f" {removal.name}"
     if removal.files:

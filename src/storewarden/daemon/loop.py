@@ -27,7 +27,7 @@ from storewarden.config import Config, ConfigError, Mode
 from storewarden.daemon import watch
 from storewarden.daemon.agenda import NEVER, Agenda
 from storewarden.daemon.log import Log, Notify, notifying, reloading, watchdog_interval
-from storewarden.daemon.status import ServiceStatus, Stuck, held, write_status
+from storewarden.daemon.status import Removed, ServiceStatus, Stuck, held, write_status
 from storewarden.errors import StorewardenError
 from storewarden.observe import observe, open_store
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
@@ -44,6 +44,8 @@ _PACE_SECONDS = 0.1
 _SOCKET_SECONDS, _SOCKET_PAUSE = 5.0, 0.1
 _MOST_STUCK = 100
 """Of stuck entries that the status lists; it counts all."""
+_MOST_RECENT = 20
+"""Of the removals that the status lists."""
 _ENDS = (watch.Signalled(signal.SIGTERM), watch.Signalled(signal.SIGINT))
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
@@ -402,6 +404,8 @@ class Loop:
                 removed = self.tally.removed
                 removed[kind] = removed.get(kind, 0) + 1
                 self.tally.removed_bytes += outcome.bytes
+                gone = Removed(name, kind.value, time.time(), outcome.files, outcome.bytes)
+                self.tally.recent = (*self.tally.recent, gone)[-_MOST_RECENT:]
                 self.agenda.suspects.pop(name, None)
                 self.agenda.wake_locks(now)
                 self._log_outcome("removed", outcome, kind=kind.value, files=outcome.files)

@@ -35,8 +35,8 @@ PLACES: Mapping[str, str] = {
     "store": "is it mounted, are store-dir and state-dir right? storewarden scan --dry-run",
     "nix": "does nix-daemon run? storewarden scan --dry-run says what Nix answers",
     "helper": "storewarden doctor says what to do; or by hand: sudo storewarden scan --yes",
-    "leftovers": "it is tried again; what became of it: storewarden audit show",
-    "put-back": "a build may miss it; it is tried again soon; whose: storewarden audit show",
+    "leftovers": "it is tried again; what became of it: storewarden audit log",
+    "put-back": "a build may miss it; it is tried again soon; whose: storewarden audit log",
     "configuration": "mend the file, then: storewarden check-config",
     "fuse": "look: storewarden scan --dry-run; if all of it may go: sudo storewarden scan --yes",
     "wakes": "nothing is lost, changes are only noticed later; see the service's log",
@@ -60,6 +60,19 @@ class Stuck:
     since: float
     """Unix time of the first try."""
     reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """An entry that is gone."""
+
+    name: str
+    kind: str
+    time: float
+    """Unix time."""
+    files: int
+    bytes: int
+    """Freed."""
 
 
 @dataclass(slots=True)
@@ -94,6 +107,8 @@ class ServiceStatus:
     removed: dict[str, int] = field(default_factory=dict)
     """By kind, what was removed."""
     removed_bytes: int = 0
+    recent: tuple[Removed, ...] = ()
+    """What was removed last, newest last, at most 20 of it; the audit log has all."""
     refused: int = 0
     """How often the helper kept what was asked for."""
     failed: int = 0
