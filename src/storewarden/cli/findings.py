@@ -168,11 +168,12 @@ def summary_lines(groups: Groups, store: Store, style: Style = PLAIN) -> Iterato
 def _reasons(findings: Sequence[Finding], indent: str, style: Style) -> Iterator[str]:
     """Why, each reason once: without what was seen of each entry, which is told of that."""
     firsts = Counter(finding.judgement.reasons[0].partition(_SEEN)[0] for finding in findings)
-    for reason, count in firsts.most_common(_MOST_REASONS):
+    told = [] if len(firsts) > _MOST_REASONS else firsts.most_common()
+    for reason, count in told:
         often = f"{count} x " if len(firsts) > 1 else ""
         yield from style.wrapped(indent, f"{often}{shown(reason)}", f"{indent}  ")
-    if len(firsts) > _MOST_REASONS:
-        yield f"{indent}... {len(firsts) - _MOST_REASONS} other reasons"
+    if not told:
+        yield f"{indent}for {len(firsts)} different reasons"
 
 
 def _finding_lines(
