@@ -526,7 +526,7 @@ def _too_young(seen: Observation, it: Unregistered) -> Fact:
     if age >= seen.store.least_age:
         return NO
     if age >= 0:
-        return Fact(Known.YES, f"{int(age)} s ago, {seen.store.least_age:g} s are wanted")
+        return Fact(Known.YES, f"{int(age)} s ago; waiting until {seen.store.least_age:g} s old")
     place = shlex.quote(seen.store.store_dir.join(it.entry.base_name))
     cure = f"if the clock is right now: sudo touch -h {place}"
     year = time.gmtime(it.entry.ctime).tm_year
