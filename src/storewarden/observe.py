@@ -353,6 +353,16 @@ def list_names(store_fd: int) -> list[str]:
     return names
 
 
+def registered_bytes(store: Store) -> int | None:
+    """What all valid paths take, as they are registered; None where this user cannot see that."""
+    try:
+        with connect(store.state_dir) as connection:
+            (total,) = connection.execute("SELECT sum(narSize) FROM ValidPaths").fetchone()
+    except (StoreUnreadableError, sqlite3.Error):
+        return None
+    return int(total or 0)
+
+
 def unregistered_names(
     connection: sqlite3.Connection, store_dir: StoreDir, names: Collection[str]
 ) -> tuple[set[str], int, list[str]]:

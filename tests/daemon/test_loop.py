@@ -58,6 +58,9 @@ def test_what_lay_there_and_what_comes_later_is_removed_and_on_record(desk: Desk
         wait_until_gone(service, second)
         service.wait_until(lambda: service.status["removed"] == {"lock": 2}, "the count")
         assert [one["name"] for one in service.status["recent"]] == [first, second]
+        assert sum(service.status["waited"]) == 2
+        assert service.status["waited_seconds"] > 0
+        assert service.status["registered_bytes"] == 0, "narSize is registered of nothing here"
     assert (verify(desk.audit_log).records, verify(desk.audit_log).problem) == (4, "")
     intents = [one for one in read_records(desk.audit_log) if one["action"] == "intent"]
     assert all('"via": "by the service"' in json.dumps(one["requester"]) for one in intents)

@@ -47,6 +47,10 @@ PLACES: Mapping[str, str] = {
 """Where the service may have problems (`ServiceStatus.problems`), and what to do about each."""
 
 
+WAITS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+"""Seconds from stranded to removed, by which removals are counted."""
+
+
 class AlreadyRunningError(UnavailableError):
     """Another service holds this runtime directory."""
 
@@ -109,6 +113,13 @@ class ServiceStatus:
     removed_bytes: int = 0
     recent: tuple[Removed, ...] = ()
     """What was removed last, newest last, at most 20 of it; the audit log has all."""
+    waited: tuple[int, ...] = (0,) * (len(WAITS) + 1)
+    """How many removals came within so long (`WAITS`) of the entry's last change; the last counts
+    those that came later. None is counted twice."""
+    waited_seconds: float = 0.0
+    """All of these together."""
+    registered_bytes: int | None = None
+    """What all valid paths take, as registered, at the last whole sweep; None if not known."""
     refused: int = 0
     """How often the helper kept what was asked for."""
     failed: int = 0
