@@ -98,6 +98,8 @@ def test_a_log_that_is_followed_shows_what_comes(desk: Desk) -> None:
         assert name.encode() in child.stdout.readline()
         child.send_signal(signal.SIGINT)
         assert child.wait(timeout=30) == 130
+        assert child.stderr is not None
+        assert child.stderr.read() == b""
 
 
 def test_where_nothing_was_recorded_yet_that_is_said_and_is_well(desk: Desk) -> None:

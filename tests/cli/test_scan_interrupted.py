@@ -214,3 +214,37 @@ def test_where_nobody_could_type_a_password_sudo_is_not_run(desk: Desk, sudo: st
     assert "to remove without it, outside of any sandbox: sudo storewarden scan" in done.stderr
     looked = run(desk.scan(), PATH=sudo)
     assert (looked.returncode, "as root" in looked.stdout) == (0, False)
+
+
+def test_what_is_longer_than_the_terminal_goes_to_the_pager_and_what_is_short_does_not(
+    desk: Desk,
+) -> None:
+    kept = f"{desk.directory}/paged"
+    write_program(f"{desk.directory}/pager", f'echo "$1 $LESS" > {kept}-told; exec cat > {kept}\n')
+    own = f"{desk.directory}/pager -x"
+    code, shown = at_a_terminal(desk.scan("--dry-run", "--all"), PAGER=own, TERM="xterm")
+    assert (code, "40 found" in shown) == (0, False)
+    paged = without_colours(Path(kept).read_text(encoding="utf-8"))
+    assert paged.startswith("40 found in ")
+    assert len([line for line in paged.splitlines() if line.startswith("/")]) == 40
+    assert Path(f"{kept}-told").read_text(encoding="utf-8") == "-x FRX\n"
+    os.unlink(kept)
+    code, shown = at_a_terminal(desk.scan("--dry-run", "--quiet"), PAGER=own, TERM="xterm")
+    assert (code, "40 found" in shown, os.path.exists(kept)) == (0, True, False)
+    code, shown = at_a_terminal(desk.scan("--all"), b"n\n", PAGER=own, TERM="xterm")
+    assert (code, "40 found" in shown, os.path.exists(kept)) == (0, True, False), "it asks below"
+    code, shown = at_a_terminal(desk.scan("--dry-run", "--all"), PAGER="/absent", TERM="xterm")
+    assert (code, "40 found" in shown) == (0, True)
+
+
+def test_under_sudo_no_pager_is_chosen_by_who_may_become_root(desk: Desk) -> None:
+    os.makedirs(f"{desk.directory}/bin2")
+    told = f"{desk.directory}/told"
+    for name in ("less", "own"):
+        body = f'echo "{name} $LESSSECURE" >> {told}; exec cat\n'
+        write_program(f"{desk.directory}/bin2/{name}", body)
+    path = f"{desk.directory}/bin2:{os.environ['PATH']}"
+    command = desk.scan("--dry-run", "--all")
+    at_a_terminal(command, PATH=path, PAGER="own", TERM="xterm", SUDO_UID="1000")
+    at_a_terminal(command, PATH=path, PAGER="own", TERM="xterm")
+    assert Path(told).read_text(encoding="utf-8") == "less 1\nown \n"

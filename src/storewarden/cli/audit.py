@@ -21,7 +21,7 @@ from storewarden.audit_reading import (
 )
 from storewarden.cli.console import MARKS, error, note, page, progress, show, style
 from storewarden.cli.options import add_options, config_of
-from storewarden.cli.usage import JSON, Exit, Parser, add_command
+from storewarden.cli.usage import JSON, Exit, Parser, add_command, ended_by_ctrl_c
 from storewarden.config import ConfigError, seconds
 from storewarden.readable import (
     PLAIN,
@@ -132,7 +132,8 @@ def _log(arguments: argparse.Namespace) -> int:
     verbose = arguments.verbose or arguments.path is not None
     if arguments.follow:
         show(*_lines(last, look, verbose))
-        _follow(arguments, log, look, max((one.seq for one in every), default=0))
+        with ended_by_ctrl_c():
+            _follow(arguments, log, look, max((one.seq for one in every), default=0))
     lines = _lines(list(reversed(last)), look, verbose)
     more = [f"... {len(every) - len(last)} earlier: --all"] if len(every) > len(last) else []
     page([*lines, *more])

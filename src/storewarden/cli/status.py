@@ -10,7 +10,7 @@ from dataclasses import replace
 from storewarden import host
 from storewarden.cli.console import page, show, style
 from storewarden.cli.options import add_options, config_of
-from storewarden.cli.usage import JSON, Exit, Parser
+from storewarden.cli.usage import JSON, Exit, Parser, ended_by_ctrl_c
 from storewarden.daemon.status import (
     PLACES,
     SILENCE,
@@ -86,7 +86,8 @@ def _status(arguments: argparse.Namespace) -> int:
         lines = status_lines(status, now, style(), most, running=running, set_up=set_up)
         if arguments.follow and running:
             show(*lines)
-            _follow(config.runtime_dir, status)
+            with ended_by_ctrl_c():
+                _follow(config.runtime_dir, status)
         else:
             page(lines)
     if not running:
@@ -115,10 +116,11 @@ def _follow(runtime_dir: str, status: ServiceStatus | None) -> None:
         seen = recent
 
 
-def _recent_line(one: Removed, style: Style) -> str:
+def _recent_line(one: Removed, style: Style, indent: str = "") -> str:
     much = f" ({count_text(one.files, 'file')}, {size_text(one.bytes)})" if one.files else ""
     text = f" {shown(one.name)}{much}"
-    return style.folded(f"{local_time(one.time)}  ", text, " " * 8, "removed", Mark.WELL)
+    begin = f"{indent}{local_time(one.time)}  "
+    return style.folded(begin, text, f"{indent}    ", "removed", Mark.WELL)
 
 
 def status_lines(
@@ -153,7 +155,7 @@ def status_lines(
         yield from style.wrapped(f"  {word:<8}  ", shown(text), " " * 12)
     recent = status.recent if most is None else status.recent[-_MOST_RECENT:]
     for one in reversed(recent):
-        yield f"    {_recent_line(one, style)}"
+        yield _recent_line(one, style, "    ")
     yield from _stuck_lines(status, now, style, most)
     for where, text in status.problems.items():
         yield ""
@@ -220,12 +222,13 @@ def _stuck_lines(
     if not status.stuck_count:
         return
     yield ""
-    stuck = style.mark(Mark.WRONG, "STUCK:")
-    yield f"{stuck} {status.stuck_count} should go and could not be removed"
+    text = f" {status.stuck_count} should go and could not be removed"
+    yield from style.wrapped("", text, "  ", "STUCK:", Mark.WRONG)
     told = list(itertools.islice(status.stuck, most))
     for one in told:
         yield f"  {style.mark(Mark.NAME, shown(_path(one, status)))}"
-        yield f"    {shown(one.kind)}, first tried on {moment(one.since, now)}"
+        text = f"{shown(one.kind)}, first tried on {moment(one.since, now)}"
+        yield from style.wrapped("    ", text, " " * 6)
         for reason in one.reasons:
             yield from style.wrapped("    ", shown(reason), " " * 6)
     if rest := status.stuck_count - len(told):

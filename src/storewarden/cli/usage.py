@@ -226,6 +226,15 @@ def end_once_interrupted() -> None:
 
 
 @contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """While inside, Ctrl-C is how it is meant to end: nothing is said of what was not done."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(Exit.INTERRUPTED) from None
+
+
+@contextmanager
 def first_interrupt_waits(
     reason: str, noticed: Callable[[], None] = lambda: None
 ) -> Iterator[list[int]]:
