@@ -118,3 +118,20 @@ def test_where_it_cannot_be_told_that_is_said(desk: Desk) -> None:
     assert (absent.returncode, absent.stdout.count("\n"), absent.stderr) == (3, 1, "")
     assert absent.stdout.startswith("STOREWARDEN UNKNOWN - ")
     assert run([*check(desk), "--store-dir", "/absent/store"]).returncode == 3
+
+
+@_no_service
+def test_where_not_all_can_be_seen_it_does_not_say_that_all_is_well_without_that(
+    desk: Desk,
+) -> None:
+    os.rmdir(f"{desk.place.state_dir}/userpool2")  # and so there are no build users to be told
+    nobody = ["--build-group", "no-such-group"]
+    plain, nagios = run([*check(desk), *nobody]), run([*check(desk, "--nagios"), *nobody])
+    assert (plain.returncode, nagios.returncode) == (0, 0)
+    assert "; not all can be seen here\n" in plain.stdout
+    assert "; not all can be seen here | " in nagios.stdout
+    assert "there are no build users here" in " ".join(plain.stderr.split())
+    (note,) = report(run([*check(desk, "--json"), *nobody]))["notes"]
+    assert "there are no build users here" in note
+    looked = run([*desk.scan("--dry-run"), *nobody])
+    assert looked.stdout.endswith(", as far as can be seen here\n")

@@ -93,6 +93,8 @@ class Check:
     text: str
     groups: Groups | None = None
     service: Service | None = None
+    notes: tuple[str, ...] = ()
+    """What could not be seen, in plain words."""
 
 
 def define_check(command: Parser) -> None:
@@ -122,6 +124,8 @@ def _check(arguments: argparse.Namespace) -> int:
     else:
         look = console.style()
         console.show(look.folded("", f": {shown(found.text)}", "    ", level, _MARKS[level]))
+        for text in found.notes:
+            console.note(text)
     return code if arguments.nagios else _CODES[found.state]
 
 
@@ -134,7 +138,7 @@ def checked(config: Config) -> Check:
     groups = grouped(swept.findings, config.kinds)
     if swept.nix_silent:
         text = f"Nix could not be asked: {swept.nix_silent}"
-        return Check(State.UNKNOWN, text, groups, service)
+        return Check(State.UNKNOWN, text, groups, service, swept.notes)
     debris = [finding for finding in groups.going if not _left(finding, service)]
     states, texts = [State.OK], []
     if service.stuck or service.problems:
@@ -159,7 +163,8 @@ def checked(config: Config) -> Check:
     said += [
         f"{len(group.findings)} {group.title}" for group in groups if group.mark is not Mark.WELL
     ]
-    return Check(worst, "; ".join(said), groups, service)
+    said += ["not all can be seen here"] if swept.notes else []
+    return Check(worst, "; ".join(said), groups, service, swept.notes)
 
 
 def _service(config: Config) -> Service:
@@ -206,6 +211,7 @@ def check_json(config: Config, found: Check) -> str:
             "stateDir": config.state_dir,
             "state": found.state.value,
             "text": found.text,
+            "notes": list(found.notes),
             "summary": found.groups and summary_json(found.groups),
             "service": service
             and {

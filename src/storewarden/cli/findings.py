@@ -140,7 +140,11 @@ def sweep_lines(
     `removed` are the kinds that are removed if nothing claims them.
     """
     groups = grouped(sweep.findings, removed)
-    yield from summary_lines(groups, store, style)
+    if sweep.findings:
+        yield from summary_lines(groups, store, style)
+    else:
+        seen = ", as far as can be seen here" if sweep.notes else ""
+        yield f"nothing unregistered found in {store.store_dir.path}{seen}"
     entries = [(finding, group.told) for group in groups for finding in group.findings]
     for finding, told in itertools.islice(entries, most):
         yield from _finding_lines(finding, told, store.store_dir, style)
@@ -151,9 +155,6 @@ def sweep_lines(
 def summary_lines(groups: Groups, store: Store, style: Style = PLAIN) -> Iterator[str]:
     """How many there are, by what becomes of them and why."""
     every = sum(len(group.findings) for group in groups)
-    if not every:
-        yield f"nothing unregistered found in {store.store_dir.path}"
-        return
     yield f"{every} found in {store.store_dir.path}"
     for group in groups:
         count = f"  {len(group.findings):>{len(str(every))}} "
