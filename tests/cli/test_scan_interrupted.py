@@ -6,15 +6,18 @@ import pty
 import select
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from command import ROOT, Desk, open_desk, run, strand_lock
+from command import PROGRAM, ROOT, Desk, open_desk, run, strand_lock
 from stand_in import ends, write_answering_nix, write_program
 from storewarden.audit_reading import verify
 from storewarden.throwaway import ThrowawayStore
+from sweeps import own_place
 from terminal import without_colours
 
 
@@ -185,35 +188,62 @@ def test_a_wish_about_asking_that_is_not_understood_is_wrong_use(desk: Desk) -> 
 
 
 @pytest.fixture
-def sudo(desk: Desk) -> str:
-    """A PATH with a `sudo` that only says what it was asked to run, in a store of another user."""
+def of_root() -> Iterator[Desk]:
+    """A store of root's that anybody may look at, where `sudo` only says what it is to run."""
     if not ROOT:
-        pytest.skip("only root has another user's store")
-    for path in (desk.place.store_dir.path, *map(desk.place.path, desk.names())):
-        os.chown(path, 4321, 4321)
-    os.makedirs(f"{desk.directory}/sudo")
-    write_program(f"{desk.directory}/sudo/sudo", 'echo "as root: $*"; exit 7\n')
-    return f"{desk.directory}/sudo:{os.environ['PATH']}"
+        pytest.skip("only root can be another user")
+    with tempfile.TemporaryDirectory(prefix="storewarden-of-root-") as directory:
+        os.chmod(directory, 0o755)  # noqa: S103 - another user looks at it
+        place = own_place(directory)
+        place.add_valid("valid")
+        strand_lock(place, "dead")
+        desk = open_desk(place, Path(directory))
+        write_program(f"{directory}/bin/sudo", 'echo "as root: $*"; exit 7\n')
+        yield desk
+        place.close()
 
 
-def test_who_may_not_remove_is_offered_the_very_command_by_sudo(desk: Desk, sudo: str) -> None:
+def as_nobody(desk: Desk, *words: str) -> list[str]:
+    """The command that scans that store, run by another user, who finds that `sudo` first."""
+    path = f"{desk.directory}/bin:/usr/bin:/bin"
+    become = [PROGRAM[0], "-I", "-S", "-c", _AS_NOBODY, path]
+    return [*become, *desk.scan(*words)]
+
+
+_AS_NOBODY = """
+import os, sys
+os.setgroups([]), os.setgid(65534), os.setuid(65534), os.chdir("/")
+os.environ.update(PATH=sys.argv[1])
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_who_may_not_remove_is_offered_the_very_command_by_sudo(of_root: Desk) -> None:
     for words, answer in (((), b"y\n"), (("--yes",), b"")):
-        code, shown = at_a_terminal(desk.scan(*words), answer, PATH=sudo)
-        assert (code, desk.locks()) == (7, 40), "it ends as that command does"
+        code, shown = at_a_terminal(as_nobody(of_root, *words), answer)
+        assert (code, of_root.locks()) == (7, 1), "it ends as that command does"
         assert ("[y/N]" in shown) == bool(answer)
         lines = " ".join(shown.split())
         assert "running: sudo storewarden scan --yes --config /dev/null" in lines
         assert "as root: storewarden scan --yes --config /dev/null --min-age 0s" in lines
-    code, shown = at_a_terminal(desk.scan(), b"n\n", PATH=sudo)
-    assert (code, "as root" in shown, "nothing was removed" in shown) == (0, False, True)
+    code, shown = at_a_terminal(as_nobody(of_root), b"n\n")
+    assert (code, "as root:" in shown, "nothing was removed" in shown) == (0, False, True)
 
 
-def test_where_nobody_could_type_a_password_sudo_is_not_run(desk: Desk, sudo: str) -> None:
-    done = run(desk.scan("--yes"), PATH=sudo)
-    assert (done.returncode, "as root" in done.stdout) == (4, False)
+def test_where_nobody_could_type_a_password_sudo_is_not_run(of_root: Desk) -> None:
+    done = run(as_nobody(of_root, "--yes"))
+    assert (done.returncode, "as root:" in done.stdout) == (4, False)
     assert "to remove without it, outside of any sandbox: sudo storewarden scan" in done.stderr
-    looked = run(desk.scan(), PATH=sudo)
-    assert (looked.returncode, "as root" in looked.stdout) == (0, False)
+    looked = run(as_nobody(of_root))
+    assert (looked.returncode, "as root:" in looked.stdout) == (0, False)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root has another user's store")
+def test_root_is_not_offered_to_become_root(desk: Desk) -> None:
+    for path in (desk.place.store_dir.path, *map(desk.place.path, desk.names())):
+        os.chown(path, 4321, 4321)
+    code, shown = at_a_terminal(desk.scan(), b"y\n")
+    assert (code, "[y/N]" in shown) == (0, False)
 
 
 def test_what_is_longer_than_the_terminal_goes_to_the_pager_and_what_is_short_does_not(

@@ -192,7 +192,8 @@ def _way(
         return Way.NOT
     if removes_here(store) or may_connect(config.socket):
         return Way.HERE
-    if not requests or arguments.json or not console.at_terminal():
+    # Where root may not, because the store is another user's, sudo would lead back here.
+    if not requests or arguments.json or os.geteuid() == 0 or not console.at_terminal():
         return Way.HERE if arguments.yes else Way.NOT
     return Way.BY_SUDO
 
