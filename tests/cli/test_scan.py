@@ -79,19 +79,18 @@ def test_json_is_one_object_with_outcomes_only_where_removal_was_asked_for(desk:
 
 @needs_lock_table
 def test_the_recipes_for_jq_give_what_they_say(desk: Desk) -> None:
-    live = desk.place.add_derivation("live-1.0")
-    kept = {output_lock(live, "out"), desk.place.strand(live).base_name}
+    live = strand_lock(desk.place, "live")
     desk.place.add_file(".DS_Store")
     dead = desk.place.path(strand_lock(desk.place, "dead"))
     page = Path(__file__).parents[2].joinpath("docs/json.md").read_text(encoding="utf-8")
     recipes = re.findall(r"^storewarden scan --json \| (jq .*)$", page, re.MULTILINE)
-    with holding(desk.place.path(output_lock(live, "out"))) as pid:
+    with holding(desk.place.path(live)) as pid:
         document = run(desk.scan("--json")).stdout
         told = [run_jq(shlex.split(recipe)[1:], document) for recipe in recipes]
-    assert json.loads(told[0])["kept"] == 2
+    assert json.loads(told[0])["kept"] == 1
     assert told[1].splitlines() == [dead]
     paths = {line.partition(": ")[0] for line in told[2].splitlines()}
-    assert paths == {desk.place.path(name) for name in (*kept, ".DS_Store")}
+    assert paths == {desk.place.path(name) for name in (live, ".DS_Store")}
     assert f"process {pid}" in told[2]
 
 
