@@ -5,15 +5,20 @@ PY := .venv/bin/python
 
 .PHONY: demo test lint completions lab mac bench picture clean
 
-.venv/.ready: pyproject.toml
+# What the program itself needs; make demo waits for nothing else.
+.venv/.program: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "storewarden needs Python 3.11 or newer with venv (on Debian: apt-get install python3-venv); or set PYTHON=" >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON) ..."
 	@"$(PYTHON)" -m venv --clear .venv
-	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-demo: .venv/.ready
+.venv/.ready: .venv/.program
+	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+demo: .venv/.program
 	@$(PY) -m storewarden demo
 
 test: lint

@@ -4,13 +4,13 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from json_documents import checked
 from stand_in import write_answering_nix
-from storewarden.readable import caller_of
+from storewarden.readable import Caller, caller_of
 from storewarden.setup.code import PACKAGE
 from storewarden.store.paths import StorePath, output_lock
 from storewarden.throwaway import ThrowawayStore
@@ -94,8 +94,16 @@ def report(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401 - JSO
 
 def typed(text: str) -> str:
     """That command as `run` is told to type it, which starts no console script."""
-    argv = [f"{PACKAGE}/__main__.py"]
-    return caller_of(argv, sys.executable, os.environ).typed(text)
+    return _caller().typed(text)
+
+
+def typed_by_nobody(text: str) -> str:
+    """The same as another user is told to type it."""
+    return replace(_caller(), root=False).typed(text)
+
+
+def _caller() -> Caller:
+    return caller_of([f"{PACKAGE}/__main__.py"], sys.executable, os.environ)
 
 
 def strand_lock(place: ThrowawayStore, name: str) -> str:

@@ -20,6 +20,7 @@ from sweeps import own_place
 
 for name in [name for name in os.environ if name.startswith("NIX_")]:
     del os.environ[name]
+os.environ["PAGER"] = "cat"  # nobody presses a key
 
 # `nohup` and a shell's `&` have them ignored, and whatever is started here would inherit that, in
 # Nix's builders, too: no test of a signal could tell anything then.

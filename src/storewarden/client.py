@@ -8,6 +8,7 @@ the service's, at its socket.
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -109,6 +110,15 @@ def removes_here(store: Store) -> bool:
             f"cannot look at the store directory {store.store_dir.path}: {reason_of(cause)}"
         ) from cause
     return uid == os.geteuid() and uid != store.hidden_uid
+
+
+def may_connect(socket_path: str) -> bool:
+    """Whether there is a helper's socket that lets this user in. Nobody is woken for that."""
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(socket_path).st_mode)
+    except OSError:
+        return False
+    return is_socket and os.access(socket_path, os.W_OK)
 
 
 def by_hand() -> str:

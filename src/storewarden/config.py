@@ -7,7 +7,7 @@ must tell of it. What is left out has a default that removes debris and nothing 
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -197,7 +197,7 @@ def parse_config(document: Mapping[str, object]) -> Config:
     values: dict[str, Any] = {}
     for key, value in document.items():
         if key not in KEYS:
-            raise ConfigError(_unknown(key))
+            raise ConfigError(f"unknown key {key!r}; {meant(key, KEYS)}")
         try:
             values[KEYS[key].name] = KEYS[key].metadata["read"](value)
         except StorewardenError as cause:
@@ -212,9 +212,9 @@ def overridden(config: Config, options: Mapping[str, object]) -> Config:
     return replace(config, **values)
 
 
-def _unknown(key: str) -> str:
+def meant(word: str, words: Collection[str]) -> str:
+    """What somebody may have meant who wrote that in place of one of these."""
     import difflib  # noqa: PLC0415 - for who has mistyped something
 
-    close = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(KEYS)}"
-    return f"unknown key {key[:60]!r}; {hint}"
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(words)}"

@@ -353,6 +353,16 @@ def list_names(store_fd: int) -> list[str]:
     return names
 
 
+def registered_bytes(store: Store) -> int | None:
+    """What all valid paths take, as they are registered; None where this user cannot see that."""
+    try:
+        with connect(store.state_dir) as connection:
+            (total,) = connection.execute("SELECT sum(narSize) FROM ValidPaths").fetchone()
+    except (StoreUnreadableError, sqlite3.Error):
+        return None
+    return int(total or 0)
+
+
 def unregistered_names(
     connection: sqlite3.Connection, store_dir: StoreDir, names: Collection[str]
 ) -> tuple[set[str], int, list[str]]:
@@ -526,7 +536,7 @@ def _too_young(seen: Observation, it: Unregistered) -> Fact:
     if age >= seen.store.least_age:
         return NO
     if age >= 0:
-        return Fact(Known.YES, f"{int(age)} s ago, {seen.store.least_age:g} s are wanted")
+        return Fact(Known.YES, f"{int(age)} s ago; waiting until {seen.store.least_age:g} s old")
     place = shlex.quote(seen.store.store_dir.join(it.entry.base_name))
     cure = typed(f"if the clock is right now: sudo touch -h {place}")
     year = time.gmtime(it.entry.ctime).tm_year

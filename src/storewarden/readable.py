@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -29,13 +30,24 @@ _PROSE = 110
 _WHOLE = re.compile(
     r"(?:sudo )?(?:env (?:NIX_\w+=\S+ )+)?"
     r"(?:(?:/\S+/)?(?:storewarden|systemctl|nix-store|nix)|/\S+ -m storewarden) [\w-]+"
-    r"(?: (?:show|verify)\b| experimental-features ''| [-/']\S+)*"
+    r"(?: (?:log|show|verify)\b| experimental-features ''| [-/']\S+)*"
     r"|process \d+|uid \d+|\d[\d.]* (?:B|KiB|MiB|GiB|files?|(?:s|min|h|days)(?: ago)?)\b"
 )
 """What stays on one line, so that it can be copied or read at a glance: commands, numbers."""
 _JOINED = "\0"
+_SGR = re.compile(r"\x1b\[[\d;]*m")
 _KIB = 1024
 _AGES = ((86400 * 2, 86400, "days"), (7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
+_KINDS = {
+    "lock": "lock file",
+    "output-of-root": "output of root",
+    "temporary": "temporary entry",
+    "check": "check result",
+    "old": "old copy",
+    "foreign": "foreign entry",
+    "missing": "missing path",
+}
+"""What people call an entry of a kind, where they do not call it by the kind's name."""
 _STORE_DIR, _STATE_DIR = "/nix/store", "/nix/var/nix"
 REMOVE = "sudo storewarden scan --yes"
 SET_UP = "sudo storewarden setup"
@@ -69,7 +81,8 @@ _NEEDLESS_SUDO = re.compile(
 _TYPED = re.compile(
     r"(?<![\w/.-])(?<!-m )(?P<sudo>sudo (?:-[Hi] )?)?(?P<words>(?:env )?(?:NIX_\w+=\S+ )*)"
     r"(?:(?P<ours>storewarden)(?= (?:scan|run|explain|locks|doctor|audit|watch|status|check-config"
-    r"|setup|demo)\b)|(?P<nix>nix-(?:store|collect-garbage|build|env)|nix)(?= [a-z-]))"
+    r"|check|completion|help|setup|demo)\b)"
+    r"|(?P<nix>nix-(?:store|collect-garbage|build|env)|nix)(?= [a-z-]))"
 )
 _PROGRAM = re.compile(r"(^|&& |\| xargs )((?:sudo )?)(storewarden|nix(?:-[a-z]+)?)(?= )")
 _PLACE = re.compile(rf"(?<=\s)({_STORE_DIR}|{_STATE_DIR})(?!\w)")
@@ -113,9 +126,17 @@ def size_text(count: int) -> str:
 
 
 def count_text(count: int, noun: str) -> str:
-    """`1 file`, `2 files`, `3 processes`: how many there are of what is called so."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count} {noun if count == 1 else plural}"
+    """`1 file`, `2 processes`, `3 entries`: how many there are of what is called so."""
+    first, of, rest = noun.partition(" of ")
+    plural = f"{first[:-1]}ies" if first.endswith("y") else f"{first}es"
+    plural = plural if first.endswith(("s", "y")) else f"{first}s"
+    return f"{count} {noun if count == 1 else f'{plural}{of}{rest}'}"
+
+
+def kinds_text(counts: Mapping[str, int]) -> str:
+    """`1 output, 2 lock files`: how many entries there are of each kind, by the kind's name."""
+    some = [count_text(count, _KINDS.get(kind, kind)) for kind, count in counts.items() if count]
+    return ", ".join(some) or "nothing"
 
 
 def age_text(seconds: float) -> str:
@@ -131,12 +152,19 @@ def since(seconds: float, now: float) -> str:
     return age_text(max(0.0, now - seconds))
 
 
-def moment(seconds: float, now: float) -> str:
-    """A Unix time, as the audit log has it, and how long ago that is."""
-    from datetime import UTC, datetime  # noqa: PLC0415 - seldom needed, and slow to load
+def local_time(seconds: float) -> str:
+    """A Unix time as the clock on the wall has it; JSON has it in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
 
-    day = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return f"{day} ({since(seconds, now)} ago)"
+
+def moment(seconds: float, now: float) -> str:
+    """The same, and how long ago that is."""
+    return f"{local_time(seconds)} ({since(seconds, now)} ago)"
+
+
+def without_colours(text: str) -> str:
+    """The same without what `Style.mark` adds."""
+    return _SGR.sub("", text)
 
 
 class Mark(StrEnum):

@@ -2,6 +2,7 @@
 """`storewarden explain` and `storewarden locks` as a user runs them."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,22 @@ def test_all_locks_are_listed_where_that_is_asked_for(desk: Desk) -> None:
         pass
     assert run(words(desk, "locks")).stdout == "no lock files\n"
     assert f"{desk.place.state_dir}/gc.lock" in run(words(desk, "locks", "--all")).stdout
+
+
+def test_of_what_was_removed_it_is_told_when_for_whom_and_on_what_proof(desk: Desk) -> None:
+    lock = strand_lock(desk.place, "gone")
+    assert run(desk.scan("--yes")).returncode == 0
+    asked = words(desk, "explain", "--config", os.devnull, "--audit-log", desk.audit_log)
+    done = run([*asked, desk.place.path(lock)])
+    told = " ".join(done.stdout.split())
+    assert re.search(r"history removed on 20[^;]* \(\d+ s ago\), asked by [^;]*, by hand;", told)
+    assert "nothing claimed it (valid-to-nix, " in told
+    (story,) = report(run([*asked, "--json", lock]))["paths"]
+    assert [(one["status"], one["path"]) for one in story["removals"]] == [
+        ("removed", desk.place.path(lock))
+    ]
+    os.mkdir(f"{desk.directory}/closed.jsonl")  # no log can be read there
+    unread = words(desk, "explain", "--config", os.devnull)
+    hidden = run([*unread, "--audit-log", f"{desk.directory}/closed.jsonl", lock])
+    command = typed("sudo storewarden audit log")
+    assert f"whether it was removed here, root can tell: {command}" in hidden.stderr

@@ -2,6 +2,7 @@
 """`storewarden status`: for a tired person, as JSON, and by exit code."""
 
 import json
+import subprocess
 import sys
 import time
 from dataclasses import fields, replace
@@ -17,7 +18,14 @@ from json_documents import checked
 from storewarden import __version__
 from storewarden.cli.status import noticed, status_json, status_lines
 from storewarden.daemon.starting import Starting, starting
-from storewarden.daemon.status import PLACES, ServiceStatus, Stuck, held, write_status
+from storewarden.daemon.status import (
+    PLACES,
+    Removed,
+    ServiceStatus,
+    Stuck,
+    held,
+    write_status,
+)
 from storewarden.readable import DECLARE, SET_UP, WATCH
 
 NOW = 1_800_000_000.0
@@ -51,9 +59,13 @@ BAD = replace(
 
 
 def text(
-    status: ServiceStatus | None, *, running: bool = True, starting: Starting = NOT_SET_UP
+    status: ServiceStatus | None,
+    most: int | None = None,
+    *,
+    running: bool = True,
+    starting: Starting = NOT_SET_UP,
 ) -> str:
-    return "\n".join(status_lines(status, NOW, running=running, starting=starting))
+    return "\n".join(status_lines(status, NOW, most=most, running=running, starting=starting))
 
 
 def test_a_service_that_does_well_is_told_in_a_few_lines() -> None:
@@ -64,7 +76,7 @@ def test_a_service_that_does_well_is_told_in_a_few_lines() -> None:
     assert "/nix/store, told of changes by inotify" in said
     assert "41 times, the last on 20" in said
     assert "(60 s ago), in 0.25 s" in said
-    assert "  found     2 output in that sweep" in said
+    assert "  found     2 outputs in that sweep" in said
     assert "  removed   nothing since its start" in said
     assert said.endswith("\nall is well")
     assert len(said.splitlines()) == 8
@@ -74,17 +86,59 @@ def test_what_needs_somebody_is_told_with_its_reasons_and_what_to_do_next() -> N
     said = text(BAD)
     assert "STUCK: 3 should go and could not be removed\n  /nix/store/aaa-gone\n" in said
     assert "(10 min ago)\n    a mount lies in it\n    root has to unmount it\n" in said
-    assert "  and 2 more\n    next: sudo storewarden scan --dry-run says what keeps" in said
+    assert "  ... 2 more\n    next: sudo storewarden scan --dry-run says what keeps" in said
     assert "PROBLEM (helper): connection refused\n    next: storewarden doctor says" in said
-    assert "10 output, 2 lock since its start, 2.0 KiB" in said
+    assert "10 outputs, 2 lock files since its start, 2.0 KiB" in said
     for row in (
-        "suspects  4 ",
+        "watched   4 entries, young or claimed",
         "refused   5 ",
         "failed    6 ",
         "lost      count of the changes 1 ",
     ):
         assert f"\n  {row}" in said
     assert "all is well" not in said
+
+
+def test_of_many_that_are_stuck_ten_are_shown_and_how_to_see_the_rest() -> None:
+    many = tuple(replace(STUCK, name=f"entry-{number}") for number in range(60))
+    stuck = replace(WELL, stuck=many, stuck_count=116)
+    lines = text(stuck, 10).splitlines()
+    assert len([line for line in lines if "/nix/store/entry-" in line]) == 10
+    assert "  ... 106 more: --all" in lines
+    every = text(stuck).splitlines()
+    assert len([line for line in every if "/nix/store/entry-" in line]) == 60
+    assert "  ... 56 more" in every
+
+
+def test_what_was_removed_last_is_told_newest_first() -> None:
+    gone = tuple(Removed(f"gone-{n}", "output", NOW - 60 * n, 2, 1024) for n in range(9, 0, -1))
+    lines = text(replace(WELL, recent=gone), 10).splitlines()
+    told = [line for line in lines if "  removed gone-" in line]
+    assert [line.partition("gone-")[2] for line in told] == [
+        f"{n} (2 files, 1.0 KiB)" for n in range(1, 6)
+    ]
+    every = text(replace(WELL, recent=gone)).splitlines()
+    assert len([line for line in every if "gone-" in line]) == 9
+    document = checked(status_json(replace(WELL, recent=gone), running=True), "status")
+    (one, *_) = document["status"]["recent"]
+    assert (one["path"], one["time"]) == ("/nix/store/gone-9", NOW - 540)
+
+
+def test_who_follows_a_service_is_shown_each_removal_until_it_ends(
+    tmp_path: Path, config: str
+) -> None:
+    runtime_dir, now = f"{tmp_path}/run", time.time()
+    gone = (Removed("gone-1", "output", now, 2, 1024),)
+    with held(runtime_dir):
+        write_status(runtime_dir, replace(WELL, updated=now))
+        command = [*PROGRAM, "status", "--follow", "--config", config]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            while child.stdout.readline() != "all is well\n":
+                assert child.poll() is None
+            write_status(runtime_dir, replace(WELL, updated=now, recent=gone))
+            assert "removed gone-1 (2 files, 1.0 KiB)" in child.stdout.readline()
+            child.terminate()
 
 
 @pytest.mark.parametrize("where", [*PLACES, "service"])

@@ -60,6 +60,10 @@ def test_what_lay_there_and_what_comes_later_is_removed_and_on_record(desk: Desk
         second = strand_lock(desk.place, "second")
         wait_until_gone(service, second)
         service.wait_until(lambda: service.status["removed"] == {"lock": 2}, "the count")
+        assert [one["name"] for one in service.status["recent"]] == [first, second]
+        assert sum(service.status["waited"]) == 2
+        assert service.status["waited_seconds"] > 0
+        assert service.status["registered_bytes"] == 0, "narSize is registered of nothing here"
     assert (verify(desk.audit_log).records, verify(desk.audit_log).problem) == (4, "")
     intents = [one for one in read_records(desk.audit_log) if one["action"] == "intent"]
     assert all('"via": "by the service"' in json.dumps(one["requester"]) for one in intents)
@@ -459,7 +463,7 @@ def test_what_cannot_be_put_back_is_told_until_it_is_settled(
             status_lines(status, status.updated, running=True, starting=Starting(SET_UP))
         )
         assert "PROBLEM (put-back)" in lines
-        assert "storewarden audit show" in lines
+        assert "storewarden audit log" in lines
         assert not loop.agenda.suspects
     loop._finish()
     assert "put-back" not in loop.tally.problems

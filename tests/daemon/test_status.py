@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from in_the_way import put
 from storewarden.daemon.status import (
     AlreadyRunningError,
+    Removed,
     ServiceStatus,
     Stuck,
     held,
@@ -71,6 +72,9 @@ STATUSES = st.builds(
         st.builds(Stuck, TEXTS, TEXTS, TIMES, st.lists(TEXTS, max_size=3).map(tuple)), max_size=3
     ).map(tuple),
     removed=st.dictionaries(TEXTS, st.integers()),
+    recent=st.lists(
+        st.builds(Removed, TEXTS, TEXTS, TIMES, st.integers(), st.integers(0, 10**15)), max_size=3
+    ).map(tuple),
     problems=st.dictionaries(TEXTS, TEXTS),
 )
 

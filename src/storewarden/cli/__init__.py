@@ -9,21 +9,31 @@ from collections.abc import Collection, Sequence
 from importlib import import_module
 
 from storewarden import __version__
-from storewarden.cli.usage import EXIT_CODES, Exit, Help, Parser, add_command, end_once_interrupted
+from storewarden.cli.usage import (
+    Exit,
+    Help,
+    Parser,
+    add_command,
+    end_once_interrupted,
+    exit_codes,
+)
 from storewarden.errors import StorewardenError, UnavailableError
 
 COMMANDS = {
     "scan": ("scan", "find debris, and remove it on request"),
+    "check": ("check", "does anything need attention: one line, and an exit code"),
     "run": ("run", "run a build, and once more if debris was in its way"),
     "explain": ("explain", "why a path is as it is, or why a build failed; what to do"),
     "locks": ("locks", "who holds which of Nix's locks, and who waits"),
-    "doctor": ("doctor", "what of this machine breeds debris or hides it"),
+    "doctor": ("doctor", "which settings here cause or hide debris"),
     "audit": ("audit", "what was removed, by whom, on what proof"),
     "watch": ("service", "the service: remove debris as it is stranded"),
     "status": ("status", "does the service run, what did it do, does it need anybody"),
     "check-config": ("service", "is the configuration right; shows all of it"),
     "setup": ("service", "set the service up on this machine, or take it back"),
     "demo": ("demo", "show all of it on a throwaway store; needs no Nix"),
+    "completion": ("front", "what a shell completes, to be read by it"),
+    "help": ("front", "this, or the help of a command"),
 }
 """In the order of the help: each with its module here, and its line there.
 
@@ -39,7 +49,7 @@ examples:
   sudo storewarden scan --yes               remove what is proved dead
   nix build 2>&1 | storewarden explain -    why did it fail?
 
-storewarden COMMAND --help tells more of each; so does: man storewarden
+storewarden help COMMAND tells more of each; so does: man storewarden
 """
 
 
@@ -51,13 +61,13 @@ def parser(loaded: Collection[str] = COMMANDS) -> Parser:
     tree = Parser(
         prog="storewarden",
         description=_DESCRIPTION,
-        epilog=f"{_EXAMPLES}\n{EXIT_CODES}",
+        epilog=f"{_EXAMPLES}\n{exit_codes()}",
         formatter_class=Help,
         allow_abbrev=False,
     )
     version = f"storewarden {__version__}"
-    tree.add_argument("--version", action="version", version=version, help="show it and exit")
-    tree.ask("do what? say a command, such as: storewarden scan --dry-run")
+    tree.add_argument("-V", "--version", action="version", version=version, help="show it and exit")
+    tree.shows_help()
     commands = tree.add_subparsers(title="commands", metavar="COMMAND")
     for name, (module, line) in COMMANDS.items():
         command = add_command(commands, name, line)

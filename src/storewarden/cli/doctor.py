@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`storewarden doctor`: what of this machine breeds debris, or hides it."""
+"""`storewarden doctor`: which settings here cause or hide debris."""
 
 import argparse
 from collections import Counter

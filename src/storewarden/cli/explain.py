@@ -63,7 +63,7 @@ def define_explain(command: Parser) -> None:
     )
     command.add_argument("--log", metavar="FILE", help="explain the log in this file")
     command.add_argument("--json", action="store_true", help=JSON)
-    add_options(command, *STORE)
+    add_options(command, *STORE, "audit-log")
 
 
 def _explain(arguments: argparse.Namespace) -> int:

@@ -36,8 +36,8 @@ PLACES: Mapping[str, str] = {
     "store": "is it mounted, are store-dir and state-dir right? storewarden scan --dry-run",
     "nix": "does nix-daemon run? storewarden scan --dry-run says what Nix answers",
     "helper": "storewarden doctor says what to do; or by hand: sudo storewarden scan --yes",
-    "leftovers": "it is tried again; what became of it: sudo storewarden audit show",
-    "put-back": "a build may miss it; it is tried again soon; whose: sudo storewarden audit show",
+    "leftovers": "it is tried again; what became of it: storewarden audit log",
+    "put-back": "a build may miss it; it is tried again soon; whose: storewarden audit log",
     "configuration": "mend the file, then: storewarden check-config",
     "fuse": "look: storewarden scan --dry-run; if all of it may go: sudo storewarden scan --yes",
     "wakes": "nothing is lost, changes are only noticed later; see the service's log",
@@ -46,6 +46,10 @@ PLACES: Mapping[str, str] = {
     "metrics-listen": "correct it in the configuration, then reload: storewarden check-config",
 }
 """Where the service may have problems (`ServiceStatus.problems`), and what to do about each."""
+
+
+WAITS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+"""Seconds from stranded to removed, by which removals are counted."""
 
 
 class AlreadyRunningError(UnavailableError):
@@ -61,6 +65,19 @@ class Stuck:
     since: float
     """Unix time of the first try."""
     reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """An entry that is gone."""
+
+    name: str
+    kind: str
+    time: float
+    """Unix time."""
+    files: int
+    bytes: int
+    """Freed."""
 
 
 @dataclass(slots=True)
@@ -95,6 +112,15 @@ class ServiceStatus:
     removed: dict[str, int] = field(default_factory=dict)
     """By kind, what was removed."""
     removed_bytes: int = 0
+    recent: tuple[Removed, ...] = ()
+    """What was removed last, newest last, at most 20 of it; the audit log has all."""
+    waited: tuple[int, ...] = (0,) * (len(WAITS) + 1)
+    """How many removals came within so long (`WAITS`) of the entry's last change; the last counts
+    those that came later. None is counted twice."""
+    waited_seconds: float = 0.0
+    """All of these together."""
+    registered_bytes: int | None = None
+    """What all valid paths take, as registered, at the last whole sweep; None if not known."""
     refused: int = 0
     """How often the helper kept what was asked for."""
     failed: int = 0
