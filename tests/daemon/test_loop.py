@@ -365,7 +365,7 @@ def test_where_nothing_is_to_go_nobody_is_asked_to_remove(
 
     loop.config, loop.remove = replace(loop.config, **settings), remover
     loop._look_at_all()
-    loop.agenda.notice(loop.found, time.monotonic(), 0.0)
+    loop.agenda.notice(loop.found, time.monotonic(), loop.store.store_dir)
     loop._look_again(set(loop.found))
     assert (len(loop.found), asked) == (2, [])
 
@@ -387,7 +387,7 @@ def test_a_helper_that_is_silent_is_left_alone_as_soon_as_it_is_told_to_end(
         later.start()
         loop._finish()
         later.join()
-    assert loop.changed == {"x"}, "it heeds what happens meanwhile"
+    assert [*loop.changed] == ["x"], "it heeds what happens meanwhile"
     assert (loop.ended, loop.tally.problems) == (True, {})
 
 

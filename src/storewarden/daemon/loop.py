@@ -39,9 +39,10 @@ _BEAT_SECONDS = 60.0
 """The status is written at least so often."""
 _LOOK_SECONDS = 5.0
 """Nothing tells that the directory itself is another: mounted over, or away. It is looked at."""
-_PACE_SECONDS = 0.1
-"""Between two rounds: in a big build many entries are looked at together."""
 _SOCKET_SECONDS, _SOCKET_PAUSE = 5.0, 0.1
+_PACE_SECONDS, _PACE = 0.1, 2.0
+"""Between two rounds: as long as the last one took, so many times, and at most so long. In a big
+build many entries are looked at together, and who has just died is looked at at once."""
 _MOST_STUCK = 100
 """Of stuck entries that the status lists; it counts all."""
 _ENDS = (watch.Signalled(signal.SIGTERM), watch.Signalled(signal.SIGINT))
@@ -91,9 +92,11 @@ class Loop:
     notify: Notify
     remove: Remove = lambda _: iter(())
     agenda: Agenda = field(default_factory=Agenda)
-    changed: set[str] = field(default_factory=set)
-    """Names of which an event told, which are to be looked at."""
+    changed: dict[str, None] = field(default_factory=dict)
+    """Names of which an event told, which are to be looked at, in that order."""
     closed: set[str] = field(default_factory=set)
+    rests_until: float = 0.0
+    """When suspects are looked at next, at the earliest; by the monotonic clock."""
     ended: bool = False
     """Told to end: nothing new is begun then."""
     reload: bool = False
@@ -207,7 +210,9 @@ class Loop:
         """Remember what has happened. What changed is only noted: one thing is done at a time."""
         match event:
             case watch.Changed(name):
-                self.changed.add(name)
+                self.changed[name] = None
+            case watch.Died(pid):
+                self.agenda.died(pid, time.monotonic())
             case watch.Closed(name):
                 self.closed.add(name)
             case watch.DirectoryChanged():
@@ -220,12 +225,14 @@ class Loop:
                 self._conclude(outcome)
             case watch.AnswerEnded(cause):
                 self._answered(cause)
-            case watch.Signalled(signal.SIGHUP):
-                self.reload = True
-            case watch.Signalled(signal.SIGUSR1):
-                self.agenda.sweep_asked = True
-            case watch.Signalled():
-                self.ended = True
+            case watch.Signalled(number):
+                self._obey(number)
+
+    def _obey(self, number: signal.Signals) -> None:
+        """Remember what somebody wants."""
+        self.reload |= number == signal.SIGHUP
+        self.agenda.sweep_asked |= number == signal.SIGUSR1
+        self.ended |= watch.Signalled(number) in _ENDS
 
     def _patience(self) -> float:
         """Seconds for which nothing is to be done, if nothing happens."""
@@ -235,7 +242,8 @@ class Loop:
             return patience
         if self.changed or self.closed:
             return 0.0  # it came in while the helper was waited for
-        return min(patience, min(self.agenda.next_at(self.config), self.tell_at) - time.monotonic())
+        next_at = max(self.agenda.next_at(self.config), self.rests_until)
+        return min(patience, min(next_at, self.tell_at) - time.monotonic())
 
     def _is_to_end(self) -> bool:
         """Whether it was told to end, though it may not have heeded that yet."""
@@ -256,15 +264,16 @@ class Loop:
     def _work(self) -> bool:
         """Do what is due now; whether anything was."""
         now = time.monotonic()
-        self.agenda.notice(self.changed, now, self.store.least_age)
+        self.agenda.notice(self.changed, now, self.store.store_dir)
         self.agenda.release(self.closed, now, self.store.store_dir)
         self.changed.clear()
         self.closed.clear()
         if now >= self.agenda.sweep_at(self.config):
             self._sweep()
-        elif names := self.agenda.due(now):
+        elif now >= self.rests_until and (names := self.agenda.due(now)):
             self._look_again(names)
-            time.sleep(_PACE_SECONDS)
+            done = time.monotonic()
+            self.rests_until = done + min(_PACE_SECONDS, _PACE * (done - now))
         elif now >= self.agenda.finish.due:
             self._finish()
         else:
@@ -276,6 +285,7 @@ class Loop:
         self._open()
         self._look_at_all()
         self.agenda.swept = time.monotonic()
+        self.agenda.forget_locks()
 
     def _look_at_all(self) -> None:
         """Look at the whole store."""
@@ -305,7 +315,10 @@ class Loop:
         try:
             with observe(self.store) as observed:
                 seen = glance(observed, {name: suspects[name].covering for name in names})
-                rest = set(names) - seen.alive - seen.gone - seen.others
+                rest = set(names) - seen.alive.keys() - seen.gone - seen.others
+                # Nobody is at work on it: soon it is registered, most of the time.
+                early = {name for name in rest if suspects[name].new and self.store.least_age}
+                rest -= early
                 swept = look_among(observed, rest, tuple(PROOF)) if rest else None
         except StorewardenError as cause:
             self._problem("store", str(cause))
@@ -313,13 +326,16 @@ class Loop:
                 self._fail(name, (str(cause),))
             return
         self._problem("store", "")
-        for name in seen.alive:
-            suspects[name] = suspects[name].alive(now)
+        for name, pids in seen.alive.items():
+            suspects[name] = suspects[name].alive(now, pids)
+        for name in early:
+            suspects[name] = suspects[name].young(now, self.store.least_age)
         findings = swept.findings if swept else ()
         for name in {*seen.gone, *seen.others, *rest} - {one.base_name for one in findings}:
             suspects.pop(name, None)
             if name not in seen.others:
                 self.found.pop(name, None)
+        self.inbox.mind({pid for suspect in suspects.values() for pid in suspect.pids})
         if swept:
             self._problem("nix", swept.nix_silent)
             self._deal_with(findings)
