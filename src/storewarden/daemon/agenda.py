@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from storewarden.claims import Claim, Verdict
 from storewarden.config import Config
+from storewarden.protocol import RemoveRequest
 from storewarden.scan import Finding
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import LOCK_SUFFIX, StoreDir, covered_paths
@@ -52,6 +53,8 @@ class Suspect:
     """Of those by whose end it may be dead."""
     new: bool = False
     """It was only told of: nothing has been seen at work on it, nor of its end."""
+    let_go: bool = False
+    """Whoever was at work on it has let go of it, or has ended, since it was looked at."""
 
     def alive(self, now: float, pids: frozenset[int] = frozenset()) -> "Suspect":
         """Something is seen to claim it: these processes, if any can be named."""
@@ -59,11 +62,16 @@ class Suspect:
 
     def released(self, now: float) -> "Suspect":
         """A lock that covers it was let go, or a process that kept it has ended."""
-        return self._afresh(min(self.due, now + _DYING_SECONDS))
+        due = min(self.due, now + _DYING_SECONDS)
+        return replace(self._afresh(due), pids=self.pids, let_go=True)
 
     def young(self, now: float, missing: float) -> "Suspect":
         """It is so many seconds short of the least age."""
         return self._afresh(now + missing + _GRACE_SECONDS)
+
+    def asked_for(self, now: float) -> "Suspect":
+        """It is to be removed now; if it is not, it is looked at again."""
+        return replace(self, due=now + _FIRST_SECONDS, new=False, let_go=False)
 
     def refused(self, now: float) -> "Suspect":
         """The helper saw a claim on it that cannot be seen from here."""
@@ -81,7 +89,7 @@ class Suspect:
 
     def _later(self, now: float) -> "Suspect":
         waited = min(max(_FIRST_SECONDS, self.waited * 2), _LONGEST_SECONDS)
-        return replace(self, due=now + waited, waited=waited)
+        return replace(self, due=now + waited, waited=waited, new=False, let_go=False)
 
 
 NEVER = Suspect("", float("inf"))
@@ -139,11 +147,11 @@ class Agenda:
             if name in looked or not free.isdisjoint(suspect.covering or ()):
                 self.suspects[name] = suspect.released(now)
 
-    def touch(self, findings: Iterable[Finding], now: float) -> None:
+    def touch(self, requests: Iterable[RemoveRequest], now: float) -> None:
         """Let the locks of these wake nobody for a moment: a removal took them and let go."""
-        for finding in findings:
-            own = f"{finding.base_name}{LOCK_SUFFIX}"
-            locks = (finding.base_name, own, *(finding.covering or ()))
+        for name in [request.base_name for request in requests]:
+            covering = self.suspect(name, now).covering or ()
+            locks = (name, f"{name}{LOCK_SUFFIX}", *covering)
             self.touched |= dict.fromkeys(locks, now + _TOUCHED_SECONDS)
 
     def suspect(self, name: str, now: float) -> Suspect:
@@ -170,7 +178,7 @@ class Agenda:
         age = finding.age or 0.0
         lasting = _LASTING if age > -_AHEAD_SECONDS else _LASTING | {Claim.TOO_YOUNG}
         if claims & _PLAIN:
-            self.suspects[name] = suspect.alive(now)
+            self.suspects[name] = suspect.alive(now, suspect.pids)
         elif claims == {Claim.TOO_YOUNG} and not claims & lasting:
             self.suspects[name] = suspect.young(now, least_age - age)
         elif claims - lasting:

@@ -21,6 +21,7 @@ from storewarden.client import (
     Remove,
     open_remover,
     removes_here,
+    request_for,
     requests_for,
 )
 from storewarden.config import Config, ConfigError, Mode
@@ -29,9 +30,10 @@ from storewarden.daemon.agenda import NEVER, Agenda
 from storewarden.daemon.log import Log, Notify, notifying, reloading, watchdog_interval
 from storewarden.daemon.status import ServiceStatus, Stuck, held, write_status
 from storewarden.errors import StorewardenError
-from storewarden.observe import observe, open_store
+from storewarden.observe import Observation, observe, open_store
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
-from storewarden.scan import Finding, glance, look_among, sweep
+from storewarden.scan import Finding, Glance, glance, look_among, sweep
+from storewarden.store.database import DatabaseUnseenError
 from storewarden.store.entries import EntryKind
 from storewarden.store.store import Store
 
@@ -318,7 +320,8 @@ class Loop:
                 rest = set(names) - seen.alive.keys() - seen.gone - seen.others
                 # Nobody is at work on it: soon it is registered, most of the time.
                 early = {name for name in rest if suspects[name].new and self.store.least_age}
-                rest -= early
+                dead = self._just_left(observed, seen)
+                rest = set() if dead else rest - early  # which can wait for the next round
                 swept = look_among(observed, rest, tuple(PROOF)) if rest else None
         except StorewardenError as cause:
             self._problem("store", str(cause))
@@ -330,15 +333,47 @@ class Loop:
             suspects[name] = suspects[name].alive(now, pids)
         for name in early:
             suspects[name] = suspects[name].young(now, self.store.least_age)
+        for request in dead:
+            suspects[request.base_name] = suspects[request.base_name].asked_for(now)
         findings = swept.findings if swept else ()
         for name in {*seen.gone, *seen.others, *rest} - {one.base_name for one in findings}:
             suspects.pop(name, None)
             if name not in seen.others:
                 self.found.pop(name, None)
         self.inbox.mind({pid for suspect in suspects.values() for pid in suspect.pids})
+        if dead:
+            self._have_removed(dead)
+            self.agenda.touch(dead, time.monotonic())
         if swept:
             self._problem("nix", swept.nix_silent)
             self._deal_with(findings)
+
+    def _just_left(self, observed: Observation, seen: Glance) -> tuple[RemoveRequest, ...]:
+        """What build users own of what was let go just now: the helper is asked at once.
+
+        It proves all of it anyhow, and to look here at what it will see as well takes longer than
+        who retries at once gives it. What it keeps is looked at closely the next time.
+        """
+        if (
+            self.config.mode is not Mode.REPAIR
+            or EntryKind.OUTPUT not in self.config.kinds
+            or self.config.min_age is not None
+            or self.tally.problems
+        ):
+            return ()
+        left = [
+            entry
+            for name, entry in seen.quiet.items()
+            if self.agenda.suspects[name].let_go and self.agenda.suspects[name].covering
+            if entry.store_path and self.store.build_users.own(entry.uid, entry.gid)
+        ]
+        try:
+            valid = set(observed.registered_among([entry.base_name for entry in left]))
+        except DatabaseUnseenError:
+            return ()
+        dead = [entry for entry in left if entry.base_name not in valid]
+        most = self.config.max_removals
+        return tuple(request_for(one, EntryKind.OUTPUT) for one in dead if len(dead) <= most)
 
     def _deal_with(self, findings: Collection[Finding]) -> None:
         """Have removed what may go, and remember when to look again at the rest."""
@@ -369,8 +404,7 @@ class Loop:
                 self._fail(name, finding.judgement.reasons)
         if requests:
             self._have_removed(requests)
-            taken = [finding for finding in findings if finding.base_name in requested]
-            self.agenda.touch(taken, time.monotonic())
+            self.agenda.touch(requests, time.monotonic())
 
     # What it has the helper do, and what becomes of that
 
