@@ -5,11 +5,14 @@ import os
 import shlex
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from storewarden.claims import PROOF, Verdict
 from storewarden.cli import console
 from storewarden.config import Config
-from storewarden.explain.advice import Advice, advice
+from storewarden.daemon.status import BUILT_ON_REMAINS, Doubtful, read_status
+from storewarden.errors import StorewardenError
+from storewarden.explain.advice import Advice, advice, advice_on_doubtful
 from storewarden.explain.entry import (
     Answer,
     Story,
@@ -68,7 +71,8 @@ _ACT_MARKS = {"remove": Mark.WELL, "finish": Mark.WELL, "keep": Mark.KEPT}
 """By the first word of what would be done; a report has none."""
 _TYPES = ((stat.S_ISDIR, "directory"), (stat.S_ISLNK, "symbolic link"), (stat.S_ISREG, "file"))
 
-Explained = tuple[Story, tuple[Advice, ...]]
+Explained = tuple[Story, tuple[Advice, ...], Doubtful | None]
+"""What is known of an entry, what may be done, and what the service knows against it."""
 
 
 def explain_paths(config: Config, asked: Sequence[str], *, as_json: bool) -> str:
@@ -79,18 +83,23 @@ def explain_paths(config: Config, asked: Sequence[str], *, as_json: bool) -> str
     pointed = [point(one, config.store_dir) for one in asked]
     store, nix, this = open_store(config), open_nix(config), this_store(config)
     explained: list[Explained] = []
+    doubts = _doubts(config)
     for number, one in enumerate(pointed):
         with console.progress(f"looking at {one.base_name}"), observe(store) as seen:
             seen.check_place()
             story = story_of_entry(seen, nix, one)
         advised = advice(story, this)
-        explained.append((story, advised))
+        doubt = doubts.get(one.base_name) if story.what is What.VALID else None
+        if doubt is not None:
+            drv = config.store_dir.join(doubt.derivation)
+            advised = (*advice_on_doubtful(story.path, drv, this), *advised)
+        explained.append((story, advised, doubt))
         if not as_json:
             for line in ([""] if number else []) + list(
-                story_lines(story, advised, console.style())
+                story_lines(story, advised, console.style(), doubt)
             ):
                 console.show(line)
-    stories = [story for story, _ in explained]
+    stories = [story for story, *_ in explained]
     notes = [note for story in stories for note in story.notes]
     notes = list(dict.fromkeys(notes + _limits(stories, this)))
     for text in notes:
@@ -98,6 +107,16 @@ def explain_paths(config: Config, asked: Sequence[str], *, as_json: bool) -> str
     if as_json:
         console.show(stories_json(explained, store, notes))
     return next((s.valid.detail for s in stories if s.valid.known is Known.UNKNOWN), "")
+
+
+def _doubts(config: Config) -> dict[str, Doubtful]:
+    """By name the paths of which the service says that they may hold stale files."""
+    status = None
+    with suppress(StorewardenError):  # that it cannot be read is told by `storewarden status`
+        status = read_status(config.runtime_dir)
+    if status is None or status.store_dir != config.store_dir.path:
+        return {}
+    return {one.name: one for one in status.doubtful}
 
 
 def _limits(stories: Sequence[Story], this: ThisStore) -> list[str]:
@@ -117,7 +136,12 @@ def _dim(story: Story) -> bool:
     )
 
 
-def story_lines(story: Story, advised: tuple[Advice, ...], style: Style = PLAIN) -> Iterator[str]:
+def story_lines(
+    story: Story,
+    advised: tuple[Advice, ...],
+    style: Style = PLAIN,
+    doubt: Doubtful | None = None,
+) -> Iterator[str]:
     """One block, the path first; what cannot be seen is said to be unknown."""
     yield style.mark(Mark.NAME, shown(story.path))
     if story.pointed.through or story.pointed.inside:
@@ -125,6 +149,9 @@ def story_lines(story: Story, advised: tuple[Advice, ...], style: Style = PLAIN)
     mark, lead, state = _MARKS.get(story.what), _WORDS[story.what][0], _state(story)
     lead = lead if mark and state.startswith(lead) else ""
     yield from style.row("state", state.removeprefix(lead), lead, mark)
+    if doubt is not None:
+        when = f" ({moment(doubt.since, story.now)})"
+        yield from style.row("DOUBTFUL", f"{BUILT_ON_REMAINS}{when}")
     for label, text in (("kind", ", ".join(_kind(story))), *_origin(story), *_claims(story)):
         yield from style.row(label, text)
     for text in would(story):
@@ -261,13 +288,15 @@ def stories_json(explained: Iterable[Explained], store: Store, notes: Iterable[s
         {
             "storeDir": store.store_dir.path,
             "stateDir": store.state_dir,
-            "paths": [_story_json(story, advised) for story, advised in explained],
+            "paths": [_story_json(*one) for one in explained],
             "notes": list(notes),
         }
     )
 
 
-def _story_json(story: Story, advised: tuple[Advice, ...]) -> dict[str, object]:
+def _story_json(
+    story: Story, advised: tuple[Advice, ...], doubt: Doubtful | None
+) -> dict[str, object]:
     top = story.path.removesuffix(story.pointed.base_name).rstrip("/")
     finding, registered = story.finding, story.registered
     return {
@@ -299,6 +328,7 @@ def _story_json(story: Story, advised: tuple[Advice, ...]) -> dict[str, object]:
         "processesUnseen": story.uses.unseen,
         "referrers": _answer_json(story.referrers),
         "roots": _answer_json(story.roots),
+        "doubtfulSince": doubt and doubt.since,
         "verdict": finding and finding.judgement.verdict,
         "would": list(would(story)),
         "advice": [{"purpose": a.purpose, "command": a.command or None} for a in advised],

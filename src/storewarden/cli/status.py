@@ -10,7 +10,16 @@ from storewarden import host
 from storewarden.cli.console import show, style
 from storewarden.cli.options import add_options, config_of
 from storewarden.cli.usage import JSON, Exit, Parser
-from storewarden.daemon.status import PLACES, SILENCE, ServiceStatus, Stuck, is_held, read_status
+from storewarden.daemon.status import (
+    BUILT_ON_REMAINS,
+    PLACES,
+    SILENCE,
+    Doubtful,
+    ServiceStatus,
+    Stuck,
+    is_held,
+    read_status,
+)
 from storewarden.readable import (
     DECLARE,
     PLAIN,
@@ -18,8 +27,10 @@ from storewarden.readable import (
     Mark,
     Style,
     age_text,
+    check_again,
     count_text,
     json_text,
+    make_anew,
     members,
     moment,
     shown,
@@ -41,6 +52,10 @@ _NEXT = {
     **PLACES,
 }
 """What to do about a problem, by where it is; only who reads the status can notice the first."""
+_DOUBTFUL_NEXT = (
+    "check them: Nix itself says nothing and ends with 0, whatever comes out, but what comes out"
+    " the same is not told here any more; the others replace"
+)
 _STUCK_NEXT = (
     "sudo storewarden scan --dry-run says what keeps each of them now; once that is mended they go"
     " by themselves, or: sudo storewarden scan --yes"
@@ -67,7 +82,12 @@ def _status(arguments: argparse.Namespace) -> int:
         show(*status_lines(status, now, style(), running=running, set_up=set_up))
     if not running:
         return Exit.UNAVAILABLE
-    return Exit.NOT_ALL if status and (status.stuck_count or status.problems) else Exit.OK
+    return Exit.NOT_ALL if status and needs_somebody(status) else Exit.OK
+
+
+def needs_somebody(status: ServiceStatus) -> bool:
+    """Whether there is anything that does not mend itself."""
+    return bool(status.stuck_count or status.doubtful_count or status.problems)
 
 
 def noticed(status: ServiceStatus, now: float) -> ServiceStatus:
@@ -106,7 +126,8 @@ def status_lines(
         yield from style.wrapped("", f" {shown(text)}", "    ", lead, Mark.WRONG)
         if where in _NEXT:
             yield from style.wrapped("    next: ", _NEXT[where], " " * 10)
-    if running and not status.stuck_count and not status.problems:
+    yield from _doubtful_lines(status, now, style)
+    if running and not needs_somebody(status):
         yield style.mark(Mark.WELL, "all is well")
 
 
@@ -129,6 +150,7 @@ def status_json(status: ServiceStatus | None, *, running: bool) -> str:
     document = status and {
         **members(status),
         "stuck": [_stuck_json(one, status) for one in status.stuck],
+        "doubtful": [_doubtful_json(one, status) for one in status.doubtful],
     }
     return json_text({"running": running, "status": document})
 
@@ -178,7 +200,30 @@ def _stuck_json(one: Stuck, status: ServiceStatus) -> dict[str, object]:
     return {"path": _path(one, status), "kind": one.kind, "since": one.since, "reasons": reasons}
 
 
-def _path(one: Stuck, status: ServiceStatus) -> str:
+def _doubtful_lines(status: ServiceStatus, now: float, style: Style) -> Iterator[str]:
+    if not status.doubtful_count:
+        return
+    yield ""
+    some = count_text(status.doubtful_count, "valid path")
+    lead = "DOUBTFUL:"
+    yield from style.wrapped("", f" {some}, each {BUILT_ON_REMAINS}", "    ", lead, Mark.WRONG)
+    for one in status.doubtful:
+        path, drv = _path(one, status), f"{status.store_dir}/{one.derivation}"
+        yield f"  {style.mark(Mark.NAME, shown(path))}"
+        yield f"    {shown(one.output)} of {shown(one.derivation)}, {moment(one.since, now)}"
+        yield f"    to check it:   {style.mark(Mark.NAME, check_again(drv))}"
+        yield f"    to replace it: {style.mark(Mark.NAME, make_anew(path, drv))}"
+    if unlisted := status.doubtful_count - len(status.doubtful):
+        yield f"  and {unlisted} more"
+    yield from style.wrapped("    next: ", _DOUBTFUL_NEXT, " " * 10)
+
+
+def _doubtful_json(one: Doubtful, status: ServiceStatus) -> dict[str, object]:
+    drv = f"{status.store_dir}/{one.derivation}"
+    return {"path": _path(one, status), "deriver": drv, "output": one.output, "since": one.since}
+
+
+def _path(one: Stuck | Doubtful, status: ServiceStatus) -> str:
     return f"{status.store_dir}/{one.name}"
 
 

@@ -39,7 +39,7 @@ exit codes:
   4    the helper or the audit log is not available, or another service runs;
        nothing (more) was removed; or (status) no service runs
   5    something could not be proved dead, removed, or shown; or (status)
-       something is stuck, or the service has a problem; or (doctor) a
+       something is stuck or doubtful, or the service has a problem; or (doctor) a
        problem was found
   70   a bug in storewarden
   130  interrupted

@@ -28,8 +28,9 @@ from storewarden.config import Config, ConfigError, Mode
 from storewarden.daemon import watch
 from storewarden.daemon.agenda import NEVER, Agenda
 from storewarden.daemon.log import Log, Notify, notifying, reloading, watchdog_interval
+from storewarden.daemon.remains import LOOK_SECONDS, Remains
 from storewarden.daemon.status import ServiceStatus, Stuck, held, write_status
-from storewarden.errors import StorewardenError
+from storewarden.errors import StoreUnreadableError, StorewardenError
 from storewarden.observe import Observation, observe, open_store
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
 from storewarden.scan import Finding, Glance, glance, look_among, sweep
@@ -45,8 +46,8 @@ _SOCKET_SECONDS, _SOCKET_PAUSE = 5.0, 0.1
 _PACE_SECONDS, _PACE = 0.1, 2.0
 """Between two rounds: as long as the last one took, so many times, and at most so long. In a big
 build many entries are looked at together, and who has just died is looked at at once."""
-_MOST_STUCK = 100
-"""Of stuck entries that the status lists; it counts all."""
+_MOST_LISTED = 100
+"""Of stuck entries, and of doubtful paths, that the status lists; it counts all."""
 _ENDS = (watch.Signalled(signal.SIGTERM), watch.Signalled(signal.SIGINT))
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
@@ -65,6 +66,7 @@ def serve(load: Callable[[], Config], log: Log) -> None:
     with notifying() as notify, watch.inbox(*_SIGNALS) as events, held(config.runtime_dir):
         loop = Loop(config, open_store(config), log, events, notify)
         loop.begin()
+        loop.recall()
         with suppress(Ended):
             loop.run(load)
         notify("STOPPING=1\nSTATUS=ended")
@@ -94,6 +96,9 @@ class Loop:
     notify: Notify
     remove: Remove = lambda _: iter(())
     agenda: Agenda = field(default_factory=Agenda)
+    remains: Remains = field(init=False)
+    remains_at: float = NEVER.due
+    """When to look at what builds may go on in; by the monotonic clock."""
     changed: dict[str, None] = field(default_factory=dict)
     """Names of which an event told, which are to be looked at, in that order."""
     closed: set[str] = field(default_factory=set)
@@ -114,6 +119,10 @@ class Loop:
     tell_at: float = 0.0
     """When to write it again, by the monotonic clock."""
 
+    def __post_init__(self) -> None:
+        """Nothing is followed yet."""
+        self.remains = Remains(self.config.store_dir, self.log.warning)
+
     # Its life: begin, watch, work, reload
 
     def begin(self) -> None:
@@ -125,6 +134,11 @@ class Loop:
                 ' storewarden setup; or only report, with mode = "report" in the configuration'
             )
         self._open()
+
+    def recall(self) -> None:
+        """Learn which paths an earlier service has found doubtful."""
+        if problem := self.remains.recall(self.config.runtime_dir):
+            self.log.error("problem", where="status", text=problem)
 
     def run(self, load: Callable[[], Config]) -> None:
         """Work until told to end; on a reload the configuration is read again."""
@@ -161,6 +175,7 @@ class Loop:
                 watch.watching(directory, watch.POLLING, interval, self.inbox)
             )
         self.tally.wakes = found.how
+        self.remains.hears = found.how == watch.INOTIFY
         return found
 
     def _serve(self, watched: watch.Watching, stack: ExitStack) -> None:
@@ -211,8 +226,10 @@ class Loop:
     def _take_in(self, event: watch.Event) -> None:
         """Remember what has happened. What changed is only noted: one thing is done at a time."""
         match event:
-            case watch.Changed(name):
+            case watch.Changed(name, made):
                 self.changed[name] = None
+                if made:
+                    self.remains.made(name)
             case watch.Died(pid):
                 self.agenda.died(pid, time.monotonic())
             case watch.Closed(name):
@@ -222,6 +239,7 @@ class Loop:
             case watch.Overflowed():
                 self.log.warning("the system lost count of the changes; the whole store is swept")
                 self.tally.overflows += 1
+                self.remains.lost_count()
                 self.agenda.changed = True
             case watch.Answered(outcome):
                 self._conclude(outcome)
@@ -245,7 +263,7 @@ class Loop:
         if self.changed or self.closed:
             return 0.0  # it came in while the helper was waited for
         next_at = max(self.agenda.next_at(self.config), self.rests_until)
-        return min(patience, min(next_at, self.tell_at) - time.monotonic())
+        return min(patience, min(next_at, self.tell_at, self.remains_at) - time.monotonic())
 
     def _is_to_end(self) -> bool:
         """Whether it was told to end, though it may not have heeded that yet."""
@@ -268,6 +286,8 @@ class Loop:
         now = time.monotonic()
         self.agenda.notice(self.changed, now, self.store.store_dir)
         self.agenda.release(self.closed, now, self.store.store_dir)
+        if doubtful := self.remains.doubtful.keys() & self.changed.keys():
+            self._look_at_remains(doubtful)
         self.changed.clear()
         self.closed.clear()
         if now >= self.agenda.sweep_at(self.config):
@@ -278,6 +298,9 @@ class Loop:
             self.rests_until = done + min(_PACE_SECONDS, _PACE * (done - now))
         elif now >= self.agenda.finish.due:
             self._finish()
+        elif now >= self.remains_at:
+            self._look_at_remains(())
+            return False
         else:
             return False
         return True
@@ -288,6 +311,7 @@ class Loop:
         self._look_at_all()
         self.agenda.swept = time.monotonic()
         self.agenda.forget_locks()
+        self._look_at_remains(self.remains.doubtful.keys())
 
     def _look_at_all(self) -> None:
         """Look at the whole store."""
@@ -317,6 +341,7 @@ class Loop:
         try:
             with observe(self.store) as observed:
                 seen = glance(observed, {name: suspects[name].covering for name in names})
+                self._follow(observed, ())
                 rest = set(names) - seen.alive.keys() - seen.gone - seen.others
                 # Nobody is at work on it: soon it is registered, most of the time.
                 early = {name for name in rest if suspects[name].new and self.store.least_age}
@@ -347,6 +372,29 @@ class Loop:
         if swept:
             self._problem("nix", swept.nix_silent)
             self._deal_with(findings)
+
+    def _look_at_remains(self, doubtful: Collection[str]) -> None:
+        """Look at what builds may go on in, and whether those paths are what they were."""
+        with suppress(StorewardenError), observe(self.store) as observed:
+            self._follow(observed, doubtful)
+
+    def _follow(self, observed: Observation, doubtful: Collection[str]) -> None:
+        known = {*self.remains.doubtful}
+        try:
+            self.remains.look(observed, time.time())
+            self.remains.check(observed, doubtful)
+        except StoreUnreadableError:
+            pass  # it is looked at again
+        if known != self.remains.doubtful.keys():
+            self._keep_doubtful()
+        self.remains_at = NEVER.due if self.remains.is_idle else time.monotonic() + LOOK_SECONDS
+
+    def _keep_doubtful(self) -> None:
+        self.tell_at = 0.0
+        try:
+            self.remains.keep(self.config.runtime_dir)
+        except OSError as cause:
+            self._problem("status", f"cannot be written: {cause}")
 
     def _just_left(self, observed: Observation, seen: Glance) -> tuple[RemoveRequest, ...]:
         """What build users own of what was let go just now: the helper is asked at once.
@@ -385,6 +433,9 @@ class Loop:
         blown = "fuse" in self.tally.problems
         if blown:
             requests = ()
+        self.remains.follow(findings)
+        if not self.remains.is_idle:
+            self.remains_at = min(self.remains_at, time.monotonic() + LOOK_SECONDS)
         requested = {request.base_name for request in requests}
         now = time.monotonic()
         for finding in findings:
@@ -440,6 +491,7 @@ class Loop:
     def _conclude(self, outcome: Outcome) -> None:
         """Remember what became of one entry."""
         assert self.asked is not None  # noqa: S101 - only who is asked answers
+        self.remains.heard(outcome)
         if outcome.status is Status.TAKEN:
             self._log_outcome("taken out of the store", outcome)
             return
@@ -558,8 +610,10 @@ class Loop:
             sweep_seconds=self.agenda.sweep_seconds,
             found=dict(sorted(Counter(kind.value for kind in self.found.values()).items())),
             watched=len(self.agenda.suspects),
-            stuck=tuple(stuck[:_MOST_STUCK]),
+            stuck=tuple(stuck[:_MOST_LISTED]),
             stuck_count=len(stuck),
+            doubtful=tuple(self.remains.doubtful.values())[-_MOST_LISTED:],
+            doubtful_count=len(self.remains.doubtful),
             removed=dict(self.tally.removed),
             problems=dict(self.tally.problems),
         )
