@@ -34,7 +34,6 @@ from storewarden.errors import StoreUnreadableError, StorewardenError
 from storewarden.observe import Observation, observe, open_store
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
 from storewarden.scan import Finding, Glance, glance, look_among, sweep
-from storewarden.store.database import DatabaseUnseenError
 from storewarden.store.entries import EntryKind
 from storewarden.store.store import Store
 
@@ -345,7 +344,7 @@ class Loop:
                 rest = set(names) - seen.alive.keys() - seen.gone - seen.others
                 # Nobody is at work on it: soon it is registered, most of the time.
                 early = {name for name in rest if suspects[name].new and self.store.least_age}
-                dead = self._just_left(observed, seen)
+                dead = self._just_left(seen)
                 rest = set() if dead else rest - early  # which can wait for the next round
                 swept = look_among(observed, rest, tuple(PROOF)) if rest else None
         except StorewardenError as cause:
@@ -396,7 +395,7 @@ class Loop:
         except OSError as cause:
             self._problem("status", f"cannot be written: {cause}")
 
-    def _just_left(self, observed: Observation, seen: Glance) -> tuple[RemoveRequest, ...]:
+    def _just_left(self, seen: Glance) -> tuple[RemoveRequest, ...]:
         """What build users own of what was let go just now: the helper is asked at once.
 
         It proves all of it anyhow, and to look here at what it will see as well takes longer than
@@ -413,15 +412,11 @@ class Loop:
             entry
             for name, entry in seen.quiet.items()
             if self.agenda.suspects[name].let_go and self.agenda.suspects[name].covering
+            # What is registered is the store owner's, from before it was.
             if entry.store_path and self.store.build_users.own(entry.uid, entry.gid)
         ]
-        try:
-            valid = set(observed.registered_among([entry.base_name for entry in left]))
-        except DatabaseUnseenError:
-            return ()
-        dead = [entry for entry in left if entry.base_name not in valid]
         most = self.config.max_removals
-        return tuple(request_for(one, EntryKind.OUTPUT) for one in dead if len(dead) <= most)
+        return tuple(request_for(one, EntryKind.OUTPUT) for one in left if len(left) <= most)
 
     def _deal_with(self, findings: Collection[Finding]) -> None:
         """Have removed what may go, and remember when to look again at the rest."""
