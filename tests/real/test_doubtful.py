@@ -1,88 +1,29 @@
 # SPDX-License-Identifier: MIT
 """Nix registers what a build made on the remains of another: the service says which path it is."""
 
-import os
-from signal import SIGKILL
-from subprocess import CompletedProcess
-
 import pytest
 
 from real import namespace as ns
-from real.builds import Build, Interrupt, let_finish, retry, start_build, stranded
-from real.recipes import Recipe, arguments
+from real.builds import Interrupt, stranded
+from real.doubt import (
+    REPORT,
+    assert_forgotten_when_it_comes_out_the_same,
+    assert_ordinary_builds_are_never_told_of,
+    assert_told_until_it_is_replaced,
+    build_on_remains,
+    doubtful,
+)
 from real.rig import Rig
-from real.watching import Service, service
-
-REPORT = 'mode = "report"'
-SENTENCE = "built on the remains of an interrupted build; it may hold stale files"
-
-
-def doubtful(watcher: Service) -> list[str]:
-    return [f"/nix/store/{one['name']}" for one in watcher.status["doubtful"]]
-
-
-def build_on_remains(rig: Rig, build: Build) -> str:
-    """The valid path that comes of a retry by the same build user, stale files and all."""
-    done = retry(rig, build.recipe)
-    assert done.returncode == 0, done.stderr
-    path = done.stdout.strip()
-    assert len(os.listdir(rig.outside(path))) == 2, "Nix has cleared away what lay there"
-    return path
+from real.watching import service
 
 
 @pytest.mark.parametrize("how", [Interrupt.SIGINT_CLIENT, Interrupt.BUILDER_FAILS])
 def test_what_was_built_on_remains_is_told_until_it_is_replaced(rig: Rig, how: Interrupt) -> None:
-    with service(rig, REPORT, user="nobody") as watcher:
-        build = stranded(rig, "job", how)
-        path = build_on_remains(rig, build)
-        ns.wait_until(lambda: doubtful(watcher) == [path], f"the doubt:\n{watcher.said}")
-        assert f'"event": "{SENTENCE}"' in watcher.said
-        shown = tell(rig, "status")
-        assert shown.returncode == 5, shown.stdout + shown.stderr
-        assert "DOUBTFUL: 1 valid path" in shown.stdout
-        explained = tell(rig, "explain", path)
-        assert SENTENCE in " ".join(explained.stdout.split()), explained.stdout + explained.stderr
-        checking, replacing = commands(explained.stdout)
-        told = {line.partition(": ")[2].strip() for line in shown.stdout.splitlines()}
-        assert {checking, replacing} <= told
-        assert by_hand(rig, checking).returncode == 0
-        assert doubtful(watcher) == [path], "what the check made was not the same"
-        assert by_hand(rig, replacing).returncode == 0
-        ns.wait_until(lambda: doubtful(watcher) == [], f"the end of the doubt:\n{watcher.said}")
-    assert '"reasons": "it is gone"' in watcher.said
-
-
-def commands(explained: str) -> tuple[str, str]:
-    """Those that it advises first: to check, and to replace."""
-    lines = [line.strip() for line in explained.splitlines()]
-    first, second, *_ = [line for line in lines if line.startswith("nix-store --")]
-    return first, second
-
-
-def tell(rig: Rig, *words: str) -> CompletedProcess[str]:
-    """What storewarden says of it to an ordinary user."""
-    program = [rig.python, "-m", "storewarden", *words, "--config", f"{rig.base}/logs/config.toml"]
-    return ns.run(rig.namespace, program, user=rig.user)
-
-
-def by_hand(rig: Rig, command: str) -> CompletedProcess[str]:
-    return ns.run(rig.namespace, ["sh", "-c", command], user=rig.user)
+    assert_told_until_it_is_replaced(rig, how)
 
 
 def test_what_comes_out_the_same_when_built_again_is_forgotten(rig: Rig) -> None:
-    with service(rig, REPORT, user="nobody") as watcher:
-        # It is the same with and without: what was left is what the builder itself makes first.
-        build = start_build(rig, Recipe("job"))
-        ns.kill(rig.namespace, SIGKILL, build.worker, build.builder)
-        build.client.process.wait(20)
-        [left] = os.listdir(rig.outside(build.outputs["out"]))
-        os.unlink(f"{rig.outside(build.outputs['out'])}/{left}")
-        done = retry(rig, build.recipe)
-        path = done.stdout.strip()
-        ns.wait_until(lambda: doubtful(watcher) == [path], f"the doubt:\n{watcher.said}")
-        assert by_hand(rig, f"nix-store --realise --check {build.drv}").returncode == 0
-        ns.wait_until(lambda: doubtful(watcher) == [], f"the end of the doubt:\n{watcher.said}")
-    assert "built again, and the result was the same" in watcher.said
+    assert_forgotten_when_it_comes_out_the_same(rig)
 
 
 def test_it_is_known_after_a_restart_of_the_service(rig: Rig) -> None:
@@ -98,12 +39,5 @@ def test_it_is_known_after_a_restart_of_the_service(rig: Rig) -> None:
         ns.wait_until(lambda: set(doubtful(watcher)) == {path, second}, watcher.said)
 
 
-def test_builds_that_end_well_are_never_told(rig: Rig) -> None:
-    with service(rig, REPORT, user="nobody") as watcher:
-        for number in range(4):
-            recipe = Recipe(f"job-{number % 2}")
-            let_finish(rig, recipe)
-            build = ["nix-build", "--no-out-link", *arguments(rig, recipe)]
-            for words in (build, [*build, "--check"], ["nix-store", "--gc"]):
-                assert ns.run(rig.namespace, words, user=rig.user).returncode == 0
-        assert doubtful(watcher) == []
+def test_builds_that_end_well_are_never_told_of(rig: Rig) -> None:
+    assert_ordinary_builds_are_never_told_of(rig, 0)
