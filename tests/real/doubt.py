@@ -10,6 +10,7 @@ from signal import SIGKILL
 from subprocess import CompletedProcess
 from typing import Any
 
+from json_documents import checked
 from real import namespace as ns
 from real.builds import Build, Interrupt, let_finish, retry, start_build, stranded
 from real.recipes import Recipe, arguments
@@ -67,6 +68,8 @@ def assert_told_until_it_is_replaced(rig: Rig, watcher: Watcher, how: Interrupt)
     assert "DOUBTFUL: 1 valid path" in shown.stdout
     explained = watcher.tell("explain", path)
     assert SENTENCE in " ".join(explained.stdout.split()), explained.stdout + explained.stderr
+    [document] = checked(watcher.tell("explain", "--json", path).stdout, "explain")["paths"]
+    assert document["doubtfulSince"]
     checking, replacing = commands(explained.stdout)
     told = {line.partition(": ")[2].strip() for line in shown.stdout.splitlines()}
     assert {checking, replacing} <= told
