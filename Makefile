@@ -39,7 +39,8 @@ completions: .venv/.ready
 # roots take about two minutes to make, once, and some 330 MB each). Nothing in it is skipped but
 # what a Nix cannot do. What it tries again and again takes as long as is said: each soak seconds
 # (STOREWARDEN_LAB_SOAK=600 make lab), races (_RACES=50, _ROUNDS=10 of ten), a build user's builds
-# (_BUSY=20), interrupted registrations (_REGISTERING=10). _WAYS=all installs in each way on each root.
+# (_BUSY=20), interrupted registrations (_REGISTERING=10), builds until their debris is gone
+# (_DEATHS=100), and retries at once (_RETRIES=50). _WAYS=all installs in each way on each root.
 lab: .venv/.ready
 	bash tests/lab/make-roots
 	STOREWARDEN_REQUIRE_LAB=1 PYTHONPATH=tests $(PY) -m lab.everything --table docs/lab-results.md

@@ -252,20 +252,32 @@ class Observation:
             needed.add(Claim.TOO_YOUNG)
         return {claim: probe(self, it) for claim, probe in PROBES.items() if claim in needed}
 
-    def is_alive(self, entry: Entry, covering: tuple[str, ...] | None) -> bool:
-        """Whether somebody is plainly at work on it: cheap enough for every second.
+    def at_work_on(self, entry: Entry, covering: tuple[str, ...] | None) -> frozenset[int] | None:
+        """Whose end may leave it dead, if somebody is plainly at work on it; else None.
 
-        `covering` are the locks that cover it, beside its own; None where they cannot be known.
+        Cheap enough for every second. `covering` are the locks that cover it, beside its own; None
+        where they cannot be known. Empty where somebody is, and cannot be named.
         """
         users = self.store.build_users
-        locks = self._present((*own_lock(entry), *(covering or ())))
-        if entry.file_id.inode in (self.holders or ()) or any(
-            lock.held is Known.YES for lock in locks
-        ):
-            return True
-        if covering is None:
-            return users.own(entry.uid, entry.gid) and self._is_busy(entry.uid)
-        return self.orphan_of(entry).known is Known.YES
+        holders = self.holders_of((*own_lock(entry), *(covering or ())))
+        if (pid := (self.holders or {}).get(entry.file_id.inode)) is not None:
+            holders |= {pid}
+        if holders:
+            return holders
+        if covering is not None:
+            return frozenset(self._orphans_of(entry) or ()) or None
+        if users.own(entry.uid, entry.gid) and self._is_busy(entry.uid):
+            return frozenset(self.running_as(entry.uid) or ())
+        return None
+
+    def holders_of(self, locks: Iterable[str]) -> frozenset[int]:
+        """The pids that are seen to hold one of those lock files of the store."""
+        found = set()
+        for name in locks if self.holders else ():
+            with suppress(OSError):
+                lock = os.stat(name, dir_fd=self.store_fd, follow_symlinks=False)
+                found.add(self.holders.get(lock.st_ino) if self.holders else None)
+        return frozenset(pid for pid in found if pid is not None)
 
     def held_below_state(self, name: str) -> Fact:
         """Whether somebody holds the lock file of that name below the state directory."""
@@ -288,14 +300,19 @@ class Observation:
 
     def orphan_of(self, entry: Entry) -> Fact:
         """As the helper sees it (helper/hold.py), of what runs now."""
+        pids = self._orphans_of(entry)
+        return UNKNOWN if pids is None else _by_first(pids)
+
+    def _orphans_of(self, entry: Entry) -> list[int] | None:
+        """The first of them, if there is one; None where that cannot be seen."""
         users = self.store.build_users
         if entry.uid == self.store_uid and not users.own(entry.uid, entry.gid):
-            return NO
+            return []
         if entry.uid == self.store.hidden_uid:
-            return UNKNOWN
+            return None
         pids = self.running_as(entry.uid)
         lock = f"{self.store.state_dir}/{users.user_lock(entry.uid)}"
-        return UNKNOWN if pids is None else _by_first(host.orphans(lock, pids))
+        return None if pids is None else host.orphans(lock, pids)
 
     def _is_busy(self, uid: int) -> bool:
         """Whether a build is seen to use that build user, or a process to run as it."""

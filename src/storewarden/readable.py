@@ -391,6 +391,22 @@ def can_be_copied(command: str) -> bool:
     return shown(command) == command
 
 
+def check_again(derivation: str) -> str:
+    """The command that builds all outputs of that `.drv` once more, beside what is there.
+
+    Whatever comes of it is not kept. The same from Nix 2.3 on; `nix build --rebuild` is spelled
+    differently before and after 2.13.
+    """
+    return f"nix-store --realise --check {shlex.quote(derivation)}"
+
+
+def make_anew(path: str, derivation: str) -> str:
+    """The command that deletes a path that nothing needs, and builds that `.drv` again."""
+    return (
+        f"nix-store --delete {shlex.quote(path)} && nix-store --realise {shlex.quote(derivation)}"
+    )
+
+
 def repair_path(path: str) -> str:
     """The command that fetches or builds a damaged or missing path again."""
     return f"sudo nix-store --repair-path {shlex.quote(path)} {REPAIRING}"

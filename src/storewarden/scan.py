@@ -103,8 +103,11 @@ class Looked:
 class Glance:
     """What is plain at once of some names; what is in neither set needs a closer look."""
 
-    alive: frozenset[str]
-    """What somebody is at work on: by its locks, its build user, or an orphan of that user."""
+    alive: Mapping[str, frozenset[int]]
+    """What somebody is at work on: by its locks, its build user, or an orphan of that user; and
+    the pids of whom, as far as they are seen."""
+    quiet: Mapping[str, Entry]
+    """What is there, and nobody is plainly at work on."""
     gone: frozenset[str]
     others: frozenset[str]
     """There, but by their names never removed."""
@@ -145,9 +148,10 @@ def glance(seen: Observation, among: Mapping[str, tuple[str, ...] | None]) -> Gl
     With each name go the locks beside its own that cover it; None where they cannot be known.
     """
     entries, unseen = _look_at(seen.store_fd, among)
-    alive = [entry for entry in entries if seen.is_alive(entry, among[entry.base_name])]
+    at_work = {e.base_name: seen.at_work_on(e, among[e.base_name]) for e in entries}
     return Glance(
-        alive=frozenset(entry.base_name for entry in alive),
+        alive={name: pids for name, pids in at_work.items() if pids is not None},
+        quiet={e.base_name: e for e in entries if at_work[e.base_name] is None},
         gone=frozenset(among).difference(unseen, (entry.base_name for entry in entries)),
         others=frozenset(entry.base_name for entry in entries if entry.store_path is None),
     )

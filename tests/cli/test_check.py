@@ -17,7 +17,13 @@ from storewarden.daemon.starting import how_started
 from storewarden.daemon.status import ServiceStatus, held, write_status
 from sweeps import needs_lock_table
 
-CODES = {State.OK: (0, 0), State.DEBRIS: (1, 1), State.DOWN: (4, 2), State.STUCK: (5, 2)}
+CODES = {
+    State.OK: (0, 0),
+    State.DEBRIS: (1, 1),
+    State.DOUBTFUL: (5, 1),
+    State.DOWN: (4, 2),
+    State.STUCK: (5, 2),
+}
 """Exit codes, its own and Nagios'."""
 _no_service = pytest.mark.skipif(
     bool(how_started().unit), reason="storewarden is set up on this machine"
@@ -93,6 +99,11 @@ def test_a_service_that_left_a_status_and_does_not_run_is_down(desk: Desk) -> No
     with service(desk, WELL):
         pass
     assert_state(desk, State.DOWN, "CRITICAL: the service does not run")
+
+
+def test_a_path_that_may_hold_stale_files_needs_somebody(desk: Desk) -> None:
+    with service(desk, replace(WELL, doubtful_count=2)):
+        assert_state(desk, State.DOUBTFUL, "WARNING: 2 valid, but doubtful")
 
 
 def test_what_is_stuck_or_wrong_counts_most(desk: Desk) -> None:

@@ -237,7 +237,7 @@ def test_where_nobody_could_type_a_password_sudo_is_not_run(of_root: Desk) -> No
     assert (done.returncode, "as root:" in done.stdout) == (4, False)
     command = typed_by_nobody("sudo storewarden scan")
     told = " ".join(done.stderr.split())
-    assert f"to remove without it, outside of any sandbox: {command}" in told
+    assert f"to remove without it, as root and outside of any sandbox: {command}" in told
     looked = run(as_nobody(of_root))
     assert (looked.returncode, "as root:" in looked.stdout) == (0, False)
 

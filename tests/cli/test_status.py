@@ -20,6 +20,7 @@ from storewarden.cli.status import noticed, status_json, status_lines
 from storewarden.daemon.starting import Starting, starting
 from storewarden.daemon.status import (
     PLACES,
+    Doubtful,
     Removed,
     ServiceStatus,
     Stuck,
@@ -29,6 +30,7 @@ from storewarden.daemon.status import (
 from storewarden.readable import DECLARE, SET_UP, WATCH
 
 NOW = 1_800_000_000.0
+DRV, JOB = "26dj2bx997d5cck7cp3yv8zga3rcmw5f-job.drv", "5ggzvw75f943by0ixgziy7fiq4k9wfc9-job"
 WELL = ServiceStatus(
     pid=7,
     started=NOW - 3 * 3600,
@@ -242,6 +244,19 @@ def test_the_json_has_every_member_of_the_status(status: ServiceStatus) -> None:
     assert [one["path"] for one in said["stuck"]] == [
         f"{status.store_dir}/{one.name}" for one in status.stuck
     ]
+
+
+def test_a_doubtful_path_is_told_with_what_checks_and_what_replaces_it() -> None:
+    one = Doubtful(JOB, 2, DRV, "out", JOB, NOW - 60)
+    status = replace(WELL, doubtful=(one,), doubtful_count=2)
+    said = text(status)
+    assert "DOUBTFUL: 2 valid paths, each built on the remains" in said
+    assert f"nix-store --realise --check /nix/store/{DRV}" in said
+    assert f"nix-store --delete /nix/store/{JOB} && nix-store --realise" in said
+    assert "  ... 1 more\n" in said
+    assert "all is well" not in said
+    (told,) = checked(status_json(status, running=True), "status")["status"]["doubtful"]
+    assert told["deriver"] == f"/nix/store/{DRV}"
 
 
 def test_the_json_of_a_stuck_entry_is_as_documented() -> None:

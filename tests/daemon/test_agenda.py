@@ -10,10 +10,35 @@ NOW = 1000.0
 CONFIG = Config()
 
 
-def test_what_has_just_changed_is_looked_at_when_it_is_of_age() -> None:
+STORE = StoreDir("/nix/store")
+DRV = "26dj2bx997d5cck7cp3yv8zga3rcmw5f-job.drv"
+SCRATCH = "pfs29h7l77fdk8hbvz51mxb40ksga5yl-job"
+"""Where Nix 2.8 had that derivation built."""
+
+
+def test_what_has_just_changed_is_looked_at_soon() -> None:
     agenda = Agenda()
-    agenda.notice(["a"], NOW, 2.0)
-    assert 2.0 < agenda.suspects["a"].due - NOW < 2.2
+    agenda.notice(["a"], NOW, STORE)
+    assert 0 < agenda.suspects["a"].due - NOW < 0.2
+    assert agenda.suspects["a"].new
+
+
+def test_what_covers_an_output_is_known_from_the_lock_that_was_made_before_it() -> None:
+    agenda = Agenda()
+    agenda.notice([f"{DRV}.out.lock", SCRATCH], NOW, STORE)
+    assert agenda.suspects[SCRATCH].covering == (f"{DRV}.out.lock",)
+    agenda.suspects.clear()
+    agenda.forget_locks()
+    agenda.notice([SCRATCH], NOW, STORE)
+    assert agenda.suspects[SCRATCH].covering == ()
+
+
+def test_what_a_process_kept_is_looked_at_at_once_when_it_ends() -> None:
+    agenda = Agenda()
+    agenda.suspects = {name: Suspect(name, NOW).alive(NOW, frozenset({7})) for name in "ab"}
+    agenda.suspects["b"] = Suspect("b", NOW).alive(NOW, frozenset({8}))
+    agenda.died(7, NOW)
+    assert agenda.due(NOW + 0.1) == ["a"]
 
 
 def test_what_is_alive_is_looked_at_every_second_however_long_it_lives() -> None:
@@ -65,8 +90,8 @@ def test_those_are_due_whose_time_has_come_and_the_next_is_the_first(times: list
 
 def test_no_event_delays_a_look() -> None:
     agenda = Agenda({"a": Suspect("a", NOW)})
-    agenda.notice(["a"], NOW, 2.0)
-    agenda.release(["a"], NOW, StoreDir("/nix/store"))
+    agenda.notice(["a"], NOW, STORE)
+    agenda.release(["a"], NOW, STORE)
     assert agenda.suspects["a"].due == NOW
 
 

@@ -39,6 +39,7 @@ from storewarden.daemon.watch import Changed, Signalled, inbox
 from storewarden.helper.engine import remove
 from storewarden.protocol import Outcome, RemoveRequest, Status
 from storewarden.readable import SET_UP
+from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StorePath, output_lock, path_lock, redirect_path
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, needs_lock_table
@@ -371,9 +372,39 @@ def test_where_nothing_is_to_go_nobody_is_asked_to_remove(
 
     loop.config, loop.remove = replace(loop.config, **settings), remover
     loop._look_at_all()
-    loop.agenda.notice(loop.found, time.monotonic(), 0.0)
+    loop.agenda.notice(loop.found, time.monotonic(), loop.store.store_dir)
     loop._look_again(set(loop.found))
     assert (len(loop.found), asked) == (2, [])
+
+
+@needs_root
+@needs_lock_table
+@pytest.mark.parametrize("kinds", [{EntryKind.OUTPUT}, {EntryKind.LOCK}])
+def test_what_was_let_go_is_put_before_the_helper_before_anything_else(
+    place: ThrowawayStore, loop: Loop, kinds: set[EntryKind]
+) -> None:
+    derivation = place.add_derivation("x")
+    lock = output_lock(derivation, "out")
+    asked: list[list[str]] = []
+
+    def remover(requests: Sequence[RemoveRequest]) -> Iterator[Outcome]:
+        asked.append([request.base_name for request in requests])
+        yield from (Outcome(name, Status.REMOVED, ()) for name in asked[-1])
+
+    loop.config, loop.remove = replace(loop.config, kinds=frozenset(kinds)), remover
+    path = place.strand(derivation).base_name
+    place.hold(place.path(lock))
+    loop.agenda.notice([lock, path], time.monotonic(), loop.store.store_dir)
+    loop._look_again({lock, path})
+    assert os.getpid() in loop.inbox.minded
+    assert asked == []
+    place.close()
+    loop.agenda.release([lock], time.monotonic(), loop.store.store_dir)
+    loop._look_again({lock, path})
+    if EntryKind.OUTPUT in kinds:
+        assert asked[0] == [path]
+    else:
+        assert all(path not in names for names in asked)
 
 
 def test_nothing_becomes_a_suspect_by_that(place: ThrowawayStore, loop: Loop) -> None:
@@ -393,7 +424,7 @@ def test_a_helper_that_is_silent_is_left_alone_as_soon_as_it_is_told_to_end(
         later.start()
         loop._finish()
         later.join()
-    assert loop.changed == {"x"}, "it heeds what happens meanwhile"
+    assert [*loop.changed] == ["x"], "it heeds what happens meanwhile"
     assert (loop.ended, loop.tally.problems) == (True, {})
 
 

@@ -2,6 +2,7 @@
 """Whose processes are alive: real ones, and a table of processes laid out as proc(5) says."""
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from helper.child import among_own_processes, in_child, mount, needs_root, take_own_mounts
-from storewarden.host import processes_inside, processes_of
+from storewarden.host import death_of, processes_inside, processes_of
 from sweeps import leaderless
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux' own")
@@ -165,3 +166,14 @@ def test_where_only_what_may_be_traced_is_shown_not_even_the_first_process_sees_
         return processes_of((65534,))
 
     assert among_own_processes(first_and_without_that_capability) is None
+
+
+def test_the_end_of_any_process_can_be_waited_for() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        death = death_of(process.pid)
+        assert select.select([death], [], [], 0)[0] == []
+        process.kill()
+        assert select.select([death], [], [], 30)[0] == [death]
+        death.close()
+    with pytest.raises(ProcessLookupError):
+        death_of(process.pid)

@@ -36,6 +36,7 @@ class State(StrEnum):
 
     OK = "ok"
     DEBRIS = "debris"
+    DOUBTFUL = "doubtful"
     DOWN = "service-down"
     STUCK = "stuck"
     UNKNOWN = "unknown"
@@ -44,6 +45,7 @@ class State(StrEnum):
 _CODES = {
     State.OK: Exit.OK,
     State.DEBRIS: Exit.FOUND,
+    State.DOUBTFUL: Exit.NOT_ALL,
     State.DOWN: Exit.UNAVAILABLE,
     State.STUCK: Exit.NOT_ALL,
     State.UNKNOWN: Exit.UNREADABLE,
@@ -51,6 +53,7 @@ _CODES = {
 _LEVELS = {
     State.OK: ("OK", 0),
     State.DEBRIS: ("WARNING", 1),
+    State.DOUBTFUL: ("WARNING", 1),
     State.DOWN: ("CRITICAL", 2),
     State.STUCK: ("CRITICAL", 2),
     State.UNKNOWN: ("UNKNOWN", 3),
@@ -77,6 +80,11 @@ class Service:
     def stuck(self) -> int:
         """How much should go and could not."""
         return self.status.stuck_count if self.running and self.status else 0
+
+    @property
+    def doubtful(self) -> int:
+        """How many valid paths may hold stale files."""
+        return self.status.doubtful_count if self.running and self.status else 0
 
     @property
     def problems(self) -> dict[str, str]:
@@ -148,6 +156,9 @@ def checked(config: Config) -> Check:
     if service.expected and not service.running:
         states.append(State.DOWN)
         texts.append("the service does not run")
+    if service.doubtful:
+        states.append(State.DOUBTFUL)
+        texts.append(f"{service.doubtful} valid, but doubtful: see storewarden status")
     if debris:
         states.append(State.DEBRIS)
         much = much_text(debris)
@@ -197,7 +208,8 @@ def perfdata(found: Check) -> str:
     return (
         f"debris={going};0;;0 debris_bytes={summary['bytes']}B;;;0"
         f" kept={summary['kept']};;;0 reported={summary['reported']};;;0"
-        f" stuck={service.stuck};;0;0 service={int(service.running)};;;0;1"
+        f" stuck={service.stuck};;0;0 doubtful={service.doubtful};0;;0"
+        f" service={int(service.running)};;;0;1"
     )
 
 
@@ -218,6 +230,7 @@ def check_json(config: Config, found: Check) -> str:
                 "running": service.running,
                 "mode": service.status and service.status.mode,
                 "stuckCount": service.stuck,
+                "doubtfulCount": service.doubtful,
                 "problems": service.problems,
             },
         }

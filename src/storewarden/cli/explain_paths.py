@@ -5,14 +5,16 @@ import os
 import shlex
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from storewarden.audit_reading import NothingRecordedError, Removal, read_records, removals
 from storewarden.claims import PROOF, Verdict
 from storewarden.cli import console
 from storewarden.cli.audit import asked_by, removal_json, unix_time
 from storewarden.config import Config
-from storewarden.errors import UnavailableError
-from storewarden.explain.advice import Advice, advice
+from storewarden.daemon.status import BUILT_ON_REMAINS, Doubtful, read_status
+from storewarden.errors import StorewardenError, UnavailableError
+from storewarden.explain.advice import Advice, advice, advice_on_doubtful
 from storewarden.explain.entry import (
     Answer,
     Story,
@@ -72,8 +74,9 @@ _ACT_MARKS = {"remove": Mark.WELL, "finish": Mark.WELL, "keep": Mark.KEPT}
 _TYPES = ((stat.S_ISDIR, "directory"), (stat.S_ISLNK, "symbolic link"), (stat.S_ISREG, "file"))
 
 _LOG = "sudo storewarden audit log"
-Explained = tuple[Story, tuple[Advice, ...], tuple[Removal, ...] | None]
-"""A story, what is advised, and what was done here before; None where that cannot be read."""
+Explained = tuple[Story, tuple[Advice, ...], Doubtful | None, tuple[Removal, ...] | None]
+"""What is known of an entry, what may be done, what the service knows against it, and what was done
+here before; None where that cannot be read."""
 
 
 def explain_paths(config: Config, asked: Sequence[str], *, as_json: bool) -> str:
@@ -85,16 +88,21 @@ def explain_paths(config: Config, asked: Sequence[str], *, as_json: bool) -> str
     store, nix, this = open_store(config), open_nix(config), this_store(config)
     explained: list[Explained] = []
     history = _history(config)
+    doubts = _doubts(config)
     for number, one in enumerate(pointed):
         with console.progress(f"looking at {one.base_name}"), observe(store) as seen:
             seen.check_place()
             story = story_of_entry(seen, nix, one)
         advised = advice(story, this)
         gone = None if history is None else _of(story, history)
-        explained.append((story, advised, gone))
+        doubt = doubts.get(one.base_name) if story.what is What.VALID else None
+        if doubt is not None:
+            drv = config.store_dir.join(doubt.derivation)
+            advised = (*advice_on_doubtful(story.path, drv, this), *advised)
+        explained.append((story, advised, doubt, gone))
         if not as_json:
             for line in ([""] if number else []) + list(
-                story_lines(story, advised, console.style(), gone or ())
+                story_lines(story, advised, console.style(), doubt, gone or ())
             ):
                 console.show(line)
     stories = [story for story, *_ in explained]
@@ -125,6 +133,16 @@ def _of(story: Story, history: Iterable[Removal]) -> tuple[Removal, ...]:
     return tuple(reversed([one for one in history if one.name == name]))
 
 
+def _doubts(config: Config) -> dict[str, Doubtful]:
+    """By name the paths of which the service says that they may hold stale files."""
+    status = None
+    with suppress(StorewardenError):  # that it cannot be read is told by `storewarden status`
+        status = read_status(config.runtime_dir)
+    if status is None or status.store_dir != config.store_dir.path:
+        return {}
+    return {one.name: one for one in status.doubtful}
+
+
 def _limits(stories: Sequence[Story], this: ThisStore) -> list[str]:
     if os.geteuid() == 0 or not any(map(_dim, stories)):
         return []
@@ -146,6 +164,7 @@ def story_lines(
     story: Story,
     advised: tuple[Advice, ...],
     style: Style = PLAIN,
+    doubt: Doubtful | None = None,
     gone: Sequence[Removal] = (),
 ) -> Iterator[str]:
     """One block, the path first; what cannot be seen is said to be unknown."""
@@ -155,6 +174,9 @@ def story_lines(
     mark, lead, state = _MARKS.get(story.what), _WORDS[story.what][0], _state(story)
     lead = lead if mark and state.startswith(lead) else ""
     yield from style.row("state", state.removeprefix(lead), lead, mark)
+    if doubt is not None:
+        when = f" ({moment(doubt.since, story.now)})"
+        yield from style.row("DOUBTFUL", f"{BUILT_ON_REMAINS}{when}")
     for before in gone[:_MOST]:
         yield from style.row("history", _told(before, story.now), before.status)
     for label, text in (("kind", ", ".join(_kind(story))), *_origin(story), *_claims(story)):
@@ -306,19 +328,21 @@ def stories_json(explained: Iterable[Explained], store: Store, notes: Iterable[s
             "stateDir": store.state_dir,
             "paths": [
                 {
-                    **_story_json(story, advised),
+                    **_story_json(story, advised, doubt),
                     "removals": None
                     if gone is None
                     else [removal_json(one, store.store_dir.path) for one in gone],
                 }
-                for story, advised, gone in explained
+                for story, advised, doubt, gone in explained
             ],
             "notes": list(notes),
         }
     )
 
 
-def _story_json(story: Story, advised: tuple[Advice, ...]) -> dict[str, object]:
+def _story_json(
+    story: Story, advised: tuple[Advice, ...], doubt: Doubtful | None
+) -> dict[str, object]:
     top = story.path.removesuffix(story.pointed.base_name).rstrip("/")
     finding, registered = story.finding, story.registered
     return {
@@ -350,6 +374,7 @@ def _story_json(story: Story, advised: tuple[Advice, ...]) -> dict[str, object]:
         "processesUnseen": story.uses.unseen,
         "referrers": _answer_json(story.referrers),
         "roots": _answer_json(story.roots),
+        "doubtfulSince": doubt and doubt.since,
         "verdict": finding and finding.judgement.verdict,
         "would": list(would(story)),
         "advice": [{"purpose": a.purpose, "command": a.command or None} for a in advised],

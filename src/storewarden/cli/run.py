@@ -104,8 +104,13 @@ def _cured(
         first = first if first.seen else reading
         if found := blamed(store, reading, before or ()):
             break
-    if not found or not _removed(config, store, found):
+    if not found:
         _explain(config, first, before)
+        return False
+    if not _removed(config, store, found):
+        paths = shlex.join(store.store_dir.join(one.base_name) for one in found)
+        explain = this_store(config).command(f"storewarden explain {paths}")
+        console.note(f"all that is known of it: {explain}")
         return False
     if not rewind():
         console.note(

@@ -4,7 +4,7 @@
 import argparse
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import replace
 
 from storewarden.cli.console import page, show, style
@@ -12,8 +12,10 @@ from storewarden.cli.options import add_options, config_of
 from storewarden.cli.usage import JSON, Exit, Parser, ended_by_ctrl_c
 from storewarden.daemon.starting import Starting, how_started
 from storewarden.daemon.status import (
+    BUILT_ON_REMAINS,
     PLACES,
     SILENCE,
+    Doubtful,
     Removed,
     ServiceStatus,
     Stuck,
@@ -26,10 +28,12 @@ from storewarden.readable import (
     Mark,
     Style,
     age_text,
+    check_again,
     count_text,
     json_text,
     kinds_text,
     local_time,
+    make_anew,
     members,
     moment,
     shown,
@@ -56,6 +60,10 @@ _NEXT = {
     **PLACES,
 }
 """What to do about a problem, by where it is; only who reads the status can notice the first."""
+_DOUBTFUL_NEXT = (
+    "check them: Nix itself says nothing and ends with 0, whatever comes out, but what comes out"
+    " the same is not told here any more; the others replace"
+)
 _STUCK_NEXT = (
     "sudo storewarden scan --dry-run says what keeps each of them now; once that is mended they go"
     " by themselves, or: sudo storewarden scan --yes"
@@ -92,7 +100,12 @@ def _status(arguments: argparse.Namespace) -> int:
             page(lines)
     if not running:
         return Exit.UNAVAILABLE
-    return Exit.NOT_ALL if status and (status.stuck_count or status.problems) else Exit.OK
+    return Exit.NOT_ALL if status and needs_somebody(status) else Exit.OK
+
+
+def needs_somebody(status: ServiceStatus) -> bool:
+    """Whether there is anything that does not mend itself."""
+    return bool(status.stuck_count or status.doubtful_count or status.problems)
 
 
 def noticed(status: ServiceStatus, now: float) -> ServiceStatus:
@@ -157,7 +170,8 @@ def status_lines(
         yield ""
         yield from style.wrapped("", f"note: {other}", "    ")
         yield f"    to have it run this one, too: {style.mark(Mark.NAME, typed(starting.set_up))}"
-    if running and not status.stuck_count and not status.problems:
+    yield from _doubtful_lines(status, now, style, most)
+    if running and not needs_somebody(status):
         yield style.mark(Mark.WELL, "all is well")
 
 
@@ -182,6 +196,7 @@ def status_json(status: ServiceStatus | None, *, running: bool) -> str:
         "problems": {where: typed(text) for where, text in status.problems.items()},
         "stuck": [_stuck_json(one, status) for one in status.stuck],
         "recent": [_recent_json(one, status) for one in status.recent],
+        "doubtful": [_doubtful_json(one, status) for one in status.doubtful],
     }
     return json_text({"running": running, "status": document})
 
@@ -239,8 +254,7 @@ def _stuck_lines(
         yield from style.wrapped("    ", text, " " * 6)
         for reason in one.reasons:
             yield from style.wrapped("    ", shown(reason), " " * 6)
-    if rest := status.stuck_count - len(told):
-        yield f"  ... {rest} more{': --all' if len(told) < len(status.stuck) else ''}"
+    yield from _rest(status.stuck_count, told, status.stuck)
     yield from style.wrapped("    next: ", typed(_STUCK_NEXT), " " * 10)
 
 
@@ -255,5 +269,35 @@ def _recent_json(one: Removed, status: ServiceStatus) -> dict[str, object]:
     return {"path": _path(one, status), **told}
 
 
-def _path(one: Stuck | Removed, status: ServiceStatus) -> str:
+def _rest(count: int, told: Sized, listed: Sized) -> Iterator[str]:
+    if rest := count - len(told):
+        yield f"  ... {rest} more{': --all' if len(told) < len(listed) else ''}"
+
+
+def _doubtful_lines(
+    status: ServiceStatus, now: float, style: Style, most: int | None
+) -> Iterator[str]:
+    if not status.doubtful_count:
+        return
+    yield ""
+    some = count_text(status.doubtful_count, "valid path")
+    lead = "DOUBTFUL:"
+    yield from style.wrapped("", f" {some}, each {BUILT_ON_REMAINS}", "    ", lead, Mark.WRONG)
+    told = list(itertools.islice(status.doubtful, most))
+    for one in told:
+        path, drv = _path(one, status), f"{status.store_dir}/{one.derivation}"
+        yield f"  {style.mark(Mark.NAME, shown(path))}"
+        yield f"    {shown(one.output)} of {shown(one.derivation)}, {moment(one.since, now)}"
+        yield f"    to check it:   {style.mark(Mark.NAME, typed(check_again(drv)))}"
+        yield f"    to replace it: {style.mark(Mark.NAME, typed(make_anew(path, drv)))}"
+    yield from _rest(status.doubtful_count, told, status.doubtful)
+    yield from style.wrapped("    next: ", typed(_DOUBTFUL_NEXT), " " * 10)
+
+
+def _doubtful_json(one: Doubtful, status: ServiceStatus) -> dict[str, object]:
+    drv = f"{status.store_dir}/{one.derivation}"
+    return {"path": _path(one, status), "deriver": drv, "output": one.output, "since": one.since}
+
+
+def _path(one: Stuck | Removed | Doubtful, status: ServiceStatus) -> str:
     return f"{status.store_dir}/{one.name}"

@@ -44,7 +44,7 @@ _EXITS = (
     (4, "watch", "another service runs"),
     (4, "audit", "the log cannot be read"),
     (5, "scan", "something could not be proved dead, or not removed"),
-    (5, "check status", "something is stuck, or the service has a problem"),
+    (5, "check status", "something is stuck or doubtful, or the service has a problem"),
     (5, "doctor", "a problem was found"),
     (5, _SHOWING, "not all of the results could be shown"),
     (70, "", "a bug in storewarden"),

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """When to look at what next. It looks at nothing itself: findings and the time are given to it.
 
-What is alive is looked at every second, which is cheap: a lock tells when it is let go, but nothing
-tells when an orphan dies. What was refused or failed is tried again ever more rarely.
+What is alive is looked at as soon as a lock is let go or a process ends that keeps it, and every
+second besides, which is cheap: not every system tells of either. What was refused or failed is
+tried again ever more rarely.
 """
 
 from collections.abc import Collection, Iterable
@@ -10,14 +11,17 @@ from dataclasses import dataclass, field, replace
 
 from storewarden.claims import Claim, Verdict
 from storewarden.config import Config
+from storewarden.protocol import RemoveRequest
 from storewarden.scan import Finding
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import LOCK_SUFFIX, StoreDir, covered_paths
 
 _ALIVE_SECONDS = 1.0
 _GRACE_SECONDS = 0.05
-"""After an entry has come of age, so that the clocks of file system and process agree; and after a
-lock was let go, because a builder may end a moment later than its worker, which held it."""
+"""After an entry was made, so that who made it is seen; and after it has come of age, so that the
+clocks of file system and process agree."""
+_DYING_SECONDS = 0.01
+"""After a lock was let go or a process ended: a builder may end a moment later than its worker."""
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.25, 30.0
 _TOUCHED_SECONDS = 1.0
 _SHARE = 20
@@ -44,19 +48,30 @@ class Suspect:
     reasons: tuple[str, ...] = ()
     """Why it could not be removed, though nothing alive is known to claim it. Else empty."""
     covering: tuple[str, ...] | None = ()
-    """The locks that cover it, as far as it was looked at; None where they cannot be known."""
+    """The locks that cover it, as far as is known; None where they cannot be known."""
+    pids: frozenset[int] = frozenset()
+    """Of those by whose end it may be dead."""
+    new: bool = False
+    """It was only told of: nothing has been seen at work on it, nor of its end."""
+    let_go: bool = False
+    """Whoever was at work on it has let go of it, or has ended, since it was looked at."""
 
-    def alive(self, now: float) -> "Suspect":
-        """Something is seen to claim it."""
-        return self._afresh(now + _ALIVE_SECONDS)
+    def alive(self, now: float, pids: frozenset[int] = frozenset()) -> "Suspect":
+        """Something is seen to claim it: these processes, if any can be named."""
+        return replace(self._afresh(now + _ALIVE_SECONDS), pids=pids)
 
     def released(self, now: float) -> "Suspect":
-        """A lock that covers it was let go."""
-        return self._afresh(min(self.due, now + _GRACE_SECONDS))
+        """A lock that covers it was let go, or a process that kept it has ended."""
+        due = min(self.due, now + _DYING_SECONDS)
+        return replace(self._afresh(due), pids=self.pids, let_go=True)
 
     def young(self, now: float, missing: float) -> "Suspect":
         """It is so many seconds short of the least age."""
         return self._afresh(now + missing + _GRACE_SECONDS)
+
+    def asked_for(self, now: float) -> "Suspect":
+        """It is to be removed now; if it is not, it is looked at again."""
+        return replace(self, due=now + _FIRST_SECONDS, new=False, let_go=False)
 
     def refused(self, now: float) -> "Suspect":
         """The helper saw a claim on it that cannot be seen from here."""
@@ -74,7 +89,7 @@ class Suspect:
 
     def _later(self, now: float) -> "Suspect":
         waited = min(max(_FIRST_SECONDS, self.waited * 2), _LONGEST_SECONDS)
-        return replace(self, due=now + waited, waited=waited)
+        return replace(self, due=now + waited, waited=waited, new=False, let_go=False)
 
 
 NEVER = Suspect("", float("inf"))
@@ -85,6 +100,8 @@ class Agenda:
     """What is to be done later, and when. Each `now` is of the monotonic clock."""
 
     suspects: dict[str, Suspect] = field(default_factory=dict)
+    locks: dict[str, str] = field(default_factory=dict)
+    """By the name of what may be made under it, the lock that was made."""
     touched: dict[str, float] = field(default_factory=dict)
     """Lock files that removals have taken, and until when their being closed says nothing."""
     finish: Suspect = NEVER
@@ -98,11 +115,28 @@ class Agenda:
     sweep_asked: bool = False
     """Somebody asked for a whole sweep."""
 
-    def notice(self, names: Iterable[str], now: float, min_age: float) -> None:
-        """Look at what was made or changed when it may be of age; no event delays a look."""
+    def notice(self, names: Iterable[str], now: float, store_dir: StoreDir) -> None:
+        """Look soon at what was made or changed; no event delays a look.
+
+        A build takes its lock before it writes, so the lock is told of first.
+        """
         for name in names:
+            for path in covered_paths(name, store_dir):
+                self.locks[path.base_name] = name
             if name not in self.suspects:
-                self.suspects[name] = Suspect(name, now + min_age + _GRACE_SECONDS)
+                covering = (self.locks[name],) if name in self.locks else ()
+                due = now + _GRACE_SECONDS
+                self.suspects[name] = Suspect(name, due, covering=covering, new=True)
+
+    def forget_locks(self) -> None:
+        """Forget which locks were made, but for those that are looked at again."""
+        self.locks = {name: lock for name, lock in self.locks.items() if lock in self.suspects}
+
+    def died(self, pid: int, now: float) -> None:
+        """Look at once at what that process kept: it has ended."""
+        for name, suspect in self.suspects.items():
+            if pid in suspect.pids:
+                self.suspects[name] = suspect.released(now)
 
     def release(self, locks: Iterable[str], now: float, store_dir: StoreDir) -> None:
         """Look at once at what these locks cover: who held one has let go of it or has ended."""
@@ -113,11 +147,11 @@ class Agenda:
             if name in looked or not free.isdisjoint(suspect.covering or ()):
                 self.suspects[name] = suspect.released(now)
 
-    def touch(self, findings: Iterable[Finding], now: float) -> None:
+    def touch(self, requests: Iterable[RemoveRequest], now: float) -> None:
         """Let the locks of these wake nobody for a moment: a removal took them and let go."""
-        for finding in findings:
-            own = f"{finding.base_name}{LOCK_SUFFIX}"
-            locks = (finding.base_name, own, *(finding.covering or ()))
+        for name in [request.base_name for request in requests]:
+            covering = self.suspect(name, now).covering or ()
+            locks = (name, f"{name}{LOCK_SUFFIX}", *covering)
             self.touched |= dict.fromkeys(locks, now + _TOUCHED_SECONDS)
 
     def suspect(self, name: str, now: float) -> Suspect:
@@ -144,7 +178,7 @@ class Agenda:
         age = finding.age or 0.0
         lasting = _LASTING if age > -_AHEAD_SECONDS else _LASTING | {Claim.TOO_YOUNG}
         if claims & _PLAIN:
-            self.suspects[name] = suspect.alive(now)
+            self.suspects[name] = suspect.alive(now, suspect.pids)
         elif claims == {Claim.TOO_YOUNG} and not claims & lasting:
             self.suspects[name] = suspect.young(now, least_age - age)
         elif claims - lasting:

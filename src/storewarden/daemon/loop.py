@@ -22,17 +22,19 @@ from storewarden.client import (
     Remove,
     open_remover,
     removes_here,
+    request_for,
     requests_for,
 )
 from storewarden.config import Config, ConfigError, Mode
 from storewarden.daemon import watch
 from storewarden.daemon.agenda import NEVER, Agenda
 from storewarden.daemon.log import Log, Notify, notifying, reloading, watchdog_interval
+from storewarden.daemon.remains import LOOK_SECONDS, Remains
 from storewarden.daemon.status import WAITS, Removed, ServiceStatus, Stuck, held, write_status
-from storewarden.errors import StorewardenError
-from storewarden.observe import observe, open_store, registered_bytes
+from storewarden.errors import StoreUnreadableError, StorewardenError
+from storewarden.observe import Observation, observe, open_store, registered_bytes
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
-from storewarden.scan import Finding, glance, look_among, sweep
+from storewarden.scan import Finding, Glance, glance, look_among, sweep
 from storewarden.store.entries import EntryKind
 from storewarden.store.store import Store
 
@@ -40,11 +42,12 @@ _BEAT_SECONDS = 60.0
 """The status is written at least so often."""
 _LOOK_SECONDS = 5.0
 """Nothing tells that the directory itself is another: mounted over, or away. It is looked at."""
-_PACE_SECONDS = 0.1
-"""Between two rounds: in a big build many entries are looked at together."""
 _SOCKET_SECONDS, _SOCKET_PAUSE = 5.0, 0.1
-_MOST_STUCK = 100
-"""Of stuck entries that the status lists; it counts all."""
+_PACE_SECONDS, _PACE = 0.1, 2.0
+"""Between two rounds: as long as the last one took, so many times, and at most so long. In a big
+build many entries are looked at together, and who has just died is looked at at once."""
+_MOST_LISTED = 100
+"""Of stuck entries, and of doubtful paths, that the status lists; it counts all."""
 _MOST_RECENT = 20
 """Of the removals that the status lists."""
 _ENDS = (watch.Signalled(signal.SIGTERM), watch.Signalled(signal.SIGINT))
@@ -65,6 +68,7 @@ def serve(load: Callable[[], Config], log: Log) -> None:
     with notifying() as notify, watch.inbox(*_SIGNALS) as events, held(config.runtime_dir):
         loop = Loop(config, open_store(config), log, events, notify)
         loop.begin()
+        loop.recall()
         with suppress(Ended):
             loop.run(load)
         notify("STOPPING=1\nSTATUS=ended")
@@ -96,9 +100,14 @@ class Loop:
     notify: Notify
     remove: Remove = lambda _: iter(())
     agenda: Agenda = field(default_factory=Agenda)
-    changed: set[str] = field(default_factory=set)
-    """Names of which an event told, which are to be looked at."""
+    remains: Remains = field(init=False)
+    remains_at: float = NEVER.due
+    """When to look at what builds may go on in; by the monotonic clock."""
+    changed: dict[str, None] = field(default_factory=dict)
+    """Names of which an event told, which are to be looked at, in that order."""
     closed: set[str] = field(default_factory=set)
+    rests_until: float = 0.0
+    """When suspects are looked at next, at the earliest; by the monotonic clock."""
     ended: bool = False
     """Told to end: nothing new is begun then."""
     reload: bool = False
@@ -116,6 +125,10 @@ class Loop:
     tell_at: float = 0.0
     """When to write it again, by the monotonic clock."""
 
+    def __post_init__(self) -> None:
+        """Nothing is followed yet."""
+        self.remains = Remains(self.config.store_dir, self.log.warning)
+
     # Its life: begin, watch, work, reload
 
     def begin(self) -> None:
@@ -127,6 +140,11 @@ class Loop:
                 ' storewarden setup; or only report, with mode = "report" in the configuration'
             )
         self._open()
+
+    def recall(self) -> None:
+        """Learn which paths an earlier service has found doubtful."""
+        if problem := self.remains.recall(self.config.runtime_dir):
+            self.log.error("problem", where="status", text=problem)
 
     def run(self, load: Callable[[], Config]) -> None:
         """Work until told to end; on a reload the configuration is read again."""
@@ -163,6 +181,7 @@ class Loop:
                 watch.watching(directory, watch.POLLING, interval, self.inbox)
             )
         self.tally.wakes = found.how
+        self.remains.hears = found.how == watch.INOTIFY
         return found
 
     def _serve(self, watched: watch.Watching, stack: ExitStack) -> None:
@@ -213,8 +232,12 @@ class Loop:
     def _take_in(self, event: watch.Event) -> None:
         """Remember what has happened. What changed is only noted: one thing is done at a time."""
         match event:
-            case watch.Changed(name):
-                self.changed.add(name)
+            case watch.Changed(name, made):
+                self.changed[name] = None
+                if made:
+                    self.remains.made(name)
+            case watch.Died(pid):
+                self.agenda.died(pid, time.monotonic())
             case watch.Closed(name):
                 self.closed.add(name)
             case watch.DirectoryChanged():
@@ -222,17 +245,20 @@ class Loop:
             case watch.Overflowed():
                 self.log.warning("the system lost count of the changes; the whole store is swept")
                 self.tally.overflows += 1
+                self.remains.lost_count()
                 self.agenda.changed = True
             case watch.Answered(outcome):
                 self._conclude(outcome)
             case watch.AnswerEnded(cause):
                 self._answered(cause)
-            case watch.Signalled(signal.SIGHUP):
-                self.reload = True
-            case watch.Signalled(signal.SIGUSR1):
-                self.agenda.sweep_asked = True
-            case watch.Signalled():
-                self.ended = True
+            case watch.Signalled(number):
+                self._obey(number)
+
+    def _obey(self, number: signal.Signals) -> None:
+        """Remember what somebody wants."""
+        self.reload |= number == signal.SIGHUP
+        self.agenda.sweep_asked |= number == signal.SIGUSR1
+        self.ended |= watch.Signalled(number) in _ENDS
 
     def _patience(self) -> float:
         """Seconds for which nothing is to be done, if nothing happens."""
@@ -242,7 +268,8 @@ class Loop:
             return patience
         if self.changed or self.closed:
             return 0.0  # it came in while the helper was waited for
-        return min(patience, min(self.agenda.next_at(self.config), self.tell_at) - time.monotonic())
+        next_at = max(self.agenda.next_at(self.config), self.rests_until)
+        return min(patience, min(next_at, self.tell_at, self.remains_at) - time.monotonic())
 
     def _is_to_end(self) -> bool:
         """Whether it was told to end, though it may not have heeded that yet."""
@@ -263,17 +290,23 @@ class Loop:
     def _work(self) -> bool:
         """Do what is due now; whether anything was."""
         now = time.monotonic()
-        self.agenda.notice(self.changed, now, self.store.least_age)
+        self.agenda.notice(self.changed, now, self.store.store_dir)
         self.agenda.release(self.closed, now, self.store.store_dir)
+        if doubtful := self.remains.doubtful.keys() & self.changed.keys():
+            self._look_at_remains(doubtful)
         self.changed.clear()
         self.closed.clear()
         if now >= self.agenda.sweep_at(self.config):
             self._sweep()
-        elif names := self.agenda.due(now):
+        elif now >= self.rests_until and (names := self.agenda.due(now)):
             self._look_again(names)
-            time.sleep(_PACE_SECONDS)
+            done = time.monotonic()
+            self.rests_until = done + min(_PACE_SECONDS, _PACE * (done - now))
         elif now >= self.agenda.finish.due:
             self._finish()
+        elif now >= self.remains_at:
+            self._look_at_remains(())
+            return False
         else:
             return False
         return True
@@ -283,6 +316,8 @@ class Loop:
         self._open()
         self._look_at_all()
         self.agenda.swept = time.monotonic()
+        self.agenda.forget_locks()
+        self._look_at_remains(self.remains.doubtful.keys())
 
     def _look_at_all(self) -> None:
         """Look at the whole store."""
@@ -313,7 +348,12 @@ class Loop:
         try:
             with observe(self.store) as observed:
                 seen = glance(observed, {name: suspects[name].covering for name in names})
-                rest = set(names) - seen.alive - seen.gone - seen.others
+                self._follow(observed, ())
+                rest = set(names) - seen.alive.keys() - seen.gone - seen.others
+                # Nobody is at work on it: soon it is registered, most of the time.
+                early = {name for name in rest if suspects[name].new and self.store.least_age}
+                dead = self._just_left(seen)
+                rest = set() if dead else rest - early  # which can wait for the next round
                 swept = look_among(observed, rest, tuple(PROOF)) if rest else None
         except StorewardenError as cause:
             self._problem("store", str(cause))
@@ -321,16 +361,70 @@ class Loop:
                 self._fail(name, (str(cause),))
             return
         self._problem("store", "")
-        for name in seen.alive:
-            suspects[name] = suspects[name].alive(now)
+        for name, pids in seen.alive.items():
+            suspects[name] = suspects[name].alive(now, pids)
+        for name in early:
+            suspects[name] = suspects[name].young(now, self.store.least_age)
+        for request in dead:
+            suspects[request.base_name] = suspects[request.base_name].asked_for(now)
         findings = swept.findings if swept else ()
         for name in {*seen.gone, *seen.others, *rest} - {one.base_name for one in findings}:
             suspects.pop(name, None)
             if name not in seen.others:
                 self.found.pop(name, None)
+        self.inbox.mind({pid for suspect in suspects.values() for pid in suspect.pids})
+        if dead:
+            self._have_removed(dead, {name: one.ctime for name, one in seen.quiet.items()})
+            self.agenda.touch(dead, time.monotonic())
         if swept:
             self._problem("nix", swept.nix_silent)
             self._deal_with(findings)
+
+    def _look_at_remains(self, doubtful: Collection[str]) -> None:
+        """Look at what builds may go on in, and whether those paths are what they were."""
+        with suppress(StorewardenError), observe(self.store) as observed:
+            self._follow(observed, doubtful)
+
+    def _follow(self, observed: Observation, doubtful: Collection[str]) -> None:
+        known = {*self.remains.doubtful}
+        try:
+            self.remains.look(observed, time.time())
+            self.remains.check(observed, doubtful)
+        except StoreUnreadableError:
+            pass  # it is looked at again
+        if known != self.remains.doubtful.keys():
+            self._keep_doubtful()
+        self.remains_at = NEVER.due if self.remains.is_idle else time.monotonic() + LOOK_SECONDS
+
+    def _keep_doubtful(self) -> None:
+        self.tell_at = 0.0
+        try:
+            self.remains.keep(self.config.runtime_dir)
+        except OSError as cause:
+            self._problem("status", f"cannot be written: {cause}")
+
+    def _just_left(self, seen: Glance) -> tuple[RemoveRequest, ...]:
+        """What build users own of what was let go just now: the helper is asked at once.
+
+        It proves all of it anyhow, and to look here at what it will see as well takes longer than
+        who retries at once gives it. What it keeps is looked at closely the next time.
+        """
+        if (
+            self.config.mode is not Mode.REPAIR
+            or EntryKind.OUTPUT not in self.config.kinds
+            or self.config.min_age is not None
+            or self.tally.problems
+        ):
+            return ()
+        left = [
+            entry
+            for name, entry in seen.quiet.items()
+            if self.agenda.suspects[name].let_go and self.agenda.suspects[name].covering
+            # What is registered is the store owner's, from before it was.
+            if entry.store_path and self.store.build_users.own(entry.uid, entry.gid)
+        ]
+        most = self.config.max_removals
+        return tuple(request_for(one, EntryKind.OUTPUT) for one in left if len(left) <= most)
 
     def _deal_with(self, findings: Collection[Finding]) -> None:
         """Have removed what may go, and remember when to look again at the rest."""
@@ -342,6 +436,9 @@ class Loop:
         blown = "fuse" in self.tally.problems
         if blown:
             requests = ()
+        self.remains.follow(findings)
+        if not self.remains.is_idle:
+            self.remains_at = min(self.remains_at, time.monotonic() + LOOK_SECONDS)
         requested = {request.base_name for request in requests}
         now = time.monotonic()
         for finding in findings:
@@ -360,11 +457,9 @@ class Loop:
             elif self.agenda.keep(finding, self.config.kinds, self.store.least_age, now):
                 self._fail(name, finding.judgement.reasons)
         if requests:
-            self._have_removed(
-                requests, {one.base_name: one.entry.ctime for one in findings if one.entry}
-            )
-            taken = [finding for finding in findings if finding.base_name in requested]
-            self.agenda.touch(taken, time.monotonic())
+            changed = {one.base_name: one.entry.ctime for one in findings if one.entry}
+            self._have_removed(requests, changed)
+            self.agenda.touch(requests, time.monotonic())
 
     # What it has the helper do, and what becomes of that
 
@@ -402,6 +497,7 @@ class Loop:
     def _conclude(self, outcome: Outcome) -> None:
         """Remember what became of one entry."""
         assert self.asked is not None  # noqa: S101 - only who is asked answers
+        self.remains.heard(outcome)
         if outcome.status is Status.TAKEN:
             self._log_outcome("taken out of the store", outcome)
             return
@@ -531,8 +627,10 @@ class Loop:
             sweep_seconds=self.agenda.sweep_seconds,
             found=dict(sorted(Counter(kind.value for kind in self.found.values()).items())),
             watched=len(self.agenda.suspects),
-            stuck=tuple(stuck[:_MOST_STUCK]),
+            stuck=tuple(stuck[:_MOST_LISTED]),
             stuck_count=len(stuck),
+            doubtful=tuple(self.remains.doubtful.values())[-_MOST_LISTED:],
+            doubtful_count=len(self.remains.doubtful),
             removed=dict(self.tally.removed),
             problems=dict(self.tally.problems),
         )

@@ -206,6 +206,8 @@ def _rows(status: ServiceStatus) -> Iterator[tuple[Family, str, str, Value]]:
     text = "The same by kind, of those that the status lists, which are at most 100."
     listed = Counter(one.kind for one in status.stuck)
     yield gauge, "stuck_listed_entries", text, dict.fromkeys(PROOF, 0) | listed
+    text = "Valid paths that were built on the remains of an interrupted build."
+    yield gauge, "doubtful_paths", text, status.doubtful_count
     yield counter, "sweeps_total", "Whole sweeps.", status.sweeps
     text = "How often the system lost count of the changes, so that a whole sweep was needed."
     yield counter, "overflows_total", text, status.overflows

@@ -32,6 +32,7 @@ SILENCE = 900.0
 _TRIES, _PAUSE = 20, 0.05
 _CLOCK_SECONDS = 1.0
 """By which a process's start, counted since boot, may seem later than it was."""
+BUILT_ON_REMAINS = "built on the remains of an interrupted build; it may hold stale files"
 PLACES: Mapping[str, str] = {
     "store": "is it mounted, are store-dir and state-dir right? storewarden scan --dry-run",
     "nix": "does nix-daemon run? storewarden scan --dry-run says what Nix answers",
@@ -78,6 +79,21 @@ class Removed:
     files: int
     bytes: int
     """Freed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """A valid path that was built on the remains of an interrupted build."""
+
+    name: str
+    registered: int
+    """By that number in the database: another is another registration."""
+    derivation: str
+    output: str
+    scratch: str
+    """Where the remains lay."""
+    since: float
+    """Unix time from which on it was built."""
 
 
 @dataclass(slots=True)
@@ -127,6 +143,9 @@ class ServiceStatus:
     """How often a removal failed, in whole or in part."""
     program_version: str = ""
     """Of the storewarden that the service runs; before 0.2 it did not say."""
+    doubtful: tuple[Doubtful, ...] = ()
+    """Valid paths that may hold stale files, at most 100; `doubtful_count` counts all."""
+    doubtful_count: int = 0
     problems: dict[str, str] = field(default_factory=dict)
     """What is wrong now, in plain words, by where (`PLACES`). Empty when all is well."""
 
@@ -139,6 +158,8 @@ class ServiceStatus:
         ]
         if self.stuck_count:
             words.append(f"{self.stuck_count} STUCK")
+        if self.doubtful_count:
+            words.append(f"{self.doubtful_count} DOUBTFUL")
         words += [f"{where}: {text}" for where, text in self.problems.items()]
         return "; ".join(words)
 
@@ -310,7 +331,7 @@ def _parsed(text: bytes) -> ServiceStatus:
     version = document.get("version") if isinstance(document, dict) else None
     if version != _VERSION:
         raise ValueError(f"it is of version {version!r:.20}, not {_VERSION}")
-    return _typed(ServiceStatus, document)  # type: ignore[no-any-return]
+    return typed(ServiceStatus, document)  # type: ignore[no-any-return]
 
 
 def _unusable(runtime_dir: str, cause: OSError) -> StorewardenError:
@@ -326,7 +347,7 @@ def _unreadable(place: str, cause: OSError, hint: str) -> StorewardenError:
     return StorewardenError(f"cannot read {place}: {reason}; {hint}")
 
 
-def _typed(expected: Any, value: Any) -> Any:  # noqa: ANN401 - any field, any JSON
+def typed(expected: Any, value: Any) -> Any:  # noqa: ANN401 - any field, any JSON
     """The value as a field of that type holds it; `ValueError` or `TypeError` if it cannot.
 
     Members that the dataclass does not have are passed over; what is left out has its default.
@@ -335,14 +356,14 @@ def _typed(expected: Any, value: Any) -> Any:  # noqa: ANN401 - any field, any J
         case kind, dict() if is_dataclass(kind):
             given = {one.name: one.type for one in fields(kind) if one.name in value}
             read: Any = expected(
-                **{name: _typed(inner, value[name]) for name, inner in given.items()}
+                **{name: typed(inner, value[name]) for name, inner in given.items()}
             )
         case kind, dict() if kind is dict:
-            read = {key: _typed(get_args(expected)[1], one) for key, one in value.items()}
+            read = {key: typed(get_args(expected)[1], one) for key, one in value.items()}
         case kind, list() if kind is tuple:
-            read = tuple(_typed(get_args(expected)[0], one) for one in value)
+            read = tuple(typed(get_args(expected)[0], one) for one in value)
         case kind, _ if kind is UnionType:
-            read = None if value is None else _typed(get_args(expected)[0], value)
+            read = None if value is None else typed(get_args(expected)[0], value)
         # type() and not isinstance(): in Python True is an int.
         case kind, _ if kind is float and type(value) in {int, float} and abs(value) < _MOST:
             read = float(value)

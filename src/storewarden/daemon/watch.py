@@ -8,13 +8,14 @@ directory's own time of change is looked at instead (research: google/gvisor#808
 
 import logging
 import os
-import select
+import selectors
 import signal
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 
 from watchdog import events as fs
 from watchdog.observers.api import BaseObserver, EventEmitter
@@ -41,11 +42,29 @@ _UNSURE_NS = 2_000_000_000
 """Changes this short after one that was seen may have the same time of change."""
 
 
+_MOST_DEATHS = 256
+"""Processes whose end is waited for, each with a descriptor: of others the next look tells."""
+_PAIRING = (
+    ("inotify_move_event_grouper", "InotifyMoveEventGrouper"),  # from watchdog 7 on
+    ("inotify_buffer", "InotifyBuffer"),
+)
+_PAIRING_SECONDS = 0.01
+
+
 @dataclass(frozen=True, slots=True)
 class Changed:
     """An entry of that name was made, moved or removed."""
 
     name: str
+    made: bool = False
+    """Whether it was made: what was of that name before is another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A process that was minded has ended."""
+
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +106,54 @@ class Signalled:
     number: signal.Signals
 
 
-Event = Changed | Closed | DirectoryChanged | Overflowed | Answered | AnswerEnded | Signalled
+Event = Changed | Closed | DirectoryChanged | Overflowed | Answered | AnswerEnded | Signalled | Died
 
 
 @dataclass(slots=True)
 class Inbox:
     """Where other threads and signals leave events for the one thread that works.
 
-    An event that waits already is not left twice. The pipe is readable while one waits.
+    An event that waits already is not left twice. The pipe is readable while one waits. So is what
+    tells of the end of a process that is minded: there is one wait for everything.
     """
 
     reading: int
     writing: int
     lock: threading.Lock = field(default_factory=threading.Lock)
     events: dict[Event, None] = field(default_factory=dict)
+    waiting: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    minded: dict[int, host.Death] = field(default_factory=dict)
+    """By pid what tells of its end."""
+
+    def __post_init__(self) -> None:
+        """Wait for the pipe."""
+        self.waiting.register(self.reading, selectors.EVENT_READ)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self.mind(())
+        self.waiting.close()
+
+    def mind(self, pids: Collection[int]) -> None:
+        """Wait for the end of these processes, and of no others; their death is an event.
+
+        A hint and no more: what has ended already, or cannot be waited for (no such call in this
+        kernel, no descriptor left), is left to who looks by the clock.
+        """
+        for pid in self.minded.keys() - set(pids):
+            self._leave(pid)
+        for pid in [pid for pid in pids if pid not in self.minded]:
+            if len(self.minded) >= _MOST_DEATHS:
+                break
+            with suppress(OSError):
+                death = host.death_of(pid)
+                self.waiting.register(death, selectors.EVENT_READ, pid)
+                self.minded[pid] = death
+
+    def _leave(self, pid: int) -> None:
+        death = self.minded.pop(pid)
+        self.waiting.unregister(death)
+        death.close()
 
     def post(self, *events: Event) -> None:
         """Leave events, from any thread."""
@@ -119,11 +172,14 @@ class Inbox:
 
     def wait(self, seconds: float) -> list[Event]:
         """All that has happened, as soon as something has, or nothing after that many seconds."""
-        select.select([self.reading], [], [], max(0.0, seconds))
+        heard = self.waiting.select(max(0.0, seconds))
+        dead = [key.data for key, _ in heard if key.data is not None]
+        for pid in dead:
+            self._leave(pid)
         with self.lock:
             self._hear()
             events, self.events = list(self.events), {}
-        return events
+        return [*map(Died, dead), *events]
 
     def _wake(self) -> None:
         with suppress(BlockingIOError):  # full of signals: it wakes all the same
@@ -146,7 +202,8 @@ def inbox(*signals: signal.Signals) -> Iterator[Inbox]:
     before = {number: signal.signal(number, lambda *_: None) for number in signals}
     woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
-        yield Inbox(reading, writing)
+        with closing(Inbox(reading, writing)) as box:
+            yield box
     finally:
         signal.set_wakeup_fd(woken)
         for number, handler in before.items():
@@ -212,6 +269,11 @@ def _observer(how: str, poll_interval: float) -> BaseObserver:
         return BaseObserver(DirectoryEmitter, timeout=poll_interval)
     from watchdog.observers.inotify import InotifyObserver  # noqa: PLC0415 - Linux only
 
+    # What moves out of the directory, as all that is removed does, would hold back whatever comes
+    # after it for half a second, in which watchdog waits for where it goes. Nobody asks that here.
+    for module, name in _PAIRING:
+        with suppress(ImportError):
+            getattr(import_module(f"watchdog.observers.{module}"), name).delay = _PAIRING_SECONDS
     return InotifyObserver()
 
 
@@ -225,6 +287,8 @@ class _Poster(fs.FileSystemEventHandler):
         match event:
             case fs.DirModifiedEvent():
                 self._events.post(DirectoryChanged())
+            case fs.FileCreatedEvent() | fs.DirCreatedEvent():
+                self._events.post(*(Changed(name, made=True) for name in names))
             case fs.FileClosedEvent():
                 # Who writes to a file here holds it open as a lock, nearly always; without one
                 # that is open there is no flock.

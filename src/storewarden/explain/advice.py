@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 
 from storewarden.claims import PROOF, Claim, Verdict
 from storewarden.explain.entry import Story, What
-from storewarden.readable import USUAL, ThisStore, can_be_copied, repair_path
+from storewarden.readable import (
+    USUAL,
+    ThisStore,
+    can_be_copied,
+    check_again,
+    make_anew,
+    repair_path,
+)
 from storewarden.scan import Finding
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import DERIVATION_SUFFIX, StorePath, parse_lock_name
@@ -191,6 +198,19 @@ def _of_valid(story: Story) -> Iterator[Advice]:
     yield from _made_anew(story)
 
 
+def advice_on_doubtful(path: str, derivation: str, this: ThisStore = USUAL) -> tuple[Advice, ...]:
+    """What may be done about a valid path that may hold stale files."""
+    advised = (
+        Advice(
+            "to check it: Nix itself says nothing and ends with 0, whatever comes out; if it was"
+            " the same, the service forgets the doubt",
+            check_again(derivation),
+        ),
+        Advice("to replace it, once nothing needs it", make_anew(path, derivation)),
+    )
+    return tuple(_to_copy(one, this) for one in advised)
+
+
 def _root(link: str, path: str) -> Iterator[Advice]:
     words = link.split("/")
     if link.startswith("{temp:"):
@@ -235,7 +255,6 @@ def _made_anew(story: Story) -> Iterator[Advice]:
     """For what Nix cannot repair: floating outputs, and what was added to the store."""
     if story.registered is None or not story.registered.content_address:
         return
-    forget = f"nix-store --delete {shlex.quote(story.path)}"
     if story.what is What.MISSING and story.path.endswith(DERIVATION_SUFFIX):
         # To delete it Nix 2.8 wants to read it.
         yield Advice(
@@ -246,11 +265,11 @@ def _made_anew(story: Story) -> Iterator[Advice]:
     elif deriver := story.registered.deriver:
         yield Advice(
             "if that fails, and nothing needs it: to delete it and build it again",
-            f"{forget} && nix-store --realise {shlex.quote(deriver)}",
+            make_anew(story.path, deriver),
         )
     elif story.what is What.MISSING:
         yield Advice(
             "Nix cannot repair what was added to the store; to delete it, if nothing needs it, so"
             " that it can be added again",
-            forget,
+            f"nix-store --delete {shlex.quote(story.path)}",
         )

@@ -9,14 +9,23 @@ import os
 import socket
 import sys
 
-from storewarden.host.tables import Flock, Mount, exclusive_holders, mount_of, unfit
+from storewarden.host.tables import Death, Flock, Mount, exclusive_holders, mount_of, unfit
 
 if sys.platform == "darwin":
     from storewarden.host.darwin import *  # noqa: F403 - whatever it has, linux has as well
 else:
     from storewarden.host.linux import *  # noqa: F403 - likewise
 
-__all__ = ["RESTART_HELPER", "Flock", "Mount", "exclusive_holders", "listener", "mount_of", "unfit"]
+__all__ = [
+    "RESTART_HELPER",
+    "Death",
+    "Flock",
+    "Mount",
+    "exclusive_holders",
+    "listener",
+    "mount_of",
+    "unfit",
+]
 
 RESTART_HELPER = "sudo systemctl restart storewarden-helper.service"
 if sys.platform == "darwin":

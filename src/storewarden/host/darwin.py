@@ -5,12 +5,14 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Collection
 
-from storewarden.host.tables import Flock, Mount
+from storewarden.host.tables import Death, Flock, Mount
 
 FIRST_ALLOCATED = 56930
 ALLOCATED = 128
@@ -142,6 +144,26 @@ def _listed(ask: ListPids, kind: int, uid: int) -> list[int]:
         if 0 < used < ctypes.sizeof(buffer) or (used == 0 and not ctypes.get_errno()):
             return [pid for pid in buffer[: used // 4] if pid]
     raise OSError(ctypes.get_errno(), "proc_listpids does not say")
+
+
+def death_of(pid: int) -> Death:
+    """What turns readable when that process ends; whoever asks closes it (EVFILT_PROC, kqueue(2)).
+
+    `ProcessLookupError` where it has ended. NOTE_EXIT alone, without the exit status, may be asked
+    for any process (`filt_procattach` in XNU's bsd/kern/kern_event.c); and a kqueue can be waited
+    for like a file (`kqueue_select`, `kqueue_kqfilter`, there too).
+    """
+    # Where types are checked; and in the tests' stand-in for a Mac, which has none.
+    if sys.platform == "linux" or not hasattr(select, "kqueue"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    queue = select.kqueue()
+    event = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
+    try:
+        queue.control([event], 0)
+    except OSError:
+        queue.close()
+        raise
+    return queue
 
 
 def orphans(user_lock: str, pids: Collection[int]) -> list[int]:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 
-from storewarden.host.tables import Flock, Mount, exclusive_holders
+from storewarden.host.tables import Death, Flock, Mount, exclusive_holders
 
 FIRST_ALLOCATED = 872415232
 ALLOCATED = 65536 * 128
@@ -168,6 +168,17 @@ def _flocks(table: str) -> Iterator[Flock]:
             if kind == b"FLOCK":
                 device, _, inode = place.decode("ascii").rpartition(":")
                 yield Flock(int(pid), int(inode), mode == b"WRITE", waits, device)
+
+
+def death_of(pid: int) -> Death:
+    """What turns readable when that process ends; whoever asks closes it (pidfd_open(2)).
+
+    `ProcessLookupError` where it has ended. Any other `OSError`: this kernel, or a filter of its
+    calls, does not tell (before Linux 5.3, gVisor). It needs no privilege, whosever it is.
+    """
+    if not hasattr(os, "pidfd_open"):  # made for an older C library
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    return open(os.pidfd_open(pid), "rb", buffering=0)
 
 
 def orphans(user_lock: str, pids: Collection[int]) -> list[int]:

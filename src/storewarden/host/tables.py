@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 # fmt: off
 SHARED_FILE_SYSTEMS = frozenset(
@@ -56,6 +56,14 @@ def unfit(path: str, mounts: Sequence[Mount]) -> str:
                 " where locks and layers cannot be trusted"
             )
     return ""
+
+
+class Death(Protocol):
+    """What turns readable when a process ends, until it is closed."""
+
+    def fileno(self) -> int: ...  # noqa: D102 - as of a file
+
+    def close(self) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
