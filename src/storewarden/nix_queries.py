@@ -21,8 +21,9 @@ from typing import TypeVar
 
 from storewarden import host
 from storewarden.errors import BadMessageError
+from storewarden.store.floating import nix32
 from storewarden.store.nix import NEW_COMMANDS, Nix, PathInfo, SilentError, path_info, run, started
-from storewarden.store.paths import StoreDir, StorePath, nix32
+from storewarden.store.paths import StoreDir, StorePath
 from storewarden.strict_json import load
 
 T = TypeVar("T")

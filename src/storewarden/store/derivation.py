@@ -15,7 +15,6 @@ A scratch path or redirect is proved by its hash, so a wrong guess cannot slip i
 """
 
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -23,6 +22,7 @@ from contextlib import suppress
 from storewarden.errors import BadStorePathError
 from storewarden.store.database import Outputs
 from storewarden.store.entries import Entry, EntryKind
+from storewarden.store.floating import outputs_in
 from storewarden.store.paths import (
     DERIVATION_SUFFIX,
     HASH_PART_LENGTH,
@@ -40,8 +40,6 @@ from storewarden.store.paths import (
 from storewarden.store.store import Store
 
 CHROOT_SUFFIX = ".chroot"
-_OUTPUT = r'\("([^"\\]+)","([^"\\]*)","[^"\\]*","[^"\\]*"\)'
-_OUTPUTS = re.compile(rf"Derive\(\[{_OUTPUT}(?:,{_OUTPUT})*\],\[", re.ASCII)
 _MOST = 1 << 20
 
 
@@ -206,10 +204,7 @@ def outputs_of(store_fd: int, derivation: StorePath) -> list[tuple[str, str]]:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.fstat(store_fd).st_uid:
             raise ValueError("no derivation of the store owner's")
-        head = _OUTPUTS.match(file.read(_MOST))
-    if head is None:
-        raise ValueError("not a plain derivation")
-    outputs: list[tuple[str, str]] = re.findall(_OUTPUT, head[0])
+        outputs = outputs_in(file.read(_MOST))
     # An output's name becomes part of a file's name: it must be one, and no path.
     if not all(parse_lock_name(output_lock(derivation, output)) for output, _ in outputs):
         raise ValueError("an output of a name that Nix would refuse")
