@@ -64,10 +64,9 @@ def find_origins(
     for deriver, could_be in _readings(names, _possible_outputs(bases)) if bases else ():
         fitting.setdefault(could_be[0].name, set()).add(deriver.derivation)
         with suppress(BadStorePathError):
-            path = scratch_path(deriver.derivation, deriver.output, store.store_dir)
+            path, origin = scratch_origin(deriver, store.store_dir)
             if path in could_be:
-                lock = output_lock(deriver.derivation, deriver.output)
-                found[path] = Origin(deriver, _sorted(path, lock), scratch=True)
+                found[path] = origin
     missing = bases.keys() - found
     if outputs is not None and missing:
         by_name = {path.name: fitting.get(path.name, set()) for path in missing}
@@ -80,6 +79,13 @@ def find_origins(
         for path in missing - found.keys():
             found |= _by_table(path, outputs)
     return {path: found[base] for base in bases.keys() & found for path in bases[base]}
+
+
+def scratch_origin(deriver: Deriver, store_dir: StoreDir) -> tuple[StorePath, Origin]:
+    """The scratch path of a floating output, and that it belongs to it; `BadStorePathError`."""
+    path = scratch_path(deriver.derivation, deriver.output, store_dir)
+    lock = output_lock(deriver.derivation, deriver.output)
+    return path, Origin(deriver, _sorted(path, lock), scratch=True)
 
 
 def _sorted(path: StorePath, *locks: str) -> tuple[str, ...]:
