@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Nix's pre-build-hook as storewarden sets it: its file, the setting that names it, who else has one.
+"""Nix's pre-build-hook as storewarden sets it: its file, the setting, and who else has one.
 
 Nix ends a build whose hook fails, prints, or is not there (`getPathsInSandbox`, 2.8 to 2.36). So
 the setting stands in a file beside the hook, which nix.conf includes only if it is there.
@@ -29,11 +29,12 @@ PATH=$PATH:/usr/bin:/bin
 if [ -x "$python" ] && [ -r "$code" ]; then
     "$python" -I -S -B "$code" "$config" "$@" </dev/null >/dev/null &
     own=$!
-    (trap 'kill "$!"; exit' TERM; sleep 1 & wait "$!" && kill -9 "$own") </dev/null >/dev/null 2>&1 &
-    wait "$own"
+    {{ trap 'kill "$!"; exit' TERM; sleep 1 & wait "$!" && kill -9 "$own"; }} \
+        </dev/null >/dev/null 2>&1 &
+    wait "$own" 2>/dev/null
     status=$?
     kill "$!" 2>/dev/null
-    [ "$status" -le 1 ] || echo "storewarden: looking before a build ended with $status" >&2
+    [ "$status" -le 1 ] || echo "storewarden: what looks before a build was ended ($status)" >&2
 else
     echo "storewarden: $python or $code is gone; no matter, nothing was looked for" >&2
 fi
