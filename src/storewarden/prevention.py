@@ -52,13 +52,18 @@ def hook_text(python: str, code: str, config: str, other: tuple[str, str] | None
 
     `other` is the hook that it ends with, and where that is set.
     """
-    quoted = {"python": python, "code": f"{code}/helper/before_build.py", "config": config}
+    quoted = {"python": python, "code": place_in(code), "config": config}
     words = {name: shlex.quote(word) for name, word in quoted.items()}
     text = _HEAD.format(setting=SETTING, included=INCLUDED, **words)
     if other is None:
         return text + _ALONE
     place, program = other
     return text + _OTHER.format(place=place.replace("\n", " "), other=shlex.quote(program))
+
+
+def place_in(package: str) -> str:
+    """Where the program is that the hook runs, in this package's directory."""
+    return f"{package}/helper/before_build.py"
 
 
 def chained(text: str) -> str:

@@ -67,6 +67,20 @@ def children_of_this_process(uids: Collection[int]) -> list[int]:
     return found
 
 
+def nix_processes_before(moment: float) -> bool:
+    """Whether a program of Nix's may run as root that began before then, which is Unix time."""
+    try:
+        for process in psutil.process_iter():
+            with suppress(psutil.NoSuchProcess):
+                # Of a script psutil has the interpreter's name: nix-daemon's workers are none.
+                named = process.name().startswith("nix") and process.uids().effective == 0
+                if named and process.create_time() < moment:
+                    return True
+    except (psutil.Error, OSError):
+        return True
+    return False
+
+
 def command_of(pid: int) -> str | None:
     """The command of a process in one line, control characters escaped; None if not to be seen."""
     try:

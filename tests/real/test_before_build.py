@@ -20,17 +20,23 @@ from real.recipes import Recipe
 from real.rig import Rig, continue_daemon, picture, stop_daemon, unregistered
 from real.warden import audit_log, records
 
+ENDED = "what looks before a build was ended ("
 OFTEN = 4
 """Times each; the lab does it 25 times."""
 Obstacle = Callable[[Rig, Build], AbstractContextManager[object]]
 
 
-def built_before(rig: Rig, hook: str, build: Build) -> str:
-    """What the hook says when the locks are held that its worker holds; it never fails."""
+def built_before(rig: Rig, hook: str, build: Build, tries: int = 20) -> str:
+    """What the hook says when the locks are held that its worker holds; it never fails.
+
+    Where it had no time, as on a machine that is very busy, it is tried again.
+    """
     began = time.monotonic()
     done = as_worker(rig, hook, build.drv, *build.locks.values())
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert time.monotonic() - began < 10
+    if ENDED in done.stderr and tries:
+        return built_before(rig, hook, build, tries - 1)
     return done.stderr
 
 
@@ -196,7 +202,7 @@ def test_it_fails_no_build_and_leaves_what_lies_there_when(rig: Rig, obstacle: O
     with obstacle(rig, build):
         before = picture(rig.outside(build.outputs["out"]))
         began = time.monotonic()
-        said = built_before(rig, hook, build)
+        said = built_before(rig, hook, build, tries=0)
         took = time.monotonic() - began
         assert picture(rig.outside(build.outputs["out"])) == before
     assert said.startswith("storewarden: "), said
@@ -232,6 +238,5 @@ def test_a_large_tree_holds_the_build_up_no_longer_than_a_small_one(rig: Rig) ->
     for number in range(20_000):
         os.mkdir(f"{rig.outside(build.outputs['out'])}/{number}")
     said = built_before(rig, hook_of(rig), build)
-    ends = ("it takes long, the next run goes on with it", ": removed\n", "was ended (")
-    assert any(end in said for end in ends), said
+    assert "it takes long, the next run goes on with it" in said or ": removed\n" in said
     assert build.outputs["out"] not in unregistered(rig)

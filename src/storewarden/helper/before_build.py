@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`python -I -S before_build.py CONFIG DERIVATION [CHROOT]`: what Nix's pre-build-hook does.
+"""`python -I -S before_build.py CONFIG [DERIVATION [CHROOT]]`: what Nix's pre-build-hook does.
 
 A worker of Nix runs it, as root, while it holds the locks of what it is about to build, after it
 has ended all processes of its build user and before the builder starts (`getPathsInSandbox`, 2.8.1
@@ -22,8 +22,13 @@ _SECONDS = 0.8
 _NIX_SECONDS = 0.3
 
 
-def main(config: str, derivation: str, *_chroot: str) -> int:
-    """Look, and remove what is in the way; 0, or 1 where that could not be done or told."""
+def main(config: str, derivation: str = "", *_chroot: str) -> int:
+    """Look, and remove what is in the way; 0, or 1 where that could not be done or told.
+
+    Without a derivation it only shows that it begins.
+    """
+    if not derivation:
+        return 0
     store_dir, _, name = derivation.rpartition("/")
     try:
         with open(derivation, encoding="utf-8") as file:

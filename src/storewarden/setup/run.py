@@ -10,16 +10,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from storewarden import host
 from storewarden.client import HelperUnavailableError, remove_through
 from storewarden.config import DEFAULT_CONFIG, KEYS, Config, configured
 from storewarden.daemon.status import SILENCE, is_held, read_status
 from storewarden.errors import StorewardenError
+from storewarden.prevention import HOOK
 from storewarden.protocol import RemoveRequest
 from storewarden.readable import DECLARE, PLAIN, Mark, Style, count_text
-from storewarden.setup import darwin, linux
+from storewarden.setup import darwin, linux, prevent
 from storewarden.setup.code import CODE, IMPORTS, Program, execute, program
 from storewarden.setup.files import (
     MANIFEST,
@@ -83,6 +84,8 @@ class Order:
     style: Style = PLAIN
     at: Callable[[str], None] = lambda _: None
     """Told of each step before it is taken, in a few words."""
+    prevent: bool = False
+    """Whether Nix's hook is asked for; to be taken back alone, where it is taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +117,18 @@ def install(order: Order) -> None:
     """
     with at_work(order.top, dry_run=order.dry_run):
         before = read_manifest(order.top) or Manifest()
-        target = target_for(before, order.top)
+        wanted = order.prevent or HOOK in before.files
+        target = target_for(before, order.top, hook=prevent.items if wanted else _no_hook)
         steps = _steps(target, before, order.top)
-        _tell(order, steps, target.program.why)
+        last = prevent.steps_on(target.program, steps, order.top) if wanted else []
+        _tell(order, [*steps, *last], target.program.why)
         if order.dry_run:
             return
-        if not before.ended or any(not isinstance(step, Keep) for step in steps):
+        if not before.ended or any(not isinstance(step, Keep) for step in [*steps, *last]):
             user = linux.USER if RunCommand(["systemd-sysusers", linux.SYSUSERS]) in steps else ""
             begun = manifest_before(before, steps, order.top, user)
             write_manifest(begun, order.top)
-            _do(order, steps)
+            _do(order, [*steps, *last])
             write_manifest(manifest_after(begun, target.items, steps, order.top), order.top)
         else:
             _do(order, steps)
@@ -145,12 +150,20 @@ def uninstall(order: Order) -> None:
                 os.rmdir(f"{order.top}{os.path.dirname(MANIFEST)}")
             _say(order, f"nothing to remove: there is no {order.top}{MANIFEST}")
             return
-        steps = _steps_back(before, order.top)
-        _tell(order, steps, "")
+        off = prevent.steps_off(before, order.top)
+        steps = [] if order.prevent else _steps_back(before, order.top)
+        _tell(order, [*off, *prevent.steps_back(before, 0, order.top), *steps], "")
         if order.dry_run:
             return
         write_manifest(manifest_before(before, [], order.top, ""), order.top)
-        _do(order, steps)
+        began = time.time()
+        _do(order, off)
+        hook = prevent.steps_back(before, began, order.top)
+        _do(order, [*hook, *steps])
+        left = _left(before, hook, order)
+        if left.files:
+            write_manifest(left, order.top)
+            return
         take_away(MANIFEST, order.top)
         for place in sorted(before.directories, reverse=True):
             if _above_manifest(place, order.top):
@@ -162,6 +175,18 @@ def uninstall(order: Order) -> None:
                 with suppress(OSError):
                     os.rmdir(darwin.STATE)
         _say(order, "removed; the audit log stays in /var/log/storewarden")
+
+
+def _left(before: Manifest, hook: Sequence[SetupStep], order: Order) -> Manifest:
+    """What is still ours after it was taken back: the hook, or all but what is for prevention."""
+    kept = {step.path for step in hook if isinstance(step, Keep)}
+    if order.prevent:
+        kept |= before.files.keys() - set(prevent.PLACES)
+    return replace(before, files={path: before.files[path] for path in kept}, ended=True)
+
+
+def _no_hook(_code: Program, _top: str) -> tuple[File, ...]:
+    return ()
 
 
 def _steps(target: Target, before: Manifest, top: str) -> list[SetupStep]:
@@ -184,7 +209,7 @@ def _steps(target: Target, before: Manifest, top: str) -> list[SetupStep]:
 
 def _steps_back(before: Manifest, top: str) -> list[SetupStep]:
     # What is set up first goes last: the command that can do this stays until near the end.
-    files = removals(list(before.files), before, top)
+    files = removals([one for one in before.files if one not in prevent.PLACES], before, top)
     places: list[SetupStep] = [
         TakeAwayDirectory(place)
         for place in sorted(before.directories, reverse=True)
@@ -233,7 +258,9 @@ def _say(order: Order, line: str) -> None:
         order.say(line)
 
 
-def target_for(before: Manifest, top: str) -> Target:
+def target_for(
+    before: Manifest, top: str, hook: Callable[[Program, str], tuple[File, ...]]
+) -> Target:
     """For the machine this runs on, or, below `top`, for any machine of this system."""
     code = program()
     launcher, keeps = _launcher(code, before, top)
@@ -253,7 +280,7 @@ def target_for(before: Manifest, top: str) -> Target:
         start = lambda changed: [*map(RunCommand, linux.start_words(changed=changed))]  # noqa: E731
         after = linux.AFTER_A_CHANGE
     first = File(DEFAULT_CONFIG, first_config(settings, after).encode(), once=True)
-    return Target(code, (*launcher, first, *files), keeps, start)
+    return Target(code, (*launcher, first, *files, *hook(code, top)), keeps, start)
 
 
 def checks(code: Program) -> Words:
