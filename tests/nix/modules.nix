@@ -125,6 +125,7 @@ in
     doc = toString onNixos.config.meta.doc;
     inherit (onNixos.config.services.storewarden) settings storeAccess;
     etc = lib.attrNames onNixos.config.environment.etc;
+    nix = { inherit (onNixos.config.nix) settings; };
   };
 
   darwin = {
