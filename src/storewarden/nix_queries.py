@@ -214,6 +214,8 @@ class Settings:
     """`start-id`."""
     allocated: int | None = None
     """`id-count`."""
+    hook: str | None = None
+    """`pre-build-hook`; empty for none."""
 
     @property
     def uids(self) -> range:
@@ -266,6 +268,7 @@ def parse_settings(printed: bytes) -> Settings:
         allocates=_of(bool, values.get("auto-allocate-uids")),
         first_allocated=_of(int, values.get("start-id")),
         allocated=_of(int, values.get("id-count")),
+        hook=_of(str, values.get("pre-build-hook")),
     )
 
 

@@ -40,8 +40,8 @@ def test_the_command_tells_its_version_without_any_variable(package: str) -> Non
 
 def test_the_hook_fails_no_build_and_finds_what_it_runs(package: str) -> None:
     hook = f"{package}/libexec/storewarden/pre-build-hook"
-    for words, said in (([], ""), (["/nix/store/no.drv"], "storewarden: no.drv: what a build")):
-        done = subprocess.run([hook, *words], env={}, capture_output=True, text=True, check=False)
+    for given, said in (([], ""), (["/nix/store/no.drv"], "storewarden: no.drv: what a build")):
+        done = subprocess.run([hook, *given], env={}, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (0, "")
         assert done.stderr.startswith(said)
         assert bool(done.stderr) == bool(said)
