@@ -19,7 +19,7 @@ _shtab_storewarden_audit_option_strings=(-h --help)
 _shtab_storewarden_watch_option_strings=(-h --help --config)
 _shtab_storewarden_status_option_strings=(-h --help --json --config)
 _shtab_storewarden_check_config_option_strings=(-h --help --json)
-_shtab_storewarden_setup_option_strings=(-h --help -n --dry-run --uninstall --root --json)
+_shtab_storewarden_setup_option_strings=(-h --help -n --dry-run --uninstall --prevent --root --json)
 _shtab_storewarden_demo_option_strings=(-h --help)
 _shtab_storewarden_option_strings=(-h --help --version)
 
@@ -103,6 +103,7 @@ _shtab_storewarden_setup___help_nargs=0
 _shtab_storewarden_setup__n_nargs=0
 _shtab_storewarden_setup___dry_run_nargs=0
 _shtab_storewarden_setup___uninstall_nargs=0
+_shtab_storewarden_setup___prevent_nargs=0
 _shtab_storewarden_setup___json_nargs=0
 _shtab_storewarden_demo__h_nargs=0
 _shtab_storewarden_demo___help_nargs=0

@@ -19,7 +19,7 @@ from storewarden.store.floating import outputs_in, scratch_name
 
 _MOST = 1 << 20
 _SECONDS = 0.8
-_NIX_SECONDS = 0.3
+_NIX_SECONDS = 0.5
 
 
 def main(config: str, derivation: str = "", *_chroot: str) -> int:
