@@ -88,7 +88,9 @@ def test_without_the_hook_it_lies_there_as_before(rig: Rig) -> None:
     assert dead.outputs["out"] in unregistered(rig)
 
 
-@pytest.mark.parametrize("how", [Interrupt.SIGINT_CLIENT, Interrupt.SIGKILL_WORKER])
+@pytest.mark.parametrize(
+    "how", [Interrupt.SIGINT_CLIENT, Interrupt.SIGKILL_WORKER], ids=lambda how: how.value
+)
 def test_a_build_that_is_interrupted_again_and_again_begins_clean_each_time(
     prevented: Rig, how: Interrupt
 ) -> None:

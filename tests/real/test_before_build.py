@@ -66,7 +66,8 @@ def test_neither_wedge_nor_stale_files_come_of_debris_that_goes_before_the_build
             said = built_before(rig, hook, build)
             name = os.path.basename(build.outputs["out"])
             assert said.endswith(f"storewarden: {name}: removed\n") or not said, said
-            assert unregistered(rig) == set(build.locks.values())
+            made = {f"{build.outputs['out']}.lock"}  # by a try that was cut off
+            assert unregistered(rig) - made == set(build.locks.values())
             done = retry(rig, build.recipe, not_uid=None if same_user else build.uid)
             assert done.returncode == 0, done.stderr
             assert_built_of_its_own_files_alone(rig, done.stdout.strip())
@@ -207,7 +208,7 @@ OBSTACLES: list[Obstacle] = [
 ]
 
 
-@pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda one: one.__name__.replace("_", " "))
 def test_it_fails_no_build_and_leaves_what_lies_there_when(rig: Rig, obstacle: Obstacle) -> None:
     build = stranded(rig, "job")
     hook = hook_of(rig)
