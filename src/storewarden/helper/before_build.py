@@ -31,21 +31,22 @@ def main(config: str, derivation: str = "", *_chroot: str) -> int:
         return 0
     store_dir, _, name = derivation.rpartition("/")
     try:
-        with open(derivation, encoding="utf-8") as file:
+        with open(derivation, encoding="utf-8", errors="surrogateescape") as file:
             outputs = outputs_in(file.read(_MOST))
         floating = [output for output, path in outputs if not path]
         there = [one for one in floating if os.path.lexists(_scratch(store_dir, name, one))]
     except (OSError, ValueError) as cause:
         return _say(f"{name}: what a build of it left cannot be looked for: {cause}")
-    return _remove(config, name, there) if there else 0
+    return _remove(config, store_dir, name, there) if there else 0
 
 
 def _scratch(store_dir: str, name: str, output: str) -> str:
     return f"{store_dir}/{scratch_name(name, output, store_dir)}"
 
 
-def _remove(place: str, name: str, outputs: list[str]) -> int:
+def _remove(place: str, store_dir: str, name: str, outputs: list[str]) -> int:
     import signal  # noqa: PLC0415 - most builds find nothing in their way
+    import time  # noqa: PLC0415 - likewise
 
     # Whatever hangs then, in Python or out of it: the kernel ends it, as may happen at any time.
     signal.setitimer(signal.ITIMER_REAL, _SECONDS)
@@ -68,6 +69,9 @@ def _remove(place: str, name: str, outputs: list[str]) -> int:
             return _say(
                 f"{name}: an interrupted build of it is in the way; {place} says to keep it"
             )
+        ages = (time.time() - os.lstat(_scratch(store_dir, name, one)).st_ctime for one in outputs)
+        if (asked := config.min_age) is not None and any(age < asked for age in ages):
+            return _say(f"{name}: an interrupted build of it is in the way, younger than min-age")
         prepare(config, None)
         store, worker = checked_store(config, None, _NIX_SECONDS), waiting_worker()
         removing = remove_before_build(

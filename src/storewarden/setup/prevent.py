@@ -10,6 +10,7 @@ nix-daemon, and the hook at last, once no Nix process is left that has read the 
 import os
 import stat
 import sys
+import time
 from collections.abc import Sequence
 
 from storewarden.config import DEFAULT_CONFIG
@@ -33,6 +34,8 @@ from storewarden.setup.plan import Keep, RunCommand, SetupStep, TakeAway, Write,
 PLACES = (INCLUDED, HOOK)
 _DAEMONS = ("org.nixos.nix-daemon", "systems.determinate.nix-daemon")
 """How nix-daemon's job is called by Nix's installer, and by Determinate's."""
+_PATIENCE = 3.0
+"""Seconds for those to end whose client has ended."""
 _RUNS_STILL = (
     "a Nix that began before may still run it, and would fail without it; take it back once more"
     " when that has ended (it does no harm meanwhile)"
@@ -76,7 +79,11 @@ def steps_back(before: Manifest, since: float, top: str) -> list[TakeAway | Keep
     """What takes the hook away, unless a Nix may run it that began before that time."""
     if HOOK not in before.files:
         return []
-    if not top and nix_processes_before(since):
+    patience = time.monotonic() + _PATIENCE
+    while not top and nix_processes_before(since):
+        if time.monotonic() < patience:
+            time.sleep(0.1)
+            continue
         return [Keep(HOOK, _RUNS_STILL)]
     return removals([HOOK], before, top)
 

@@ -152,14 +152,16 @@ def uninstall(order: Order) -> None:
             return
         off = prevent.steps_off(before, order.top)
         steps = [] if order.prevent else _steps_back(before, order.top)
-        _tell(order, [*off, *prevent.steps_back(before, 0, order.top), *steps], "")
+        _tell(order, [*off, *steps, *prevent.steps_back(before, 0, order.top)], "")
         if order.dry_run:
             return
         write_manifest(manifest_before(before, [], order.top, ""), order.top)
         began = time.time()
         _do(order, off)
+        _do(order, steps)
+        # The services ask Nix as well; they have ended by now.
         hook = prevent.steps_back(before, began, order.top)
-        _do(order, [*hook, *steps])
+        _do(order, hook)
         left = _left(before, hook, order)
         if left.files:
             write_manifest(left, order.top)
