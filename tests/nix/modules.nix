@@ -125,7 +125,6 @@ in
     doc = toString onNixos.config.meta.doc;
     inherit (onNixos.config.services.storewarden) settings storeAccess;
     etc = lib.attrNames onNixos.config.environment.etc;
-    nix = { inherit (onNixos.config.nix) settings; };
   };
 
   darwin = {
