@@ -67,18 +67,17 @@ def children_of_this_process(uids: Collection[int]) -> list[int]:
     return found
 
 
-def nix_processes_before(moment: float) -> bool:
-    """Whether a program of Nix's may run as root that began before then, which is Unix time."""
+def nix_processes() -> frozenset[tuple[int, float]] | None:
+    """The programs of Nix's that run as root: pid and beginning. None where some are hidden."""
+    found = set()
     try:
         for process in psutil.process_iter():
             with suppress(psutil.NoSuchProcess):
-                # Of a script psutil has the interpreter's name: nix-daemon's workers are none.
-                named = process.name().startswith("nix") and process.uids().effective == 0
-                if named and process.create_time() < moment:
-                    return True
+                if process.name().startswith("nix") and process.uids().effective == 0:
+                    found.add((process.pid, process.create_time()))
     except (psutil.Error, OSError):
-        return True
-    return False
+        return None
+    return frozenset(found)
 
 
 def command_of(pid: int) -> str | None:

@@ -38,9 +38,17 @@ def hook_of(
     place = f"{rig.base}/run"
     with open(f"{place}/config.toml", "w", encoding="ascii") as file:
         file.write("\n".join([f'audit-log = "{audit_log(rig)}"', *settings, ""]))
+    own = f"{place}/code/storewarden"
+    if not os.path.exists(own):
+        # Compiled, as it is wherever it is installed: it has no time for that itself.
+        os.makedirs(os.path.dirname(own))
+        words = ["cp", "-r", f"{rig.base}/source/src/storewarden", own]
+        assert ns.run(rig.namespace, words).returncode == 0
+        compiling = ["env", "-u", "PYTHONPYCACHEPREFIX", rig.python, "-m", "compileall", "-q", own]
+        assert ns.run(rig.namespace, compiling).returncode == 0
     text = hook_text(
         python or rig.python,
-        code or f"{rig.base}/source/src/storewarden",
+        code or own,
         f"{place}/config.toml",
         ("nix.conf", other) if other else None,
     )

@@ -26,7 +26,7 @@ from storewarden.prevention import (
     other_hook,
     place_in,
 )
-from storewarden.processes import nix_processes_before
+from storewarden.processes import nix_processes
 from storewarden.setup.code import PACKAGE, Program
 from storewarden.setup.files import File, Manifest, SetupError, State, missing_directories
 from storewarden.setup.plan import Keep, RunCommand, SetupStep, TakeAway, Write, output_of, removals
@@ -36,6 +36,8 @@ _DAEMONS = ("org.nixos.nix-daemon", "systems.determinate.nix-daemon")
 """How nix-daemon's job is called by Nix's installer, and by Determinate's."""
 _PATIENCE = 3.0
 """Seconds for those to end whose client has ended."""
+Readers = frozenset[tuple[int, float]] | None
+"""Processes of Nix's that may have read the setting."""
 _RUNS_STILL = (
     "a Nix that began before may still run it, and would fail without it; take it back once more"
     " when that has ended (it does no harm meanwhile)"
@@ -75,12 +77,12 @@ def steps_off(before: Manifest, top: str) -> list[SetupStep]:
     return [*done, *(_restart() if done and not top else ())]
 
 
-def steps_back(before: Manifest, since: float, top: str) -> list[TakeAway | Keep]:
-    """What takes the hook away, unless a Nix may run it that began before that time."""
+def steps_back(before: Manifest, readers: Readers, top: str) -> list[TakeAway | Keep]:
+    """What takes the hook away, unless one of these may run it still; None: it is not known."""
     if HOOK not in before.files:
         return []
     patience = time.monotonic() + _PATIENCE
-    while not top and nix_processes_before(since):
+    while not top and (readers is None or readers & (nix_processes() or readers)):
         if time.monotonic() < patience:
             time.sleep(0.1)
             continue

@@ -18,6 +18,7 @@ from storewarden.config import DEFAULT_CONFIG, KEYS, Config, configured
 from storewarden.daemon.status import SILENCE, is_held, read_status
 from storewarden.errors import StorewardenError
 from storewarden.prevention import HOOK
+from storewarden.processes import nix_processes
 from storewarden.protocol import RemoveRequest
 from storewarden.readable import DECLARE, PLAIN, Mark, Style, count_text
 from storewarden.setup import darwin, linux, prevent
@@ -152,15 +153,15 @@ def uninstall(order: Order) -> None:
             return
         off = prevent.steps_off(before, order.top)
         steps = [] if order.prevent else _steps_back(before, order.top)
-        _tell(order, [*off, *steps, *prevent.steps_back(before, 0, order.top)], "")
+        _tell(order, [*off, *steps, *prevent.steps_back(before, frozenset(), order.top)], "")
         if order.dry_run:
             return
         write_manifest(manifest_before(before, [], order.top, ""), order.top)
-        began = time.time()
+        readers = nix_processes()
         _do(order, off)
         _do(order, steps)
         # The services ask Nix as well; they have ended by now.
-        hook = prevent.steps_back(before, began, order.top)
+        hook = prevent.steps_back(before, readers, order.top)
         _do(order, hook)
         left = _left(before, hook, order)
         if left.files:
