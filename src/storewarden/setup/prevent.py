@@ -82,12 +82,20 @@ def steps_back(before: Manifest, readers: Readers, top: str) -> list[TakeAway | 
     if HOOK not in before.files:
         return []
     patience = time.monotonic() + _PATIENCE
-    while not top and (readers is None or readers & (nix_processes() or readers)):
+    while not top and _may_run(readers):
         if time.monotonic() < patience:
             time.sleep(0.1)
             continue
         return [Keep(HOOK, _RUNS_STILL)]
     return removals([HOOK], before, top)
+
+
+def _may_run(readers: Readers) -> bool:
+    """Whether one of them is there still, as far as that is known."""
+    if readers is None:
+        return True
+    there = nix_processes() if readers else frozenset()
+    return there is None or bool(readers & there)
 
 
 def _write(conf: str, top: str, *, wanted: bool) -> list[SetupStep]:
