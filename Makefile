@@ -3,17 +3,22 @@
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do "$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 PY := .venv/bin/python
 
-.PHONY: demo test lint completions lab bench picture clean
+.PHONY: demo test lint completions lab mac bench picture clean
 
-.venv/.ready: pyproject.toml
+# What the program itself needs; make demo waits for nothing else.
+.venv/.program: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "storewarden needs Python 3.11 or newer with venv (on Debian: apt-get install python3-venv); or set PYTHON=" >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON) ..."
 	@"$(PYTHON)" -m venv --clear .venv
-	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-demo: .venv/.ready
+.venv/.ready: .venv/.program
+	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+demo: .venv/.program
 	@$(PY) -m storewarden demo
 
 test: lint
@@ -34,15 +39,21 @@ completions: .venv/.ready
 # roots take about two minutes to make, once, and some 330 MB each). Nothing in it is skipped but
 # what a Nix cannot do. What it tries again and again takes as long as is said: each soak seconds
 # (STOREWARDEN_LAB_SOAK=600 make lab), races (_RACES=50, _ROUNDS=10 of ten), a build user's builds
-# (_BUSY=20), interrupted registrations (_REGISTERING=10).
+# (_BUSY=20), interrupted registrations (_REGISTERING=10). _WAYS=all installs in each way on each root.
 lab: .venv/.ready
 	bash tests/lab/make-roots
 	STOREWARDEN_REQUIRE_LAB=1 PYTHONPATH=tests $(PY) -m lab.everything --table docs/lab-results.md
+
+# Ten minutes for somebody with a Mac: looks, tests, and sets the service up and away again, step by
+# step, and writes one file for an issue (docs/macos.md). TOUR=--help shows its options.
+mac: .venv/.ready
+	@PYTHONPATH=tests $(PY) -m mac.tour $(TOUR)
 
 bench: .venv/.ready
 	$(PY) benchmarks/start.py
 	$(PY) benchmarks/sweep.py
 	$(PY) benchmarks/purge.py
+	$(PY) benchmarks/explain.py
 	$(PY) benchmarks/idle.py 60
 
 # The picture in the README: what a terminal shows of a real wedge (as root on Linux, with Nix).

@@ -7,21 +7,22 @@ import os
 import shtab
 
 from storewarden.cli import parser
+from storewarden.cli.front import FILES
 
-FILES = {
-    "bash": "storewarden.bash",
-    "zsh": "_storewarden",
-    "fish": "storewarden.fish",
-}
-"""By shell, the names that pyproject.toml installs."""
+__all__ = ["FILES", "completions"]
 _COMPLETED = {
+    "ACTION": None,
     "AGE": None,
     "CMD": None,  # of it, and of what it takes, other completions know
+    "COMMAND": None,  # it has choices
     "DIR": shtab.DIRECTORY,
     "FILE": shtab.FILE,
     "GROUP": None,
     "KIND": None,  # it has choices
+    "N": None,
     "PATH": shtab.FILE,
+    "SHELL": None,  # it has choices
+    "TIME": None,
 }
 """What may stand where the help says that; each word that it says must be here."""
 

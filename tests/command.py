@@ -4,12 +4,14 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from json_documents import checked
 from stand_in import write_answering_nix
+from storewarden.readable import Caller, caller_of
+from storewarden.setup.code import PACKAGE
 from storewarden.store.paths import StorePath, output_lock
 from storewarden.throwaway import ThrowawayStore
 
@@ -88,6 +90,20 @@ def report(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401 - JSO
     """The one JSON object that it printed, which is as its schema says."""
     words: list[str] = done.args
     return checked(done.stdout, *words[words.index("storewarden") + 1 :])
+
+
+def typed(text: str) -> str:
+    """That command as `run` is told to type it, which starts no console script."""
+    return _caller().typed(text)
+
+
+def typed_by_nobody(text: str) -> str:
+    """The same as another user is told to type it."""
+    return replace(_caller(), root=False).typed(text)
+
+
+def _caller() -> Caller:
+    return caller_of([f"{PACKAGE}/__main__.py"], sys.executable, os.environ)
 
 
 def strand_lock(place: ThrowawayStore, name: str) -> str:

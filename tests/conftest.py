@@ -4,6 +4,7 @@
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from sweeps import own_place
 
 for name in [name for name in os.environ if name.startswith("NIX_")]:
     del os.environ[name]
+os.environ["PAGER"] = "cat"  # nobody presses a key
 
 # `nohup` and a shell's `&` have them ignored, and whatever is started here would inherit that, in
 # Nix's builders, too: no test of a signal could tell anything then.
@@ -36,7 +38,9 @@ settings.load_profile("untimed")
 def pytest_configure(config: pytest.Config) -> None:
     """Give each run a directory that no other run closes to other users, as pytest's own does."""
     if not hasattr(config, "workerinput") and config.option.basetemp is None:
-        config.option.basetemp = tempfile.mkdtemp(prefix="storewarden-tests-")
+        # In macOS' own place for such things no test's socket could be bound: a name has 103 bytes.
+        place = "/tmp" if sys.platform == "darwin" else None  # noqa: S108 - one that is made anew
+        config.option.basetemp = tempfile.mkdtemp(prefix="sw-tests-", dir=place)
 
         def remove() -> None:
             # Not shutil.rmtree: it gives up at trees as deep as those that the tests make.

@@ -38,5 +38,5 @@ def story_of(place: ThrowawayStore | Store, nix: str, asked: str | Pointed) -> S
     pointed = point(asked, store.store_dir) if isinstance(asked, str) else asked
     with observe(store) as seen:
         story = story_of_entry(seen, nix_of(store, nix), pointed)
-    checked(stories_json([(story, advice(story))], store, story.notes), "explain")
+    checked(stories_json([(story, advice(story), ())], store, story.notes), "explain")
     return story

@@ -2,6 +2,7 @@
 """Real texts of real failures, as their reporters quoted them, and all the ways to dress them up.
 
 `logs/known.txt` and `logs/unknown.txt`: `%% name path` or `%% what it is`, where it is from, text.
+In the latter `maybe: ` comes before what may be a failure, and is told as no more than that.
 """
 
 import json
@@ -15,6 +16,8 @@ from storewarden.store.paths import StoreDir
 
 STORE = StoreDir("/nix/store")
 _LOGS = Path(__file__).parent / "logs"
+_MAYBE = "maybe: "
+_BUILDERS = {"bar-with-logs", "last log lines"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,24 @@ def known() -> list[Quoted]:
     return _read("known.txt")
 
 
-def unknown() -> list[Quoted]:
-    """Texts that look like one and are none; `name` is what they are."""
-    return _read("unknown.txt")
+def unlike() -> list[tuple[Quoted, str]]:
+    """Texts that look like one and are none, and how to dress them; `name` is what they are."""
+    return [pair for pair in _unknown() if not pair[0].name.startswith(_MAYBE)]
+
+
+def possible() -> list[tuple[Quoted, str]]:
+    """Texts that may be one, and how to dress them."""
+    return [pair for pair in _unknown() if pair[0].name.startswith(_MAYBE)]
+
+
+def _unknown() -> list[tuple[Quoted, str]]:
+    """A builder's log has no lines of another builder's in it."""
+    return [
+        (one, dress)
+        for one in _read("unknown.txt")
+        for dress in DRESSES
+        if not (dress in _BUILDERS and re.search(r"^ *[\w.-]*> ", one.text, re.MULTILINE))
+    ]
 
 
 def _read(name: str) -> list[Quoted]:

@@ -328,16 +328,19 @@ ERRORS = {
     EndCode.NOT_ALLOWED: HelperUnavailableError,
     EndCode.UNAVAILABLE: UnavailableError,
     EndCode.UNREADABLE: StoreUnreadableError,
-    None: StoreUnreadableError,
+    None: HelperUnavailableError,
 }
 """What each end is to a client; the last is that of an older helper, which gives no code."""
+OLDER = (
+    "; that helper is of an older storewarden than this program: storewarden status says what to do"
+)
 
 
 @given(st.text(min_size=1), st.sampled_from([*EndCode, None]))
 def test_the_end_arrives_as_its_error_with_its_words(error: str, code: EndCode | None) -> None:
     came = decode_reply(encode_end(error, code))
     assert type(came) is ERRORS[code]
-    assert str(came) == error
+    assert str(came) == error + ("" if code else OLDER)
 
 
 def test_an_end_without_an_error_arrives_as_none_and_as_it_always_was() -> None:
@@ -345,7 +348,7 @@ def test_an_end_without_an_error_arrives_as_none_and_as_it_always_was() -> None:
     assert decode_reply(encode_end()) is None
 
 
-@pytest.mark.parametrize("code", [b'"of-a-later-version"', b"7", b"null", b"[]"])
+@pytest.mark.parametrize("code", [b'"of-a-later-version"', b"7", b"[]"])
 def test_an_end_with_a_code_that_nobody_knows_is_an_error_all_the_same(code: bytes) -> None:
     came = decode_reply(b'{"v":1,"end":true,"error":"why","code":%s}\n' % code)
     assert type(came) is StoreUnreadableError

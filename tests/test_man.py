@@ -15,7 +15,7 @@ import pytest
 from grammar import Command, commands
 from programs import program
 from storewarden.cli.service import document_of
-from storewarden.cli.usage import EXIT_CODES
+from storewarden.cli.usage import exit_codes
 from storewarden.config import DEFAULT_CONFIG, KEYS, Config
 from storewarden.helper.__main__ import _parser
 from storewarden.store.entries import EntryKind
@@ -161,7 +161,7 @@ def test_each_kind_is_described_and_no_other() -> None:
 
 
 def _codes() -> Iterator[tuple[str, str]]:
-    for code, text in re.findall(r"^  (\d+) +(.*(?:\n {7}.*)*)", EXIT_CODES, _LINES):
+    for code, text in re.findall(r"^  (\d+) +(.*(?:\n {7}.*)*)", exit_codes(), _LINES):
         yield code, " ".join(text.split())
 
 

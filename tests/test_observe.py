@@ -167,7 +167,7 @@ def test_the_age_counts_from_the_last_change_and_a_future_one_is_too_young(
     assert fact.known is known
     assert ("sudo touch -h" in fact.detail) == (since < 0)
     # Rounded down: nothing is too young that is as old as is wanted.
-    assert (fact.detail == "9 s ago, 10 s are wanted") == (since == 9.9)
+    assert (fact.detail == "9 s ago; waiting until 10 s old") == (since == 9.9)
 
 
 def test_what_others_may_write_to_is_shared_while_another_build_user_is_at_work(

@@ -6,18 +6,24 @@ Commands to copy are as they are for the usual store, and have all it takes for 
 
 import os
 import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storewarden.cli import COMMANDS
 from storewarden.readable import (
     PLAIN,
     USUAL,
+    Caller,
     Mark,
     Style,
     ThisStore,
     age_text,
+    caller_of,
     can_be_copied,
     count_text,
     repair_path,
@@ -243,3 +249,111 @@ def test_what_a_terminal_would_not_show_as_it_is_cannot_be_copied() -> None:
 def test_a_shell_reads_the_empty_list_of_features_as_one_word() -> None:
     words = ["--repair-path", "/srv/my store/x", "--option", "experimental-features", ""]
     assert shlex.split(repair_path("/srv/my store/x")) == ["sudo", "nix-store", *words]
+
+
+VENV = "/home/alice/sw/.venv/bin"
+
+
+def alice(tmp_path: Path, **changes: Any) -> Caller:  # noqa: ANN401 - of any field
+    """Who runs it from a checkout, with sudo and the usual PATH looking in empty directories."""
+    path, sudo_path = f"{tmp_path}/bin", f"{tmp_path}/sudo"
+    caller = Caller(f"{VENV}/python", f"{VENV}/storewarden", "", False, path, sudo_path)  # noqa: FBT003 - no root
+    return replace(caller, **changes)
+
+
+def put_program(place: Path, first: str = "#!/bin/sh") -> None:
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(f"{first}\n")
+    place.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("written", "typed"),
+    [
+        ("sudo storewarden scan --yes", f"sudo {VENV}/storewarden scan --yes"),
+        (
+            "look: storewarden scan --dry-run; then go",
+            f"look: {VENV}/storewarden scan --dry-run; then go",
+        ),
+        (
+            "only root can: sudo storewarden setup (or",
+            f"only root can: sudo {VENV}/storewarden setup (or",
+        ),
+        ("python -m storewarden scan", "python -m storewarden scan"),
+        ("an older storewarden than this; the storewarden service", ...),
+        ("sudo systemctl start storewarden", ...),
+        ("With sudo the path stands there", ...),
+        ("by sudo of uid 7", ...),
+    ],
+)
+def test_a_command_of_ours_is_typed_with_the_place_where_sudo_does_not_find_it(
+    written: str, typed: object, tmp_path: Path
+) -> None:
+    caller = alice(tmp_path)
+    expected = written if typed is ... else typed
+    assert caller.typed(written) == expected
+    assert caller.typed(caller.typed(written)) == expected, "twice is once"
+    assert Caller().typed(written) == written, "whoever reads it is not known"
+
+
+@pytest.mark.parametrize(
+    ("written", "typed"),
+    [
+        ("sudo storewarden scan --yes", f"{VENV}/storewarden scan --yes"),
+        (
+            "by themselves, or: sudo storewarden setup",
+            f"by themselves, or: {VENV}/storewarden setup",
+        ),
+        ("sudo env NIX_STORE_DIR=/x nix-store --gc", "env NIX_STORE_DIR=/x nix-store --gc"),
+        ("sudo rm -r /x", "rm -r /x"),
+        ("find /x | xargs sudo kill && sudo sh -c 'a'", "find /x | xargs kill && sh -c 'a'"),
+        ("sudo -H NIX_REMOTE=local nix-collect-garbage", "NIX_REMOTE=local nix-collect-garbage"),
+        ("With sudo the path stands there (sudo -i)", "With sudo the path stands there (sudo -i)"),
+        ("by sudo of uid 7", "by sudo of uid 7"),
+    ],
+)
+def test_root_types_no_sudo(written: str, typed: str, tmp_path: Path) -> None:
+    assert alice(tmp_path, root=True).typed(written) == typed
+
+
+def test_what_is_found_by_its_name_is_called_by_it_and_nothing_else_of_that_name(
+    tmp_path: Path,
+) -> None:
+    own, both = tmp_path / "own" / "storewarden", "storewarden scan && sudo storewarden scan"
+    put_program(own)
+    caller = alice(tmp_path, program=str(own))
+    put_program(tmp_path / "bin" / "storewarden")
+    assert caller.typed(both) == f"{own} scan && sudo {own} scan", "another one is in the PATH"
+    (tmp_path / "bin" / "storewarden").unlink()
+    (tmp_path / "bin" / "storewarden").symlink_to(own)
+    assert caller.typed(both) == f"storewarden scan && sudo {own} scan"
+    put_program(tmp_path / "sudo" / "storewarden", f"#!{VENV}/python -I")
+    assert caller.typed(both) == "storewarden scan && sudo storewarden scan"
+
+
+def test_nix_is_typed_with_its_place_where_sudo_does_not_find_it(tmp_path: Path) -> None:
+    put_program(tmp_path / "bin" / "nix-store")
+    there = alice(tmp_path).typed("nix-store --gc && sudo nix-store --verify")
+    assert there == f"nix-store --gc && sudo {tmp_path}/bin/nix-store --verify"
+    put_program(tmp_path / "sudo" / "nix-store")
+    assert alice(tmp_path).typed("sudo nix-store --verify") == "sudo nix-store --verify"
+
+
+def test_how_it_was_started_says_how_it_is_typed(tmp_path: Path) -> None:
+    put_program(tmp_path / "storewarden")
+    beside, main = f"{tmp_path}/python", "/x/site-packages/storewarden/__main__.py"
+    assert caller_of([f"{tmp_path}/storewarden"], beside, {}).program == f"{tmp_path}/storewarden"
+    assert caller_of(["./storewarden"], beside, {}).program == os.path.abspath("storewarden")
+    assert caller_of([main], beside, {}).program == f"{tmp_path}/storewarden"
+    alone = replace(caller_of([main], "/nowhere/python", {}), root=False, path="", sudo_path="")
+    assert alone.typed("sudo storewarden scan") == "sudo /nowhere/python -m storewarden scan"
+    told = replace(caller_of([main], "/nowhere/python", {"PYTHONPATH": "/my src"}), root=False)
+    assert told.module == "env PYTHONPATH='/my src' /nowhere/python -m storewarden"
+    assert caller_of(["/usr/bin/pytest"], beside, {}) == Caller()
+    assert caller_of(['/a"b/storewarden'], beside, {}) == Caller()
+    assert caller_of([], beside, {}) == Caller()
+
+
+def test_every_command_is_known_as_ours(tmp_path: Path) -> None:
+    for name in COMMANDS:
+        assert alice(tmp_path).typed(f"storewarden {name}") == f"{VENV}/storewarden {name}"

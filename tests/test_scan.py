@@ -118,6 +118,16 @@ def test_what_is_missing_on_disk_is_found_with_what_to_do(place: ThrowawayStore)
     assert f"to fetch or build it again: {repair}" in missing.judgement.reasons
 
 
+def test_a_missing_derivation_is_not_told_to_be_repaired_which_nix_refuses(
+    place: ThrowawayStore,
+) -> None:
+    path = place.add_derivation("lost")
+    os.unlink(place.path(path.base_name))
+    reasons = " ".join(look_at(place)[path.base_name].judgement.reasons)
+    assert "storewarden explain" in reasons
+    assert "--repair-path" not in reasons
+
+
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_strange_name_is_foreign_and_kept(place: ThrowawayStore, name: bytes) -> None:
     with open(os.path.join(os.fsencode(place.store_dir.path), name), "wb"):

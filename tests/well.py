@@ -4,8 +4,10 @@
 from dataclasses import replace
 from typing import Any
 
+from storewarden import __version__
 from storewarden.audit_reading import Verification
 from storewarden.config import Config
+from storewarden.daemon.starting import starting
 from storewarden.daemon.status import ServiceStatus
 from storewarden.doctor import diagnose
 from storewarden.doctor.bugs import Emulation
@@ -31,7 +33,8 @@ SETTINGS = Settings(
     build_group="nixbld",
 )
 STRANDING = replace(SETTINGS, sandbox="false", features=frozenset({"ca-derivations"}))
-STATUS = ServiceStatus(7, NOW - 60, NOW - 1, "repair", "/nix/store")
+STATUS = ServiceStatus(7, NOW - 60, NOW - 1, "repair", "/nix/store", program_version=__version__)
+STARTING = starting("", darwin=False, systemd=True, units=[__file__])
 CONFIG = Config()
 WELL = Patient(
     now=NOW,
@@ -70,6 +73,9 @@ WELL = Patient(
         owns=False,
         helper=Listening.YES,
         audit=Verification(("/var/log/storewarden/audit.jsonl",), 4, "0" * 64),
+        starting=STARTING,
+        other="",
+        left=False,
     ),
 )
 MAC = replace(WELL, darwin=True, systemd=False).having(Building(Known.UNKNOWN, 0))

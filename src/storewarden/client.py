@@ -8,6 +8,7 @@ the service's, at its socket.
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -111,6 +112,15 @@ def removes_here(store: Store) -> bool:
     return uid == os.geteuid() and uid != store.hidden_uid
 
 
+def may_connect(socket_path: str) -> bool:
+    """Whether there is a helper's socket that lets this user in. Nobody is woken for that."""
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(socket_path).st_mode)
+    except OSError:
+        return False
+    return is_socket and os.access(socket_path, os.W_OK)
+
+
 def by_hand() -> str:
     """What the audit log says of a person who asks."""
     sudo = os.environ.get("SUDO_UID")
@@ -197,7 +207,7 @@ def _service(socket_path: str, by_root: str) -> Iterator[Connect]:
         reason = (cause.strerror or str(cause)).lower()
         raise HelperUnavailableError(
             f"the helper at {socket_path} cannot be reached: {reason};"
-            f" to remove without it, outside of any sandbox: {by_root}"
+            f" to remove without it, as root and outside of any sandbox: {by_root}"
         ) from cause
 
 
@@ -336,11 +346,16 @@ def decode_reply(line: bytes) -> Outcome | StorewardenError | None:
 
 
 def _error(text: str, code: object) -> StorewardenError:
-    """What that end is here; the words decide nothing. Older helpers give no code."""
+    """What that end is here; the words decide nothing. Helpers of 0.1 give no code."""
     match code:
         case EndCode.NOT_ALLOWED:
             return HelperUnavailableError(text)
         case EndCode.UNAVAILABLE:
             return UnavailableError(text)
+        case None:
+            return HelperUnavailableError(
+                f"{text}; that helper is of an older storewarden than this program: storewarden"
+                " status says what to do"
+            )
         case _:
             return StoreUnreadableError(text)

@@ -7,7 +7,7 @@ must tell of it. What is left out has a default that removes debris and nothing 
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -19,9 +19,13 @@ from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StoreDir
 
 DEFAULT_CONFIG = "/etc/storewarden/config.toml"
+MANIFEST = "/etc/storewarden/manifest.json"
+"""Where `storewarden setup` records what it has written on this machine."""
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_LARGEST = 1024 * 1024
+_LARGEST = 64 * 1024
 """Bytes of a configuration file; a longer one is not one."""
+_LONGEST_LINE = 4096
+"""Bytes; of a longer key with dots in it the TOML reader makes minutes and gigabytes."""
 T = TypeVar("T")
 
 
@@ -164,6 +168,8 @@ def load_config(path: str) -> Config:
         raise wrong(f"cannot read the configuration {path}: {reason_of(cause)}") from cause
     if len(text) > _LARGEST:
         raise ConfigError(f"{path}: longer than a configuration can be ({_LARGEST} bytes)")
+    if any(len(line) > _LONGEST_LINE for line in text.split(b"\n")):
+        raise ConfigError(f"{path}: a line is longer than any can be ({_LONGEST_LINE} bytes)")
     try:
         return parse_config(tomllib.loads(text.decode("utf-8")))
     except (ConfigError, ValueError, RecursionError) as cause:
@@ -191,7 +197,7 @@ def parse_config(document: Mapping[str, object]) -> Config:
     values: dict[str, Any] = {}
     for key, value in document.items():
         if key not in KEYS:
-            raise ConfigError(_unknown(key))
+            raise ConfigError(f"unknown key {key!r}; {meant(key, KEYS)}")
         try:
             values[KEYS[key].name] = KEYS[key].metadata["read"](value)
         except StorewardenError as cause:
@@ -206,9 +212,9 @@ def overridden(config: Config, options: Mapping[str, object]) -> Config:
     return replace(config, **values)
 
 
-def _unknown(key: str) -> str:
+def meant(word: str, words: Collection[str]) -> str:
+    """What somebody may have meant who wrote that in place of one of these."""
     import difflib  # noqa: PLC0415 - for who has mistyped something
 
-    close = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(KEYS)}"
-    return f"unknown key {key!r}; {hint}"
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(words)}"

@@ -22,7 +22,7 @@ from storewarden import host
 from storewarden.claims import Claim, Facts, proof_of
 from storewarden.config import Config
 from storewarden.errors import StoreUnreadableError, reason_of
-from storewarden.readable import ThisStore
+from storewarden.readable import ThisStore, typed
 from storewarden.store.database import DatabaseUnseenError, Outputs, connect, registered
 from storewarden.store.derivation import find_origins
 from storewarden.store.entries import (
@@ -353,6 +353,16 @@ def list_names(store_fd: int) -> list[str]:
     return names
 
 
+def registered_bytes(store: Store) -> int | None:
+    """What all valid paths take, as they are registered; None where this user cannot see that."""
+    try:
+        with connect(store.state_dir) as connection:
+            (total,) = connection.execute("SELECT sum(narSize) FROM ValidPaths").fetchone()
+    except (StoreUnreadableError, sqlite3.Error):
+        return None
+    return int(total or 0)
+
+
 def unregistered_names(
     connection: sqlite3.Connection, store_dir: StoreDir, names: Collection[str]
 ) -> tuple[set[str], int, list[str]]:
@@ -526,9 +536,9 @@ def _too_young(seen: Observation, it: Unregistered) -> Fact:
     if age >= seen.store.least_age:
         return NO
     if age >= 0:
-        return Fact(Known.YES, f"{int(age)} s ago, {seen.store.least_age:g} s are wanted")
+        return Fact(Known.YES, f"{int(age)} s ago; waiting until {seen.store.least_age:g} s old")
     place = shlex.quote(seen.store.store_dir.join(it.entry.base_name))
-    cure = f"if the clock is right now: sudo touch -h {place}"
+    cure = typed(f"if the clock is right now: sudo touch -h {place}")
     year = time.gmtime(it.entry.ctime).tm_year
     return Fact(Known.YES, f"by the clock in {year}, in the future; {cure}")
 

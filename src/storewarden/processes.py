@@ -17,6 +17,7 @@ _LONG = 72
 _DAEMON = "nix-daemon"
 _WORKER = re.compile(r"(?:\S*/)?nix-daemon ([1-9][0-9]*)")
 """nix-daemon.cc puts the pid of its client into a worker's first argument (2.3 to 2.36)."""
+_SERVED = re.compile(r"(?:\S*/)?(?:nix-store .*--serve\b|nix-daemon .*--stdio\b)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ class Running:
     """Of a worker of nix-daemon: the pid of the process that it works for."""
     client_command: str | None = None
     """None also if that process has ended, and its number is free or another's."""
+    client_gone: bool = False
+    """Whether whom it works for is seen to have ended: the client of a worker, or the ssh that
+    `nix-store --serve` or `nix-daemon --stdio` was started by (its parent is then process 1)."""
 
 
 def processes_of(uids: Collection[int]) -> list[int] | None:
@@ -104,6 +108,9 @@ def running(pid: int) -> Running:
             began=process.create_time(),
             client=client,
             client_command=None if client is None else _older(client, process.create_time()),
+            client_gone=_is_gone(client, process.create_time())
+            if client is not None
+            else bool(_SERVED.match(command or "")) and process.ppid() == 1,
         )
     except (psutil.Error, OSError):
         return Running(pid)
@@ -113,6 +120,12 @@ def _older(pid: int, than: float) -> str | None:
     """The command of that process, if it began before that moment."""
     began_then = began(pid)
     return command_of(pid) if began_then is not None and began_then <= than else None
+
+
+def _is_gone(pid: int, than: float) -> bool:
+    """Whether no process that began before that moment has that pid."""
+    began_then = began(pid)
+    return began_then is not None and began_then > than
 
 
 def began(pid: int) -> float | None:

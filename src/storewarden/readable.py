@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: MIT
 """What people read, and copy: safe words, colours by meaning, widths; commands for a shell.
 
-Each stream is asked for itself what it can show. A command is for the store that is meant.
+Each stream is asked for itself what it can show. A command is for the store that is meant, and is
+typed as whoever reads it must type it: in the source it stands as `sudo storewarden scan --yes`.
 """
 
 import json
 import os
 import re
 import shlex
+import sys
 import textwrap
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from enum import Enum, StrEnum
+from functools import cache
 from typing import Any, TextIO
 
 JSON_VERSION = 1
@@ -24,17 +28,31 @@ _NARROW = 40
 _PROSE = 110
 """Columns beside the indent: what is read word by word is not made wider than this."""
 _WHOLE = re.compile(
-    r"(?:sudo )?(?:env (?:NIX_\w+=\S+ )+)?(?:storewarden|systemctl|nix-store|nix) [\w-]+"
-    r"(?: (?:show|verify)\b| experimental-features ''| [-/']\S+)*"
+    r"(?:sudo )?(?:env (?:NIX_\w+=\S+ )+)?"
+    r"(?:(?:/\S+/)?(?:storewarden|systemctl|nix-store|nix)|/\S+ -m storewarden) [\w-]+"
+    r"(?: (?:log|show|verify)\b| experimental-features ''| [-/']\S+)*"
     r"|process \d+|uid \d+|\d[\d.]* (?:B|KiB|MiB|GiB|files?|(?:s|min|h|days)(?: ago)?)\b"
 )
 """What stays on one line, so that it can be copied or read at a glance: commands, numbers."""
 _JOINED = "\0"
+_SGR = re.compile(r"\x1b\[[\d;]*m")
 _KIB = 1024
 _AGES = ((86400 * 2, 86400, "days"), (7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
+_KINDS = {
+    "lock": "lock file",
+    "output-of-root": "output of root",
+    "temporary": "temporary entry",
+    "check": "check result",
+    "old": "old copy",
+    "foreign": "foreign entry",
+    "missing": "missing path",
+}
+"""What people call an entry of a kind, where they do not call it by the kind's name."""
 _STORE_DIR, _STATE_DIR = "/nix/store", "/nix/var/nix"
 REMOVE = "sudo storewarden scan --yes"
 SET_UP = "sudo storewarden setup"
+TAKE_BACK = f"{SET_UP} --uninstall"
+WATCH = "storewarden watch"
 DECLARE = "services.storewarden.enable = true;"
 """What sets the service up where a system of modules owns the machine (`host.declared_by`)."""
 REPAIRING = "--option experimental-features ''"
@@ -45,6 +63,27 @@ ends with 0: the realisation tells it that the output is valid (derivation-goal.
 `checkPathValidity`). Without it floating content-addressed outputs are refused, and not repaired
 either (tests/real/test_explain.py).
 """
+SUDO_PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin"
+"""Where every sudo finds a program, whatever the caller's PATH is.
+
+Its `secure_path`, which only root can read, has /usr/local/bin too on Debian 12 and 13, and not on
+forky nor on Red Hat's systems. NixOS and macOS set none and keep the caller's PATH; what those have
+for all is the last of these.
+"""
+_NIX_BIN = "/nix/var/nix/profiles/default/bin"
+_LONGEST_FIRST_LINE = 4096
+_BEGINS = r"(?:(?<!.)|(?<=[:;] )|(?<=&& )|(?<=\| )|(?<=xargs ))"
+_NEEDLESS_SUDO = re.compile(
+    rf"{_BEGINS}sudo (?:-[Hi] )?"
+    r"|\bsudo (?:-[Hi] )?(?=(?:env|nix[\w-]*|storewarden|systemctl|launchctl) )"
+)
+"""Where a command begins with sudo, and not where a sentence speaks of it."""
+_TYPED = re.compile(
+    r"(?<![\w/.-])(?<!-m )(?P<sudo>sudo (?:-[Hi] )?)?(?P<words>(?:env )?(?:NIX_\w+=\S+ )*)"
+    r"(?:(?P<ours>storewarden)(?= (?:scan|run|explain|locks|doctor|audit|watch|status|check-config"
+    r"|check|completion|help|setup|demo)\b)"
+    r"|(?P<nix>nix-(?:store|collect-garbage|build|env)|nix)(?= [a-z-]))"
+)
 _PROGRAM = re.compile(r"(^|&& |\| xargs )((?:sudo )?)(storewarden|nix(?:-[a-z]+)?)(?= )")
 _PLACE = re.compile(rf"(?<=\s)({_STORE_DIR}|{_STATE_DIR})(?!\w)")
 
@@ -87,9 +126,17 @@ def size_text(count: int) -> str:
 
 
 def count_text(count: int, noun: str) -> str:
-    """`1 file`, `2 files`, `3 processes`: how many there are of what is called so."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count} {noun if count == 1 else plural}"
+    """`1 file`, `2 processes`, `3 entries`: how many there are of what is called so."""
+    first, of, rest = noun.partition(" of ")
+    plural = f"{first[:-1]}ies" if first.endswith("y") else f"{first}es"
+    plural = plural if first.endswith(("s", "y")) else f"{first}s"
+    return f"{count} {noun if count == 1 else f'{plural}{of}{rest}'}"
+
+
+def kinds_text(counts: Mapping[str, int]) -> str:
+    """`1 output, 2 lock files`: how many entries there are of each kind, by the kind's name."""
+    some = [count_text(count, _KINDS.get(kind, kind)) for kind, count in counts.items() if count]
+    return ", ".join(some) or "nothing"
 
 
 def age_text(seconds: float) -> str:
@@ -105,12 +152,19 @@ def since(seconds: float, now: float) -> str:
     return age_text(max(0.0, now - seconds))
 
 
-def moment(seconds: float, now: float) -> str:
-    """A Unix time, as the audit log has it, and how long ago that is."""
-    from datetime import UTC, datetime  # noqa: PLC0415 - seldom needed, and slow to load
+def local_time(seconds: float) -> str:
+    """A Unix time as the clock on the wall has it; JSON has it in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
 
-    day = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return f"{day} ({since(seconds, now)} ago)"
+
+def moment(seconds: float, now: float) -> str:
+    """The same, and how long ago that is."""
+    return f"{local_time(seconds)} ({since(seconds, now)} ago)"
+
+
+def without_colours(text: str) -> str:
+    """The same without what `Style.mark` adds."""
+    return _SGR.sub("", text)
 
 
 class Mark(StrEnum):
@@ -229,16 +283,16 @@ class ThisStore:
     state_dir: str = _STATE_DIR
 
     def command(self, text: str) -> str:
-        """A command for the usual store turned into the same for this one."""
+        """A command for the usual store turned into the same for this one, as it is typed."""
         if self == USUAL:
-            return text
+            return typed(text)
         store, state = shlex.quote(self.store_dir), shlex.quote(self.state_dir)
         environment = f"env NIX_STORE_DIR={store} NIX_STATE_DIR={state}"
         turned = _PROGRAM.sub(
             lambda m: m[0] if m[3] == "storewarden" else f"{m[1]}{m[2]}{environment} {m[3]}", text
         )
         ours = text.removeprefix("sudo ").startswith("storewarden ")
-        return turned + (f" --store-dir {store} --state-dir {state}" if ours else "")
+        return typed(turned) + (f" --store-dir {store} --state-dir {state}" if ours else "")
 
     def template(self, text: str) -> str:
         """The same of one in which only Nix's usual directories stand, and no path yet."""
@@ -247,6 +301,89 @@ class ThisStore:
 
 
 USUAL = ThisStore()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who reads a command, and what must be typed there for it to run."""
+
+    python: str = ""
+    """The interpreter that this very program runs in; empty where it is not known."""
+    program: str = ""
+    """Where its command is; empty where it has none."""
+    module: str = ""
+    """What starts it where it has none."""
+    root: bool = False
+    path: str = ""
+    """Where the caller's shell looks for programs."""
+    sudo_path: str = SUDO_PATH
+
+    def typed(self, text: str) -> str:
+        """The same with each command as it must be typed; done twice it is done once."""
+        if not self.python:
+            return text
+        return _TYPED.sub(self._command, _NEEDLESS_SUDO.sub("", text) if self.root else text)
+
+    def _command(self, found: re.Match[str]) -> str:
+        sudo, words = found["sudo"] or "", found["words"]
+        path = self.sudo_path if sudo else self.path
+        program = self._ours(path) if found["ours"] else self._nix(found["nix"], path)
+        return f"{sudo}{words}{program}"
+
+    def _ours(self, path: str) -> str:
+        if self.is_at(first_at("storewarden", path)):
+            return "storewarden"
+        return shlex.quote(self.program) if self.program else self.module
+
+    def _nix(self, name: str, path: str) -> str:
+        found = first_at(name, path)
+        return name if found else first_at(name, f"{self.path}:{_NIX_BIN}") or name
+
+    def is_at(self, place: str) -> bool:
+        """Whether what lies there is this program: its command, or one that its `python` runs."""
+        if self.program and os.path.realpath(place) == os.path.realpath(self.program):
+            return True
+        try:
+            with open(place, "rb") as file:
+                first = file.readline(_LONGEST_FIRST_LINE)
+        except OSError:
+            return False
+        return first.startswith(b"#!") and first[2:].split()[:1] == [os.fsencode(self.python)]
+
+
+def first_at(name: str, path: str) -> str:
+    """The first program of that name where `path` says to look; empty if there is none."""
+    places = (f"{directory}/{name}" for directory in path.split(":") if directory)
+    return next((one for one in places if os.path.isfile(one) and os.access(one, os.X_OK)), "")
+
+
+def caller_of(argv: Sequence[str], python: str, environment: Mapping[str, str]) -> Caller:
+    """Of a process that was started so; of one that runs another program than ours, nobody."""
+    place, program = argv[0] if argv else "", ""
+    if os.path.basename(place) == "storewarden":
+        program = os.path.abspath(place)
+    elif not place.endswith("/storewarden/__main__.py"):
+        return Caller()
+    elif os.access(f"{os.path.dirname(python)}/storewarden", os.X_OK):
+        program = f"{os.path.dirname(python)}/storewarden"
+    found_by = environment.get("PYTHONPATH", "")  # sudo would not pass it on
+    before = f"env PYTHONPATH={shlex.quote(found_by)} " if found_by else ""
+    module = f"{before}{shlex.quote(python)} -m storewarden"
+    if not can_be_copied(program + module) or set(program + module) & {'"', "\\"}:
+        return Caller()  # commands stand in JSON, too
+    path = environment.get("PATH", os.defpath)
+    return Caller(python, program, module, os.geteuid() == 0, path)
+
+
+@cache
+def this_caller() -> Caller:
+    """Of this process."""
+    return caller_of(sys.argv, sys.executable, os.environ)
+
+
+def typed(text: str) -> str:
+    """Our own sentence or command, in which each command is as this process's caller types it."""
+    return this_caller().typed(text)
 
 
 def can_be_copied(command: str) -> bool:

@@ -35,6 +35,7 @@ from storewarden.store.entries import (
     look,
 )
 from storewarden.store.paths import (
+    DERIVATION_SUFFIX,
     Deriver,
     Origin,
     StorePath,
@@ -361,8 +362,13 @@ def locked_by(
 
 def _missing(store: Store, name: str) -> Finding:
     path = store.store_dir.join(name)
-    repair = ThisStore(store.store_dir.path, store.state_dir).command(repair_path(path))
-    reasons = (EntryKind.MISSING.only_reported, f"to fetch or build it again: {repair}")
+    this = ThisStore(store.store_dir.path, store.state_dir)
+    if name.endswith(DERIVATION_SUFFIX):
+        # Nix refuses to repair a .drv, and says so only after it was asked to.
+        cure = f"what brings it back: {this.command(f'storewarden explain {path}')}"
+    else:
+        cure = f"to fetch or build it again: {this.command(repair_path(path))}"
+    reasons = (EntryKind.MISSING.only_reported, cure)
     return Finding(name, EntryKind.MISSING, Judgement(Verdict.KEEP, reasons))
 
 

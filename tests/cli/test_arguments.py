@@ -72,16 +72,32 @@ def test_wrong_use_ends_with_2_and_one_line_that_says_where_to_read_on(
 @pytest.mark.parametrize(
     ("words", "next_word"), [([], "storewarden scan --dry-run"), (["audit"], "show")]
 )
-def test_without_a_subcommand_it_says_what_can_be_said(
+def test_without_a_subcommand_it_shows_what_there_is(
     words: list[str], next_word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(words)
-    assert ended.value.code == 2
+    assert main(words) == 2
     told = capsys.readouterr()
-    assert told.out == ""
-    assert re.fullmatch(_ONE_LINE, told.err)
-    assert next_word in told.err
+    assert told.out.startswith(f"usage: {' '.join(['storewarden', *words])} ")
+    assert next_word in told.out
+    assert told.err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["scna"], "scan"),
+        (["scan", "--yess"], "--yes"),
+        (["scan", "--kind", "ouput"], "output"),
+        (["audit", "sow"], "show"),
+        (["help", "stauts"], "status"),
+    ],
+)
+def test_of_what_is_mistyped_it_is_told_what_may_have_been_meant(
+    words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(words)
+    assert f"; did you mean '{meant}'? (see: storewarden" in capsys.readouterr().err
 
 
 def test_nothing_given_means_to_look_at_the_usual_store_and_no_more() -> None:

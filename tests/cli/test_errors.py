@@ -46,8 +46,8 @@ def test_wrong_use_ends_with_2(desk: Desk, words: tuple[str, ...]) -> None:
     assert_refused(desk, 2, *words, says="--help")
 
 
-def test_no_command_or_an_unknown_one_ends_with_2() -> None:
-    for words in ([], ["scam"], ["audit"], ["audit", "sho"]):
+def test_an_unknown_command_ends_with_2() -> None:
+    for words in (["scam"], ["audit", "sho"], ["help", "scam"], ["completion", "csh"]):
         done = run([*PROGRAM, *words])
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
@@ -100,11 +100,18 @@ def test_an_audit_log_that_cannot_be_written_ends_with_4(
     assert done.stderr.splitlines()[-1].startswith("storewarden: error: cannot open the audit log")
 
 
-def test_an_audit_log_that_is_not_there_ends_with_4(desk: Desk) -> None:
-    for command in ("show", "verify"):
-        done = run([*PROGRAM, "audit", command, "--json", "--audit-log", desk.audit_log])
-        assert (done.returncode, done.stdout) == (4, "")
-        assert "nothing was removed yet" in done.stderr
+def test_an_audit_log_that_is_not_there_cannot_be_verified(desk: Desk) -> None:
+    done = run([*PROGRAM, "audit", "verify", "--json", "--audit-log", desk.audit_log])
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "nothing was recorded there yet" in done.stderr
+
+
+def test_where_nothing_was_recorded_yet_there_is_nothing_to_show_and_that_is_well(
+    desk: Desk,
+) -> None:
+    done = run([*PROGRAM, "audit", "show", "--json", "--audit-log", desk.audit_log])
+    assert (done.returncode, report(done)["records"]) == (0, [])
+    assert "nothing was recorded there yet" in done.stderr
 
 
 def test_a_damaged_audit_log_ends_with_1(desk: Desk) -> None:

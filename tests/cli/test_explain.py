@@ -2,11 +2,12 @@
 """`storewarden explain` and `storewarden locks` as a user runs them."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from command import PROGRAM, ROOT, Desk, open_desk, report, run, strand_lock
+from command import PROGRAM, ROOT, Desk, open_desk, report, run, strand_lock, typed
 from explaining import write_nix
 from storewarden.readable import ThisStore
 from storewarden.store.paths import output_lock
@@ -101,7 +102,7 @@ def test_advice_about_another_store_is_for_that_store(desk: Desk) -> None:
     this = ThisStore(desk.place.store_dir.path, desk.place.state_dir)
     [told] = report(run(words(desk, "explain", "--json", name)))["paths"]
     advised = [one["command"] for one in told["advice"]]
-    assert advised == [this.command("sudo storewarden scan --yes")]
+    assert advised == [typed(this.command("sudo storewarden scan --yes"))]
 
 
 @pytest.mark.skipif(ROOT, reason="root sees all there is")
@@ -111,7 +112,9 @@ def test_names_that_a_builder_chose_are_quoted_in_a_command_to_copy_or_not_told(
         desk.place.add_file(name)
     path = desk.place.path("x; touch y")
     done = run(words(desk, "explain", path))
-    assert this.command(f"sudo storewarden explain '{path}'") in " ".join(done.stderr.split())
+    assert typed(this.command(f"sudo storewarden explain '{path}'")) in " ".join(
+        done.stderr.split()
+    )
     done = run(words(desk, "explain", desk.place.path("x\n; touch y")))
     assert "touch" not in done.stderr
     assert "ls -lad" not in done.stdout
@@ -122,7 +125,7 @@ def test_an_ordinary_user_is_told_that_root_sees_more(desk: Desk) -> None:
     path = desk.place.path(desk.place.add_valid("x").base_name)
     done = run(words(desk, "explain", path))
     this = ThisStore(desk.place.store_dir.path, desk.place.state_dir)
-    assert this.command(f"sudo storewarden explain {path}") in " ".join(done.stderr.split())
+    assert typed(this.command(f"sudo storewarden explain {path}")) in " ".join(done.stderr.split())
 
 
 @needs_lock_table
@@ -149,3 +152,22 @@ def test_all_locks_are_listed_where_that_is_asked_for(desk: Desk) -> None:
         pass
     assert run(words(desk, "locks")).stdout == "no lock files\n"
     assert f"{desk.place.state_dir}/gc.lock" in run(words(desk, "locks", "--all")).stdout
+
+
+def test_of_what_was_removed_it_is_told_when_for_whom_and_on_what_proof(desk: Desk) -> None:
+    lock = strand_lock(desk.place, "gone")
+    assert run(desk.scan("--yes")).returncode == 0
+    asked = words(desk, "explain", "--config", os.devnull, "--audit-log", desk.audit_log)
+    done = run([*asked, desk.place.path(lock)])
+    told = " ".join(done.stdout.split())
+    assert re.search(r"history removed on 20[^;]* \(\d+ s ago\), asked by [^;]*, by hand;", told)
+    assert "nothing claimed it (valid-to-nix, " in told
+    (story,) = report(run([*asked, "--json", lock]))["paths"]
+    assert [(one["status"], one["path"]) for one in story["removals"]] == [
+        ("removed", desk.place.path(lock))
+    ]
+    os.mkdir(f"{desk.directory}/closed.jsonl")  # no log can be read there
+    unread = words(desk, "explain", "--config", os.devnull)
+    hidden = run([*unread, "--audit-log", f"{desk.directory}/closed.jsonl", lock])
+    command = typed("sudo storewarden audit log")
+    assert f"whether it was removed here, root can tell: {command}" in hidden.stderr

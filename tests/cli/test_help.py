@@ -5,13 +5,16 @@ import argparse
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
 from command import PROGRAM, run
 from grammar import Command, commands
+from storewarden import __version__
 from storewarden.cli import COMMANDS, parser
-from storewarden.cli.usage import EXIT_CODES
+from storewarden.cli.front import FILES
+from storewarden.cli.usage import exit_codes
 
 _WIDTH = 80
 _COMMANDS = pytest.mark.parametrize("command", commands(), ids=lambda one: one.name or "itself")
@@ -36,7 +39,43 @@ def test_help_describes_the_command_shows_examples_and_fits_80_columns(command: 
     assert [line for line in text.splitlines() if len(line) > _WIDTH] == []
     assert (command.parser.description or "").strip()
     assert _examples(text)
-    assert command.name == "audit" or EXIT_CODES in text
+    assert command.name == "audit" or exit_codes("".join(command.words[:1])) in text
+
+
+@_COMMANDS
+def test_at_40_columns_nothing_is_longer_and_no_word_is_cut(command: Command) -> None:
+    wide, narrow = (
+        run([*PROGRAM, *command.words, "--help"], COLUMNS=columns).stdout
+        for columns in ("200", "40")
+    )
+    assert set(narrow.partition("\n\n")[2].split()) <= set(wide.split())
+    long = [line for line in narrow.splitlines() if len(line) > 40]
+    assert [line for line in long if "/" not in line and "usage: " not in line] == []
+
+
+@_COMMANDS
+def test_help_as_a_command_shows_the_same(command: Command) -> None:
+    asked = run([*PROGRAM, "help", *command.words], COLUMNS=str(_WIDTH))
+    assert (asked.returncode, asked.stdout, asked.stderr) == (0, _help(command), "")
+
+
+@pytest.mark.parametrize("word", ["-V", "--version"])
+def test_the_version_is_told(word: str) -> None:
+    assert run([*PROGRAM, word]).stdout == f"storewarden {__version__}\n"
+
+
+def test_a_help_has_the_exit_codes_of_its_command_alone() -> None:
+    assert "no known failure" in exit_codes("explain")
+    assert "no known failure" not in exit_codes("scan")
+    assert "126" not in exit_codes("scan")
+    assert "  127  there is no CMD" in exit_codes("run").splitlines()
+
+
+@pytest.mark.parametrize("shell", FILES)
+def test_completion_prints_what_is_committed(shell: str) -> None:
+    done = run([*PROGRAM, "completion", shell])
+    committed = Path(__file__).parents[2] / "completions" / FILES[shell]
+    assert (done.returncode, done.stdout) == (0, committed.read_text(encoding="utf-8"))
 
 
 @_COMMANDS
@@ -57,7 +96,7 @@ def test_the_list_of_commands_has_a_line_for_each() -> None:
     listed = _help(commands()[0]).splitlines()
     for command in commands():
         if len(command.words) == 1:
-            assert f"    {command.name:<12}  {command.line}" in listed
+            assert f"    {command.name:<12}   {command.line}" in listed
 
 
 @pytest.mark.parametrize("name", COMMANDS)

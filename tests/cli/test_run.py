@@ -50,6 +50,26 @@ def stranded(desk: Desk) -> str:
 
 
 @root
+def test_what_the_command_itself_made_is_said_to_be_its_builder_s(desk: Desk) -> None:
+    path = stranded(desk)
+    Path(path).rename(f"{desk.directory}/aside")
+    made = (
+        f'mkdir "{path}"; echo "cp: cannot create regular file \'{path}/x\': Permission denied" >&2'
+    )
+    done = subprocess.run(
+        [*PROGRAM, "run", *desk.surroundings(), "--", "sh", "-c", f"{made}; exit 7"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 7
+    assert f"nothing lay at {path} when this began" in " ".join(done.stderr.split())
+    assert "chmod -R u+w" in done.stderr
+    assert "another build user" not in done.stderr
+
+
+@root
 def test_what_is_in_the_way_and_dead_is_removed_and_the_command_run_once_more(desk: Desk) -> None:
     path = stranded(desk)
     done = build(desk, path)

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: MIT
 """The command line as it is used: what is shown, what is removed, and with what it ends."""
 
+import json
 import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from command import PROGRAM, ROOT, Desk, report, run, strand_lock
+from command import PROGRAM, ROOT, Desk, report, run, strand_lock, typed
+from programs import program
 from stand_in import write_answering_nix, write_program
 from storewarden.readable import REMOVE, ThisStore
 from storewarden.store.paths import output_lock
@@ -41,8 +47,7 @@ def test_yes_removes_what_is_dead_and_records_it(desk: Desk) -> None:
     assert done.returncode == 0, done.stderr
     gone = {lock, output.base_name} if ROOT else {lock}
     assert desk.names() == valid | {derivation.base_name} | ({output.base_name} - gone)
-    for name in gone:
-        assert f"removed: {desk.place.path(name)}" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"{len(gone)} removed (")
     shown = run([*PROGRAM, "audit", "show", "--audit-log", desk.audit_log])
     assert shown.returncode == 0
     assert shown.stdout.count("intent ") == shown.stdout.count("result ") == len(gone)
@@ -72,11 +77,47 @@ def test_json_is_one_object_with_outcomes_only_where_removal_was_asked_for(desk:
     assert report(run(desk.scan("--json")))["findings"] == []
 
 
+@needs_lock_table
+def test_the_recipes_for_jq_give_what_they_say(desk: Desk) -> None:
+    live = strand_lock(desk.place, "live")
+    desk.place.add_file(".DS_Store")
+    dead = desk.place.path(strand_lock(desk.place, "dead"))
+    page = Path(__file__).parents[2].joinpath("docs/json.md").read_text(encoding="utf-8")
+    recipes = re.findall(r"^storewarden scan --json \| (jq .*)$", page, re.MULTILINE)
+    with holding(desk.place.path(live)) as pid:
+        document = run(desk.scan("--json")).stdout
+        told = [run_jq(shlex.split(recipe)[1:], document) for recipe in recipes]
+    assert json.loads(told[0])["kept"] == 1
+    assert told[1].splitlines() == [dead]
+    paths = {line.partition(": ")[0] for line in told[2].splitlines()}
+    assert paths == {desk.place.path(name) for name in (live, ".DS_Store")}
+    assert f"process {pid}" in told[2]
+
+
+def run_jq(words: list[str], document: str) -> str:
+    """What jq prints of that document."""
+    done = subprocess.run(
+        [program("jq", "jq"), *words], input=document, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
 def test_many_are_removed_batch_after_batch(desk: Desk) -> None:
     locks = {strand_lock(desk.place, f"many-{number}") for number in range(40)}
     done = run(desk.scan("--yes"))
-    assert (done.returncode, done.stdout.count("removed: ")) == (0, 40)
+    assert (done.returncode, done.stdout.count("removed: ")) == (0, 0)
+    assert done.stdout.endswith("\n... 30 more: --all\n40 removed (0 B freed)\n")
     assert not locks & desk.names()
+
+
+def test_who_wants_to_hear_of_each_removal_does_and_who_wants_quiet_has_it(desk: Desk) -> None:
+    locks = [strand_lock(desk.place, f"many-{number}") for number in range(12)]
+    for lock in locks:
+        assert desk.place.path(lock) in run(desk.scan("--dry-run", "--all")).stdout
+    looked = run(desk.scan("--dry-run", "--quiet"))
+    assert (looked.stdout.count("/"), looked.stderr) == (desk.place.store_dir.path.count("/"), "")
+    done = run(desk.scan("--yes", "--verbose", "--quiet"))
+    assert (done.stdout.count("\nremoved: "), done.stderr) == (12, "")
 
 
 def test_findings_can_decide_the_exit_code(desk: Desk) -> None:
@@ -113,9 +154,10 @@ def test_only_the_kind_that_was_asked_for_is_removed(desk: Desk) -> None:
 def test_what_it_says_to_type_names_the_store_and_the_kinds_that_were_asked_for(desk: Desk) -> None:
     strand_lock(desk.place, "hello")
     this = ThisStore(desk.place.store_dir.path, desk.place.state_dir)
+    options = f"--config /dev/null --min-age 0s --nix {desk.nix} --audit-log {desk.audit_log}"
     for words in ([], ["--kind", "output", "--kind", "lock"]):
         done = run(desk.scan("--dry-run", *words))
-        command = this.command(" ".join([REMOVE, *words]))
+        command = typed(this.command(" ".join([REMOVE, *words, options])))
         assert done.stderr.endswith(f"storewarden: to remove what can go: {command}\n")
 
 

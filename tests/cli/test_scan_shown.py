@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 
 from json_documents import checked
-from storewarden.claims import Verdict
-from storewarden.cli.scan import done_line, outcome_line, sweep_json, sweep_lines
+from storewarden.claims import Judgement, Verdict
+from storewarden.cli.findings import MOST, sweep_json, sweep_lines
+from storewarden.cli.scan import done_line, outcome_line
 from storewarden.protocol import Outcome, Status
 from storewarden.scan import sweep
 from storewarden.store.paths import StoreDir, output_lock
 from storewarden.throwaway import ThrowawayStore
+from sweeps import BEST
 
 STORE = StoreDir("/nix/store")
+SAYS = {Verdict.REMOVABLE: "can go", Verdict.CANDIDATE: "looks dead; root must confirm"}
+TOLD = {Verdict.REMOVABLE: "can go", Verdict.CANDIDATE: "look dead; root must confirm"}
 
 
 def document(place: ThrowawayStore, outcomes: list[Outcome] | None = None) -> Any:  # noqa: ANN401
@@ -32,9 +36,12 @@ def test_the_json_of_a_sweep_is_as_promised(place: ThrowawayStore) -> None:
         "version": int,
         "storeDir": str,
         "stateDir": str,
+        "summary": dict,
         "findings": list,
         "notes": list,
     }
+    assert shape["summary"]["removable"] + shape["summary"]["candidate"] == 2
+    assert (shape["summary"]["kept"], shape["summary"]["reported"]) == (0, 1)
     assert (shape["version"], shape["storeDir"]) == (1, place.store_dir.path)
     by_path = {found["path"]: found for found in shape["findings"]}
     found = by_path[place.path(output.base_name)]
@@ -86,19 +93,20 @@ def test_every_finding_is_told_with_kind_owner_age_and_reason(place: ThrowawaySt
     output = place.strand(derivation)
     store = place.as_store()
     text = "\n".join(sweep_lines(sweep(store), store))
-    assert f"{place.path(output.base_name)}\n    output of {derivation.base_name} (out)" in text
-    assert f"(uid {place.builder})" in text
+    path, verdict = place.path(output.base_name), SAYS[BEST]
+    assert f"{path}\n    {verdict}: output of {derivation.base_name} (out)" in text
+    assert f"uid {place.builder}" in text
     assert "last changed" in text
-    assert text.splitlines()[-1].startswith(f"2 found in {place.store_dir.path}: 0 kept, 2 can go")
+    assert text.startswith(f"2 found in {place.store_dir.path}\n  2 {TOLD[BEST]}: 1 lock file, 1 ")
 
 
 def test_a_size_that_was_not_measured_to_its_end_is_told_as_such(place: ThrowawayStore) -> None:
     place.strand(place.add_derivation("hello-2.12"))
     store = place.as_store()
     swept = sweep(store)
-    assert " 2 can go (up to " in list(sweep_lines(swept, store))[-1]
+    assert " 1 output, up to " in "\n".join(sweep_lines(swept, store))
     part = replace(swept, findings=tuple(replace(f, size_complete=False) for f in swept.findings))
-    assert " 2 can go (at least " in list(sweep_lines(part, store))[-1]
+    assert " 1 output, at least " in "\n".join(sweep_lines(part, store))
 
 
 def test_an_empty_sweep_says_so(place: ThrowawayStore) -> None:
@@ -128,9 +136,42 @@ def test_what_is_only_reported_is_counted_apart_from_what_is_kept(place: Throwaw
     place.hold(place.path(output_lock(derivation, "out")))
     store = place.as_store()
     found = sweep(store)
-    summary = list(sweep_lines(found, store))[-1]
+    lines = list(sweep_lines(found, store))
     kept = sum(f.judgement.verdict is Verdict.KEEP for f in found.findings) - 1
-    assert summary.startswith(f"3 found in {place.store_dir.path}: {kept} kept, 1 only reported")
+    assert lines[0] == f"3 found in {place.store_dir.path}"
+    assert f"  {kept} kept: 1 lock file, 1 output" in lines or not kept
+    assert "  1 only reported: 1 foreign entry" in lines
+
+
+def test_of_many_the_counts_come_first_then_ten_and_how_to_see_the_rest(
+    place: ThrowawayStore,
+) -> None:
+    for number in range(60):
+        place.strand(place.add_derivation(f"many-{number}"))
+    store = place.as_store()
+    lines = list(sweep_lines(sweep(store), store, most=MOST))
+    assert lines[0] == f"120 found in {place.store_dir.path}"
+    assert lines[1].startswith(f"  120 {TOLD[BEST]}: 60 lock files, 60 outputs, up to ")
+    shown = [line for line in lines if line.startswith("/")]
+    assert (len(shown), lines[-1]) == (MOST, "... 110 more: --all")
+    assert not [line for line in shown if line.endswith(".lock")], "outputs say more than locks"
+    assert len(lines) < 45
+
+
+def test_reasons_are_counted_without_what_was_seen_of_each_entry(place: ThrowawayStore) -> None:
+    for number in range(3):
+        place.strand(place.add_derivation(f"many-{number}"))
+    store = place.as_store()
+    swept = sweep(store)
+    odd = [
+        Judgement(Verdict.KEEP, (f"it changed too recently ({n} s ago)",))
+        for n in range(len(swept.findings))
+    ]
+    pairs = zip(swept.findings, odd, strict=True)
+    swept = replace(swept, findings=tuple(replace(f, judgement=j) for f, j in pairs))
+    lines = list(sweep_lines(swept, store))
+    assert lines[1:3] == ["  6 kept: 3 lock files, 3 outputs", "      it changed too recently"]
+    assert "        it changed too recently (2 s ago)" in lines
 
 
 def test_the_end_of_a_removal_is_told_in_one_line() -> None:

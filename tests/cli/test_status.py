@@ -2,6 +2,8 @@
 """`storewarden status`: for a tired person, as JSON, and by exit code."""
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,9 +15,18 @@ from hypothesis import given
 from command import PROGRAM, report, run
 from daemon.test_status import STATUSES
 from json_documents import checked
+from storewarden import __version__
 from storewarden.cli.status import noticed, status_json, status_lines
-from storewarden.daemon.status import PLACES, ServiceStatus, Stuck, held, write_status
-from storewarden.readable import DECLARE
+from storewarden.daemon.starting import Starting, starting
+from storewarden.daemon.status import (
+    PLACES,
+    Removed,
+    ServiceStatus,
+    Stuck,
+    held,
+    write_status,
+)
+from storewarden.readable import DECLARE, SET_UP, WATCH
 
 NOW = 1_800_000_000.0
 WELL = ServiceStatus(
@@ -29,7 +40,9 @@ WELL = ServiceStatus(
     swept=NOW - 60,
     sweep_seconds=0.25,
     found={"output": 2, "lock": 0},
+    program_version=__version__,
 )
+NOT_SET_UP = Starting(SET_UP)
 STUCK = Stuck("aaa-gone", "output", NOW - 600, ("a mount lies in it", "root has to unmount it"))
 BAD = replace(
     WELL,
@@ -45,8 +58,14 @@ BAD = replace(
 )
 
 
-def text(status: ServiceStatus | None, *, running: bool = True) -> str:
-    return "\n".join(status_lines(status, NOW, running=running))
+def text(
+    status: ServiceStatus | None,
+    most: int | None = None,
+    *,
+    running: bool = True,
+    starting: Starting = NOT_SET_UP,
+) -> str:
+    return "\n".join(status_lines(status, NOW, most=most, running=running, starting=starting))
 
 
 def test_a_service_that_does_well_is_told_in_a_few_lines() -> None:
@@ -57,7 +76,7 @@ def test_a_service_that_does_well_is_told_in_a_few_lines() -> None:
     assert "/nix/store, told of changes by inotify" in said
     assert "41 times, the last on 20" in said
     assert "(60 s ago), in 0.25 s" in said
-    assert "  found     2 output in that sweep" in said
+    assert "  found     2 outputs in that sweep" in said
     assert "  removed   nothing since its start" in said
     assert said.endswith("\nall is well")
     assert len(said.splitlines()) == 8
@@ -67,17 +86,59 @@ def test_what_needs_somebody_is_told_with_its_reasons_and_what_to_do_next() -> N
     said = text(BAD)
     assert "STUCK: 3 should go and could not be removed\n  /nix/store/aaa-gone\n" in said
     assert "(10 min ago)\n    a mount lies in it\n    root has to unmount it\n" in said
-    assert "  and 2 more\n    next: sudo storewarden scan --dry-run says what keeps" in said
+    assert "  ... 2 more\n    next: sudo storewarden scan --dry-run says what keeps" in said
     assert "PROBLEM (helper): connection refused\n    next: storewarden doctor says" in said
-    assert "10 output, 2 lock since its start, 2.0 KiB" in said
+    assert "10 outputs, 2 lock files since its start, 2.0 KiB" in said
     for row in (
-        "suspects  4 ",
+        "watched   4 entries, young or claimed",
         "refused   5 ",
         "failed    6 ",
         "lost      count of the changes 1 ",
     ):
         assert f"\n  {row}" in said
     assert "all is well" not in said
+
+
+def test_of_many_that_are_stuck_ten_are_shown_and_how_to_see_the_rest() -> None:
+    many = tuple(replace(STUCK, name=f"entry-{number}") for number in range(60))
+    stuck = replace(WELL, stuck=many, stuck_count=116)
+    lines = text(stuck, 10).splitlines()
+    assert len([line for line in lines if "/nix/store/entry-" in line]) == 10
+    assert "  ... 106 more: --all" in lines
+    every = text(stuck).splitlines()
+    assert len([line for line in every if "/nix/store/entry-" in line]) == 60
+    assert "  ... 56 more" in every
+
+
+def test_what_was_removed_last_is_told_newest_first() -> None:
+    gone = tuple(Removed(f"gone-{n}", "output", NOW - 60 * n, 2, 1024) for n in range(9, 0, -1))
+    lines = text(replace(WELL, recent=gone), 10).splitlines()
+    told = [line for line in lines if "  removed gone-" in line]
+    assert [line.partition("gone-")[2] for line in told] == [
+        f"{n} (2 files, 1.0 KiB)" for n in range(1, 6)
+    ]
+    every = text(replace(WELL, recent=gone)).splitlines()
+    assert len([line for line in every if "gone-" in line]) == 9
+    document = checked(status_json(replace(WELL, recent=gone), running=True), "status")
+    (one, *_) = document["status"]["recent"]
+    assert (one["path"], one["time"]) == ("/nix/store/gone-9", NOW - 540)
+
+
+def test_who_follows_a_service_is_shown_each_removal_until_it_ends(
+    tmp_path: Path, config: str
+) -> None:
+    runtime_dir, now = f"{tmp_path}/run", time.time()
+    gone = (Removed("gone-1", "output", now, 2, 1024),)
+    with held(runtime_dir):
+        write_status(runtime_dir, replace(WELL, updated=now))
+        command = [*PROGRAM, "status", "--follow", "--config", config]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            while child.stdout.readline() != "all is well\n":
+                assert child.poll() is None
+            write_status(runtime_dir, replace(WELL, updated=now, recent=gone))
+            assert "removed gone-1 (2 files, 1.0 KiB)" in child.stdout.readline()
+            child.terminate()
 
 
 @pytest.mark.parametrize("where", [*PLACES, "service"])
@@ -91,15 +152,59 @@ def test_a_service_that_does_not_run_says_how_to_start_it() -> None:
     for status in (None, WELL, BAD):
         first, *others = text(status, running=False).splitlines()
         assert first.startswith("NOT RUNNING")
-        assert "sudo storewarden setup" in others[0]
-        assert others[1].endswith("storewarden watch")
+        assert others[0] == "  to have it run from now on: sudo storewarden setup"
         assert "all is well" not in others
     assert "heard of it was on 20" in text(WELL, running=False)
 
 
+def test_a_service_that_was_set_up_and_stopped_is_started_and_its_log_told(tmp_path: Path) -> None:
+    (tmp_path / "unit").write_text(f"[Service]\nExecStart={sys.executable} -I -m storewarden\n")
+    here = starting("", darwin=False, systemd=True, units=[f"{tmp_path}/none", f"{tmp_path}/unit"])
+    assert text(WELL, running=False, starting=here).splitlines()[1:3] == [
+        "  to start it:                sudo systemctl start storewarden",
+        "  why it ended:               sudo journalctl -u storewarden -n 30",
+    ]
+
+
+def test_a_job_that_does_not_run_is_started_by_launchd(tmp_path: Path) -> None:
+    job = tmp_path / "org.storewarden.watch.plist"
+    job.write_text(f"<string>exec</string>\n<string>{sys.executable}</string>\n")
+    here = starting("", darwin=True, systemd=False, units=[str(job)])
+    assert "launchctl kickstart" in text(None, running=False, starting=here)
+    job.write_text("<string>/opt/gone/bin/python3.11</string>\n")
+    here = starting("", darwin=True, systemd=False, units=[str(job)])
+    assert "its interpreter /opt/gone/bin/python3.11 is gone" in here.hindered
+
+
+def test_a_service_whose_interpreter_is_gone_is_set_up_anew(tmp_path: Path) -> None:
+    (tmp_path / "unit").write_text("[Service]\nExecStart=/opt/gone/bin/python -I -m storewarden\n")
+    here = starting("", darwin=False, systemd=True, units=[f"{tmp_path}/unit"])
+    assert text(None, running=False, starting=here).splitlines()[1:] == [
+        "  it cannot start: its interpreter /opt/gone/bin/python is gone",
+        "  to set it up anew:          sudo storewarden setup",
+    ]
+
+
+def test_where_nothing_could_start_it_it_is_run_by_hand() -> None:
+    here = starting("", darwin=False, systemd=False, units=[__file__])
+    assert here == Starting(WATCH)
+    said = text(None, running=False, starting=here).splitlines()
+    assert said[1:] == ["  to have it run here, as root: storewarden watch"]
+
+
 def test_a_service_that_belongs_in_a_declaration_is_to_be_declared() -> None:
-    lines = [*status_lines(None, NOW, running=False, set_up=DECLARE)]
-    assert "to have it run from now on: services.storewarden.enable = true;" in lines[1]
+    here = starting("NixOS", darwin=False, systemd=True, units=[])
+    assert here == Starting(DECLARE)
+    said = text(None, running=False, starting=here)
+    assert "to have it run from now on: services.storewarden.enable = true;" in said
+
+
+def test_a_service_of_another_version_is_told_with_what_renews_it() -> None:
+    for version, name in (("", "an older storewarden"), ("0.0.9", "storewarden 0.0.9")):
+        said = text(replace(WELL, program_version=version))
+        assert f"\nnote: the service runs {name}, and this program is {__version__}\n" in said
+        assert "    to have it run this one, too: sudo storewarden setup\n" in said
+        assert said.endswith("all is well")
 
 
 def test_a_service_before_its_first_word_and_its_first_sweep_is_told() -> None:
@@ -117,7 +222,9 @@ def test_silence_is_noticed_as_a_problem_and_only_when_it_is_long() -> None:
 @given(STATUSES)
 def test_whatever_builders_chose_every_line_is_printable_ascii(status: ServiceStatus) -> None:
     for running in (True, False):
-        for line in status_lines(replace(status, stuck_count=9), NOW, running=running):
+        for line in status_lines(
+            replace(status, stuck_count=9), NOW, running=running, starting=NOT_SET_UP
+        ):
             assert line.isascii()
             assert line.isprintable()
 

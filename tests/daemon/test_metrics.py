@@ -20,7 +20,7 @@ from programs import answer, eventually, free_port, promtool
 from storewarden import __version__
 from storewarden.claims import PROOF
 from storewarden.daemon.metrics import answering, exposition, write_textfile
-from storewarden.daemon.status import PLACES, ServiceStatus, Stuck
+from storewarden.daemon.status import PLACES, WAITS, ServiceStatus, Stuck
 from storewarden.errors import StorewardenError
 from storewarden.store.entries import EntryKind
 
@@ -38,6 +38,9 @@ BUSY = replace(
     stuck_count=2,
     removed={"output": 10},
     removed_bytes=2**40,
+    waited=(4, 0, 5, *(0,) * (len(WAITS) - 3), 1),
+    waited_seconds=9000.5,
+    registered_bytes=2**33,
     refused=5,
     failed=6,
     problems={"helper": "no"},
@@ -84,6 +87,15 @@ def test_every_part_of_the_status_is_told() -> None:
         ("storewarden_overflows_total", ""): 2,
         ("storewarden_removed_total", "output"): 10,
         ("storewarden_removed_bytes_total", ""): 2**40,
+        **{
+            ("storewarden_stranded_to_removed_seconds_bucket", str(bound)): count
+            for bound, count in zip(
+                (*WAITS, "+Inf"), (4, 4, *(9,) * (len(WAITS) - 2), 10), strict=True
+            )
+        },
+        ("storewarden_stranded_to_removed_seconds_count", ""): 10,
+        ("storewarden_stranded_to_removed_seconds_sum", ""): 9000.5,
+        ("storewarden_store_registered_bytes", ""): 2**33,
         ("storewarden_refused_total", ""): 5,
         ("storewarden_failed_total", ""): 6,
         ("storewarden_problem", "helper"): 1,
@@ -99,6 +111,7 @@ def test_what_did_not_happen_yet_is_told_as_nought_and_moments_are_left_out() ->
     assert {name for name, _ in later.keys() - told.keys()} == {
         "storewarden_info",  # another `wakes`
         "storewarden_last_sweep_timestamp_seconds",
+        "storewarden_store_registered_bytes",
         "storewarden_stuck_since_timestamp_seconds",
     }
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from in_the_way import put
 from storewarden.daemon.status import (
     AlreadyRunningError,
+    Removed,
     ServiceStatus,
     Stuck,
     held,
@@ -71,6 +72,9 @@ STATUSES = st.builds(
         st.builds(Stuck, TEXTS, TEXTS, TIMES, st.lists(TEXTS, max_size=3).map(tuple)), max_size=3
     ).map(tuple),
     removed=st.dictionaries(TEXTS, st.integers()),
+    recent=st.lists(
+        st.builds(Removed, TEXTS, TEXTS, TIMES, st.integers(), st.integers(0, 10**15)), max_size=3
+    ).map(tuple),
     problems=st.dictionaries(TEXTS, TEXTS),
 )
 
@@ -334,3 +338,15 @@ def test_who_may_not_look_is_told_to_ask_as_root(tmp_path: Path) -> None:
         done = asked_by_another(question, private)
         (line,) = [one for one in done.stderr.splitlines() if "StorewardenError: " in one]
         assert "permission denied; ask as root: sudo storewarden status" in line
+
+
+def test_whether_one_runs_that_has_said_nothing_yet_is_seen_by_all(tmp_path: Path) -> None:
+    for place in (tmp_path, *tmp_path.parents[:3]):
+        if place.stat().st_uid == os.geteuid() and place != Path("/tmp"):  # noqa: S108 - as it is
+            place.chmod(0o755)
+    with service(tmp_path / "run") as process:
+        assert said_held(process) == "held\n"
+        assert asked_by_another("is_held", tmp_path / "run").stdout == "True\n"
+        process.kill()
+        process.wait()
+        assert asked_by_another("is_held", tmp_path / "run").stdout == "False\n"

@@ -2,6 +2,7 @@
 """The service: real sockets, a real lock, real audit logs; and what it means how they are."""
 
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from command import ROOT
 from stand_in import listening
 from storewarden.audit_reading import Verification
 from storewarden.config import Config
+from storewarden.daemon.starting import Starting
 from storewarden.daemon.status import ServiceStatus, held, write_status
 from storewarden.doctor import diagnose
 from storewarden.doctor.nix import Installation
@@ -24,6 +26,7 @@ from storewarden.doctor.service import (
     look_at_audit,
     look_at_helper,
 )
+from storewarden.readable import SET_UP, WATCH
 from well import (
     APART,
     IDLE,
@@ -40,11 +43,19 @@ from well import (
     severities,
 )
 
+GONE = Starting(
+    SET_UP, "/unit", hindered="it cannot start: its interpreter /opt/old/python is gone"
+)
+
 
 def patient_of(config: Config) -> Patient:
     return replace(WELL, config=config)
 
 
+needs_table = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists its sockets")
+
+
+@needs_table
 def test_a_helper_that_listens_is_seen_and_not_disturbed(tmp_path: Path) -> None:
     path = f"{tmp_path}/h.sock"
     with listening(path) as listener:
@@ -55,6 +66,7 @@ def test_a_helper_that_listens_is_seen_and_not_disturbed(tmp_path: Path) -> None
             listener.accept()  # nobody has called
 
 
+@needs_table
 @pytest.mark.parametrize("end", ["\n", "\r"])
 def test_the_name_of_somebody_s_socket_hides_no_other(tmp_path: Path, end: str) -> None:
     with listening(f"{tmp_path}/a{end}b c"), listening(f"{tmp_path}/h.sock"):
@@ -198,9 +210,37 @@ def test_a_wrong_configuration_is_a_problem() -> None:
 
 def test_setup_is_advised_only_where_it_can_work() -> None:
     patient = but(WELL, Service, helper=Listening.NOTHING)
-    for running in (True, False):
-        broken = but(patient, Service, running=running)
-        assert "sudo storewarden setup" in commands(broken)
-        bare = commands(replace(broken, systemd=False))
-        assert "storewarden watch" in bare
-        assert "sudo storewarden setup" not in bare
+    for changes in ({}, IDLE, {"running": False, "starting": GONE}):
+        assert SET_UP in commands(but(patient, Service, **changes))
+        bare = but(patient, Service, **(changes | {"starting": Starting(WATCH)}))
+        assert WATCH in commands(replace(bare, systemd=False))
+        assert SET_UP not in commands(replace(bare, systemd=False))
+
+
+def test_a_service_that_was_stopped_is_to_be_started_and_its_log_to_be_read() -> None:
+    found = named(but(WELL, Service, running=False), "service")
+    assert [step.command for step in found.steps] == [
+        "sudo systemctl start storewarden",
+        "sudo journalctl -u storewarden -n 30",
+    ]
+
+
+def test_a_service_whose_interpreter_is_gone_is_to_be_set_up_again() -> None:
+    found = named(but(WELL, Service, running=False, starting=GONE), "service")
+    assert "its interpreter /opt/old/python is gone" in found.why
+    assert [step.command for step in found.steps] == [SET_UP]
+
+
+def test_a_service_of_another_version_than_this_program_is_told() -> None:
+    found = named(but(WELL, Service, other="the service runs another"), "own-version")
+    assert (found.severity, found.title) == (NOTE, "Of two versions: the service runs another")
+    assert [step.command for step in found.steps] == [SET_UP]
+
+
+@pytest.mark.parametrize("system", ["NixOS", "nix-darwin"])
+def test_what_setup_left_where_a_module_does_its_work_is_to_be_taken_away(system: str) -> None:
+    patient = but(WELL, Service, left=True)
+    assert "setup" not in {one.name for one in diagnose(patient)}
+    found = named(replace(patient, declared=system), "setup")
+    assert system in found.title
+    assert [step.command for step in found.steps] == ["sudo storewarden setup --uninstall"]

@@ -4,14 +4,18 @@
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from explaining import story_of, write_nix
+from storewarden.claims import Claim, Verdict
 from storewarden.explain.advice import Advice, advice
-from storewarden.explain.entry import Story
+from storewarden.explain.entry import Story, Use, Uses
+from storewarden.processes import Running
 from storewarden.readable import ThisStore, repair_path
+from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StorePath
 from storewarden.throwaway import ThrowawayStore
 
@@ -92,7 +96,40 @@ def test_a_missing_source_is_told_to_be_added_again_and_a_derivation_to_be_insta
 ) -> None:
     nix = write_nix(f"{tmp_path}/bin")
     story = missing(place, nix, place.add_valid("source"), ca="fixed:r:sha256:x")
-    assert advice(story)[1].command == f"nix-store --delete {story.path}"
+    assert [one.command for one in advice(story)] == [f"nix-store --delete {story.path}"]
     story = missing(place, nix, place.add_derivation("hello"), ca="text:sha256:x")
-    assert advice(story)[1].command == "sudo nix-store --verify"
-    assert "with all else that is not there" in advice(story)[1].purpose
+    assert [one.command for one in advice(story)] == ["sudo nix-store --verify"]
+    assert "with all else that is not there" in advice(story)[0].purpose
+
+
+def test_an_output_of_a_renumbered_build_user_is_told_with_what_removes_it(
+    place: ThrowawayStore, tmp_path: Path
+) -> None:
+    path = place.strand(place.add_derivation("hello"))
+    story = story_of(place, write_nix(f"{tmp_path}/bin"), path.base_name)
+    assert story.finding is not None
+    foreign = replace(
+        story, owner_name=None, finding=replace(story.finding, kind=EntryKind.FOREIGN)
+    )
+    [one] = advice(foreign)
+    assert "an earlier installation (its number is nobody's now)" in one.purpose
+    assert one.command == f"nix-store --delete {story.path}"
+    [one] = advice(replace(foreign, owner_name="_aonsensed"))
+    assert "its number is now _aonsensed's" in one.purpose
+    [one] = advice(replace(foreign, derivers=()))
+    assert one.command == f"ls -lad {story.path}"
+
+
+def test_of_an_orphan_and_its_short_lived_child_only_the_older_is_told_to_be_ended(
+    place: ThrowawayStore, tmp_path: Path
+) -> None:
+    path = place.strand(place.add_derivation("hello"))
+    story = story_of(place, write_nix(f"{tmp_path}/bin"), path.base_name)
+    assert story.finding is not None
+    kept = replace(story.finding.judgement, verdict=Verdict.KEEP, claims=(Claim.ORPHAN,))
+    child, parent = Running(10, "sleep 1", "nixbld1", 200.0), Running(9, "sh", "nixbld1", 100.0)
+    uses = Uses(tuple(Use(one, ("works in it",)) for one in (child, parent)), 0)
+    story = replace(
+        story, uses=uses, user_lock=None, finding=replace(story.finding, judgement=kept)
+    )
+    assert [one.command for one in advice(story) if "kill" in one.command] == ["sudo kill 9"]

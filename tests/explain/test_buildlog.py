@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quoted import DRESSES, STORE, Quoted, known, reading, unknown
+from quoted import DRESSES, STORE, Quoted, known, possible, reading, unlike
 from storewarden.explain.buildlog import LONGEST_LINE, MOST_PATHS, BuildLog, pass_on
 from storewarden.store.paths import StoreDir
 
@@ -29,16 +29,24 @@ def test_a_known_failure_is_known_however_it_is_dressed(
     quoted: Quoted, dress: Callable[[str], bytes]
 ) -> None:
     told = reading(dress(quoted.text))
-    assert [seen.failure.name for seen in told.seen] == [quoted.name]
+    assert [(seen.failure.name, seen.certain) for seen in told.seen] == [(quoted.name, True)]
     assert (told.seen[0].paths or ("",))[0] == quoted.about
 
 
-@DRESSED
-@pytest.mark.parametrize("quoted", unknown(), ids=str)
-def test_what_only_looks_like_one_is_not_taken_for_one(
-    quoted: Quoted, dress: Callable[[str], bytes]
-) -> None:
-    assert reading(dress(quoted.text)).seen == ()
+@pytest.mark.parametrize(("quoted", "dress"), unlike(), ids=str)
+def test_what_only_looks_like_one_is_not_taken_for_one(quoted: Quoted, dress: str) -> None:
+    assert reading(DRESSES[dress](quoted.text)).seen == ()
+
+
+@pytest.mark.parametrize(("quoted", "dress"), possible(), ids=str)
+def test_what_may_be_one_is_told_as_no_more_than_that(quoted: Quoted, dress: str) -> None:
+    told = reading(DRESSES[dress](quoted.text)).seen
+    assert told
+    assert not any(seen.certain for seen in told)
+
+
+def test_at_least_forty_ordinary_failures_are_not_told_as_damage_to_nix() -> None:
+    assert len({quoted for quoted, _ in unlike()}) >= 60
 
 
 @pytest.mark.parametrize("quoted", known(), ids=str)
@@ -167,3 +175,54 @@ def test_any_bytes_pass_unchanged(pieces: list[bytes]) -> None:
         os.close(reading)
         sink.seek(0)
         assert sink.read() == b"".join(fed) == b"".join(pieces)
+
+
+NO_SPACE = "x> write: No space left on device\n"
+FAILED = "error: Cannot build '/nix/store/fffgvdkj87wv91rp5sgvjj1y34jsvaza-{}.drv'.\n"
+NOT_VALID = "error: path '/nix/store/pp50q8kscfh1786ijgz74jk8sz34693v-job' is not valid\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "certain"),
+    [
+        (NO_SPACE, True),
+        (NO_SPACE + FAILED.format("x"), True),
+        (NO_SPACE + "x> make: *** [Makefile:3: all] Error 1\n" + FAILED.format("x"), True),
+        (NO_SPACE + FAILED.format("y"), None),
+        (NO_SPACE + "x> 1 test failed, 3 passed\n", False),
+        ("x> Running phase: checkPhase\n" + NO_SPACE, False),
+        ("x> Running phase: checkPhase\nx> Running phase: installPhase\n" + NO_SPACE, True),
+        (NO_SPACE + "x> compiling\n" * 300, False),
+        (NO_SPACE + "error: attribute 'x' missing\n", False),
+        (NOT_VALID, True),
+        (NOT_VALID + "error: attribute 'x' missing\n", False),
+        (NOT_VALID + FAILED.format("x"), True),
+        (NOT_VALID + NO_SPACE, True),
+        ("x> " + NOT_VALID, True),
+        ("x> " + NOT_VALID + FAILED.format("x"), False),
+        ("x> " + NOT_VALID + FAILED.format("y"), None),
+        ("waiting for the big garbage collector lock...\n", True),
+        ("waiting for the big garbage collector lock...\n" + "copying\n" * 30, False),
+        ("waiting for the big garbage collector lock...\nerror: attribute 'x' missing\n", None),
+        ("waiting for the big garbage collector lock...\nerror: interrupted by the user\n", True),
+    ],
+)
+def test_it_counts_only_where_it_is_the_failure(log: str, certain: bool | None) -> None:  # noqa: FBT001
+    told = reading(log.encode()).seen
+    assert (told[0].certain if told else None) is certain
+
+
+def test_a_note_of_nix_makes_a_full_disk_certain() -> None:
+    note = "       note: build failure may have been caused by lack of free disk space\n"
+    (seen,) = reading((NO_SPACE + "x> 1 test failed, 3 passed\n" + note).encode()).seen
+    assert (seen.failure.name, seen.certain) == ("no-space", True)
+
+
+def test_a_line_that_devenv_broke_is_read_whole() -> None:
+    log = (
+        "  │        error: path '/nix/store/pp50q8kscfh1786ijgz74jk8sz34693v-\n"
+        "  │ job' is not\n"
+        "  │ valid\n"
+    )
+    (seen,) = reading(log.encode()).seen
+    assert seen.paths == ("/nix/store/pp50q8kscfh1786ijgz74jk8sz34693v-job",)

@@ -74,6 +74,8 @@ def test_all_kinds_of_lock_files_are_found_and_no_output_that_is_called_so(
             pass
     os.makedirs(f"{place.state_dir}/profiles")
     place.hold(f"{place.state_dir}/profiles/default.lock")
+    os.makedirs(f"{place.state_dir}/current-load")
+    place.hold(f"{place.state_dir}/current-load/ssh-ng:__far-0")
     with observe(place.as_store()) as seen:
         found = {lock.path: lock for lock in all_locks(seen)}
     assert place.path(cargo.base_name) not in found
@@ -86,9 +88,10 @@ def test_all_kinds_of_lock_files_are_found_and_no_output_that_is_called_so(
         "userpool2/slot-0": Role.BUILD_USER,
         "temproots/77": Role.TEMP_ROOTS,
         "profiles/default.lock": Role.PROFILE,
+        "current-load/ssh-ng:__far-0": Role.REMOTE,
     }
     few = chosen(found.values(), everything=False)
-    assert [lock.state for lock in few] == ["held", "stale"]
+    assert [lock.state for lock in few] == ["held", "held", "stale"]
     assert len(chosen(found.values(), everything=True)) == len(found)
 
 
@@ -155,3 +158,52 @@ def test_lines_fit_eighty_columns_and_are_safe_for_a_terminal() -> None:
 
 def test_no_lock_files_are_told_in_one_line() -> None:
     assert list(lock_lines([], 0)) == ["no lock files"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ssh-ng:__far-0", "place 0 on the remote builder ssh-ng:__far"),
+        ("ssh-ng:__far.upload-lock", "sending files to ssh-ng:__far, for one build after another"),
+        ("main-lock", "the choice of a remote builder, one build after another"),
+    ],
+)
+def test_what_a_lock_for_a_remote_builder_is_for_is_told(name: str, said: str) -> None:
+    lock = LockFile(f"/nix/var/nix/current-load/{name}", Role.REMOTE, 1000.0, 0, Known.YES)
+    assert said in " ".join("\n".join(lock_lines([lock], 1120.0)).split())
+
+
+def test_the_names_that_stand_beside_a_lock_are_told_to_be_of_the_same_output(
+    place: ThrowawayStore,
+) -> None:
+    derivation = place.add_derivation("hello")
+    name = output_lock(derivation, "out")
+    beside = [f"{name}.owner", f"{name.removesuffix('.lock')}-remote.lock"]
+    for one in beside:
+        place.add_lock(one)
+    with observe(place.as_store()) as seen:
+        found = {lock.path.rpartition("/")[2]: lock for lock in all_locks(seen)}
+    assert [found[one].deriver for one in beside] == [Deriver(derivation, "out")] * 2
+    text = " ".join("\n".join(lock_lines(list(found.values()), time.time())).split())
+    assert f"output out of {derivation.base_name}: says who holds its lock" in text
+    assert f"output out of {derivation.base_name}, built by a remote builder" in text
+
+
+def held_by(holder: Running, waiter: Running) -> str:
+    """What is said of a lock that the one holds and the other waits for."""
+    name = "0" * 32 + "-x.drv.out.lock"
+    lock = LockFile(f"/nix/store/{name}", Role.STORE, 1000.0, 0, Known.YES)
+    lock = replace(lock, holders=(holder,), blocked=(waiter,))
+    return " ".join("\n".join(lock_lines([lock], 1120.0)).split())
+
+
+def test_who_waits_for_itself_is_told_so() -> None:
+    worker = Running(7, "nix-daemon 5", "root", 1000.0, 5, "nix build")
+    assert "which is itself: it waits for ever" in held_by(worker, worker)
+    assert "you wait for yourself" in held_by(worker, replace(worker, pid=8))
+    assert "yourself" not in held_by(worker, replace(worker, pid=8, client=6))
+
+
+def test_a_worker_whose_client_is_gone_is_told_to_work_for_nobody() -> None:
+    worker = Running(7, "nix-daemon 5", "root", 1000.0, 5, client_gone=True)
+    assert "its client is gone, so nobody waits for its work" in held_by(worker, Running(8))

@@ -20,6 +20,7 @@ from helper.bench import (
 from helper.child import traced
 from helper.serving import line_for, serving, stale_lock
 from helper.trees import left_private, spread
+from storewarden import host
 from storewarden.claims import PROOF, proof_of
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, path_lock
@@ -52,12 +53,13 @@ def test_the_intent_is_on_record_before_anything_moves(
 def test_the_intent_is_synced_before_the_rename_and_the_result_after_the_purge(
     place: ThrowawayStore, scratch: StorePath
 ) -> None:
-    steps = ("fdatasync", "rename_exclusive", "purge")
+    sync = host.sync.__name__
+    steps = (sync, "rename_exclusive", "purge")
     assert traced(lambda: run(place, scratch.base_name), *steps) == [
-        "fdatasync",
+        sync,
         "rename_exclusive",
         "purge",
-        "fdatasync",
+        sync,
     ]
 
 

@@ -108,6 +108,7 @@ def unknown(place: ThrowawayStore) -> StorePath:
     return path
 
 
+@needs_lock_table
 def test_its_build_users_lock_held_keeps_what_no_known_lock_covers(
     place: ThrowawayStore, scratch: StorePath, unknown: StorePath
 ) -> None:

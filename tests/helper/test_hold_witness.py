@@ -17,6 +17,8 @@ from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, pat
 from storewarden.store.store import NO, Fact, Known, Store
 from storewarden.throwaway import ThrowawayStore
 
+_FIRST = host.FIRST_ALLOCATED
+
 
 @pytest.fixture
 def seen(derivation: StorePath, scratch: StorePath) -> Survey:
@@ -122,7 +124,7 @@ def test_any_difference_to_what_was_seen_is_a_change(
 @pytest.mark.parametrize(
     ("uid", "asked"),
     [
-        (host.FIRST_ALLOCATED + 3, range(host.FIRST_ALLOCATED, host.FIRST_ALLOCATED + 65536)),
+        (_FIRST + host.PER_SLOT - 1, range(_FIRST, _FIRST + host.PER_SLOT)),
         (30001, (30001,)),
     ],
 )

@@ -2,6 +2,7 @@
 """How the helper starts and ends, and where it refuses to."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 
-from helper.bench import names
+from helper.bench import names, request
 from helper.serving import (
     HAND_OVER,
     HELPER,
@@ -25,6 +26,8 @@ from helper.serving import (
 )
 from helper.trees import write
 from storewarden import __file__ as package
+from storewarden.client import encode_request
+from storewarden.host import RESTART_HELPER
 from storewarden.throwaway import ThrowawayStore
 
 
@@ -178,3 +181,21 @@ def test_a_store_of_another_user_is_refused(near: ThrowawayStore) -> None:
     assert status == 3
     assert "belongs to uid 65533" in said
     assert names(near) == before
+
+
+def test_a_store_that_was_replaced_below_it_is_left_alone_with_the_cure(
+    near: ThrowawayStore,
+) -> None:
+    lock, store = stale_lock(near), near.store_dir.path
+    with serving(near) as helper:
+        wanted = request(near, lock)
+        os.rename(store, f"{store}.before")
+        shutil.copytree(f"{store}.before", store)
+        [end] = helper.ask(encode_request([wanted]))
+        assert "is another directory than when this helper began" in end["error"]
+        assert end["error"].endswith(RESTART_HELPER)
+        assert lock in names(near)
+        shutil.rmtree(store)
+        os.rename(f"{store}.before", store)
+        assert helper.ask(encode_request([wanted]))[-1]["error"] == ""
+    assert lock not in names(near)

@@ -9,13 +9,14 @@ import pytest
 from helper.bench import at, audit_is_whole, names, picture, records, run
 from helper.child import dies, kill_self, kill_self_after, killed
 from helper.trees import dig, left_private, write
+from storewarden import host
 from storewarden.helper.resume import Fate, fate
 from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.store.store import Known
 from storewarden.throwaway import ThrowawayStore
 from sweeps import alone
 
-CHANGES = ("open", "write", "fdatasync", "fsync", "mkdir", "rmdir", "unlink", "ftruncate")
+CHANGES = ("open", "write", host.sync.__name__, "fsync", "mkdir", "rmdir", "unlink", "ftruncate")
 STEPS = (*CHANGES, "flock", "close", "rename", "rename_exclusive")
 
 

@@ -18,6 +18,8 @@ from storewarden.host.linux import flocks, hidden_uid
 from storewarden.host.tables import Flock, exclusive_holders
 from sweeps import holding, needs_lock_table
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that is asked")
+
 LOCKS = """\
 1: POSIX  ADVISORY  WRITE 100 08:01:11 0 EOF
 2: FLOCK  ADVISORY  WRITE 200 08:01:22 0 EOF

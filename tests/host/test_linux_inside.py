@@ -3,6 +3,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from storewarden.host.linux import flocks, processes_inside
 from storewarden.host.tables import exclusive_holders
 from sweeps import leaderless
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux' own")
 
 
 def own(proc: Path) -> str:

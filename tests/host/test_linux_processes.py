@@ -12,6 +12,8 @@ from helper.child import among_own_processes, in_child, mount, needs_root, take_
 from storewarden.host import processes_inside, processes_of
 from sweeps import leaderless
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux' own")
+
 BUILDER = 30001
 
 

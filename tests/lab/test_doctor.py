@@ -19,7 +19,7 @@ def doctor(rig: Rig, user: str = "root") -> Visit:
 def test_before_it_is_set_up_the_doctor_says_to_do_it(rig: Rig, python: str) -> None:
     visit = visit_of(run(rig, [python, "-m", "storewarden", "doctor", "--json"], rig.user))
     assert (visit.code, visit.of("problem")) == (5, {"content-addressed"})
-    assert "sudo storewarden setup" in visit.said("content-addressed")
+    assert f"sudo {python} -m storewarden setup" in visit.said("content-addressed")
 
 
 def test_once_it_is_set_up_the_doctor_finds_nothing_wrong(rig: Rig, python: str) -> None:

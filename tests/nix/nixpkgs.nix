@@ -96,7 +96,12 @@ let
       library=$out/${python.sitePackages}
       mkdir -p "$library"
       cp -r src/storewarden "$library"
-      cp -r systemd launchd "$library/storewarden"
+      ${lib.concatStrings (
+        lib.mapAttrsToList (from: to: ''
+          mkdir -p "$(dirname "$library/${to}")"
+          cp -r ${from} "$library/${to}"
+        '') wheel.force-include
+      )}
       ${lib.concatStrings (
         lib.mapAttrsToList (from: to: "install -D -m 644 ${from} $out/${to}\n") wheel.shared-data
       )}

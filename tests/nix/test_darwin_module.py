@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from nix.evaluating import CHECKOUT, NIX_DARWIN, Nix, words
-from storewarden.config import DEFAULT_CONFIG
+from storewarden.config import DEFAULT_CONFIG, MANIFEST
 from storewarden.host.darwin import RUNTIME_DIR
 from storewarden.setup.code import shipped
 from storewarden.setup.darwin import HELPER, WATCHER, Person, jobs, settings
-from storewarden.setup.files import MANIFEST
 
 ALICE = 'system.primaryUser = "alice"; services.storewarden.enable = true;'
 HEADLESS = "services.storewarden.enable = true;"

@@ -150,7 +150,9 @@ def as_user(namespace: Namespace, user: str) -> list[str]:
 def environment(namespace: Namespace, user: str) -> dict[str, str]:
     """None of ours: a NIX_REMOTE or a PYTHONPATH of the developer's has no business inside."""
     return {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:"
+        # Where Nix is that its own installers have put there, as on a Mac.
+        "/nix/var/nix/profiles/default/bin",
         "LC_ALL": "C.UTF-8",
         "HOME": f"{namespace.base}/home/{user}",
         "TMPDIR": f"{namespace.base}/scratch",

@@ -14,7 +14,8 @@ from real import namespace as ns
 from real.builds import Build, let_finish, start_build, strand, stranded
 from real.recipes import Recipe
 from real.rig import Rig
-from real.warden import AT_ONCE, finding, helper, socket_path
+from real.warden import AT_ONCE, finding, helper, socket_path, typed
+from storewarden.readable import REMOVE, SET_UP
 
 SOCKET = ("--bind", "/nix/var/nix/daemon-socket", "/nix/var/nix/daemon-socket")
 STATE = ("--bind", "/nix/var/nix", "/nix/var/nix")
@@ -113,11 +114,11 @@ def test_where_processes_are_seen_what_lives_is_kept(rig: Rig) -> None:
 @pytest.mark.parametrize("who", [(), AS_ROOT], ids=["as himself", "as root in there"])
 def test_to_remove_it_says_where_to_run_it(rig: Rig, who: tuple[str, ...]) -> None:
     build = stranded(rig, "job")
-    before = lying(rig)
+    before, as_whom = lying(rig), "root" if who else "nobody"
     done = inside(rig, (*SOCKET, *who, *ALONE), "scan", "--yes", *AT_ONCE)
     assert done.returncode == 4, done.stdout + done.stderr
     assert done.stderr.splitlines()[-1].endswith(
-        "to remove without it, outside of any sandbox: sudo storewarden scan --yes"
+        f"to remove without it, as root and outside of any sandbox: {typed(rig, REMOVE, as_whom)}"
     )
     assert lying(rig) == before
     with helper(rig, "nobody"):
@@ -179,4 +180,4 @@ def test_the_service_that_is_to_repair_says_that_there_is_no_helper(rig: Rig) ->
     seen = (*SOCKET, *ALONE, "--ro-bind", place, place)
     done = inside(rig, seen, "watch", "--config", place)
     assert done.returncode == 4, done.stdout + done.stderr
-    assert "sudo storewarden setup; or only report" in done.stderr
+    assert f"{typed(rig, SET_UP)}; or only report" in done.stderr

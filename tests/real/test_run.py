@@ -22,7 +22,8 @@ from real.running import (
     run_wedged,
     words,
 )
-from real.warden import helper, records, socket_path
+from real.warden import helper, records, socket_path, typed
+from storewarden.readable import REMOVE
 
 
 def test_a_build_that_fails_on_debris_is_healed_and_run_once_more(rig: Rig) -> None:
@@ -45,7 +46,7 @@ def test_who_may_not_remove_it_is_told_why_it_fails_and_what_to_do(rig: Rig) -> 
     done = run_wedged(rig, build.uid, words(rig, nix_build(rig, build.recipe)), rig.user)
     assert (done.status, done.told.count(AGAIN)) == (1, 0), done.told
     assert f"failed on what an earlier build left: {build.outputs['out']}" in done.told
-    assert "this user may not remove it: sudo storewarden scan --yes" in done.told
+    assert f"this user may not remove it: {typed(rig, REMOVE, rig.user)}" in done.told
     assert "1 known failure" in done.told
     assert unregistered(rig) == build.entries
 
@@ -89,7 +90,19 @@ def test_what_its_own_build_leaves_is_no_reason_to_run_it_again(rig: Rig) -> Non
     done = ns.run(rig.namespace, words(rig, as_user(rig, build)))
     assert done.returncode == 1
     assert AGAIN not in done.stderr
-    assert "1 known failure" in done.stderr
+    assert "so no earlier build left it: the builder made it" in done.stderr
+    assert "known failure" not in done.stderr
+
+
+def test_a_builder_that_refuses_itself_is_told_so_also_after_its_debris_is_gone(rig: Rig) -> None:
+    script = "/bin/mkdir -p $out/sub; /bin/chmod 555 $out/sub; echo b > $out/sub/b || exit 1"
+    build = ["nix-build", "--no-out-link", "-E", derivation("copier", script)]
+    first, second = (ns.run(rig.namespace, words(rig, as_user(rig, build))) for _ in range(2))
+    assert (first.returncode, second.returncode) == (1, 1)
+    assert (AGAIN in first.stderr, AGAIN in second.stderr) == (False, True)
+    for done in (first, second):
+        assert "so no earlier build left it: the builder made it" in done.stderr
+        assert "another build user" not in done.stderr
 
 
 def test_debris_that_something_alive_claims_is_kept(rig: Rig) -> None:

@@ -14,7 +14,7 @@ from real.builds import Interrupt, let_finish, start_build, strand
 from real.recipes import Recipe
 from real.rig import Rig, continue_daemon, stop_daemon, unregistered, valid_paths
 from real.story import assert_audit_log_tells, assert_builds_exactly_its_own_files
-from real.warden import helper
+from real.warden import helper, typed
 from real.watching import Service, configure, service, start_service
 
 MIN_AGE = 2.0
@@ -144,7 +144,7 @@ def test_too_much_debris_blows_the_fuse(rig: Rig) -> None:
 def test_without_a_helper_it_says_how_to_set_it_up(rig: Rig) -> None:
     refused = start_service(rig, user="nobody")
     assert refused.child.process.wait(10) == 4
-    assert "sudo storewarden setup" in refused.said
+    assert typed(rig, "sudo storewarden setup") in refused.said
 
 
 def test_a_helper_that_has_gone_is_told_and_waited_for(rig: Rig) -> None:

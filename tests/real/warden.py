@@ -2,9 +2,11 @@
 """storewarden itself, run in a rig as a user would run it, and what it reports."""
 
 import contextlib
+import os
 import pwd
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from signal import SIGTERM
 from typing import Any
 
@@ -13,6 +15,7 @@ from real import namespace as ns
 from real.furniture import CHECKOUT, own_python
 from real.rig import Rig, answers
 from storewarden import audit_reading
+from storewarden.readable import caller_of
 
 Report = dict[str, Any]
 AT_ONCE = ("--min-age", "0")
@@ -37,6 +40,15 @@ def scan(rig: Rig, *words: str, user: str = "root") -> Report:
     assert done.returncode == 0, done.stdout + done.stderr
     report: Report = checked(done.stdout, "scan")
     return report
+
+
+def typed(rig: Rig, text: str, user: str = "nobody") -> str:
+    """That command as storewarden, run by that user as `warden` does, says to type it."""
+    # The checkout has a command beside its interpreter, and the root of the lab has none.
+    beside = f"{os.path.dirname(rig.python)}/storewarden"
+    started = beside if rig.python.startswith(rig.base) else "src/storewarden/__main__.py"
+    caller = caller_of([started], rig.python, ns.environment(rig.namespace, user))
+    return replace(caller, root=user == "root").typed(text)
 
 
 def finding(report: Report, path: str) -> Report:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What the services run, and what keeps it there."""
 
+import os
+import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -8,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from storewarden.setup.code import (
+    FOR_PEOPLE,
     GC_ROOTS,
+    KINDS,
     LOOK,
     NEEDED,
     PACKAGE,
@@ -24,6 +29,15 @@ PROJECT = Path(PACKAGE, "../../pyproject.toml")
 def test_what_is_copied_is_what_the_project_depends_on() -> None:
     wanted = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
     assert sorted(one.split(">")[0].replace("-", "_") for one in wanted) == sorted(NEEDED)
+
+
+@pytest.mark.skipif(not PROJECT.exists(), reason="the project's file is not here")
+def test_what_people_get_of_it_is_what_the_wheel_has_for_them() -> None:
+    wheel = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
+    assert wheel["wheel"]["shared-data"] == FOR_PEOPLE
+    inside = wheel["wheel"]["force-include"]
+    for name in (*FOR_PEOPLE, *KINDS[:2]):
+        assert any(inside.get(top) == f"storewarden/{top}" for top in (name, name.split("/")[0]))
 
 
 def test_every_store_path_that_it_runs_from_gets_one_root() -> None:
@@ -72,3 +86,16 @@ def test_roots_own_profile_and_one_for_this_alone_are_looked_into() -> None:
         f"{profiles}/default/bin/python3",
         f"{profiles}/per-user/root/profile/bin/python3",
     } <= set(candidates("/usr/bin/python3", "darwin"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away, and leave its own")
+def test_root_leaves_no_caches_in_what_is_another_users(python: str, tmp_path: Path) -> None:
+    place, kept = tmp_path / "venv", shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(python).parents[1], place, symlinks=True, ignore=kept)
+    subprocess.run(["chown", "-R", "65534", place], check=True)
+    top = tmp_path / "top"
+    top.mkdir()
+    for words in (["--version"], ["setup", "--dry-run", "--root", str(top)]):
+        command = [f"{place}/bin/python", "-m", "storewarden", *words]
+        subprocess.run(command, check=True, capture_output=True, env={"PATH": "/usr/bin:/bin"})
+        assert [*place.rglob("__pycache__")] == []

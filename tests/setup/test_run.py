@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from command import typed
 from json_documents import checked
 from staging import (
     CONFIG,
@@ -232,13 +233,21 @@ def refused(*words: str) -> str:
 
 @pytest.mark.skipif(sys.platform != "linux" or BOOTED, reason="systemd runs here")
 def test_without_systemd_it_says_what_to_do_instead() -> None:
-    assert "as root: storewarden watch" in refused()
+    assert f"as root: {typed('storewarden watch')}" in refused()
     assert "no systemd runs here" in refused("--dry-run")
+
+
+@pytest.mark.skipif(sys.platform != "linux" or BOOTED, reason="systemd runs here")
+def test_without_systemd_it_can_be_taken_back() -> None:
+    words = [*SETUP, "--uninstall", "--dry-run"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing to remove: there is no /etc/storewarden/manifest.json" in done.stdout
 
 
 @pytest.mark.skipif(not BOOTED or os.geteuid() == 0, reason="only for an ordinary user")
 def test_an_ordinary_user_is_told_to_be_root() -> None:
-    assert "sudo storewarden setup" in refused()
+    assert typed("sudo storewarden setup") in refused()
 
 
 def test_a_staging_directory_must_be_there() -> None:

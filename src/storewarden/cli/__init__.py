@@ -3,26 +3,37 @@
 
 import atexit
 import gc
+import os
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
 
 from storewarden import __version__
-from storewarden.cli.usage import EXIT_CODES, Exit, Help, Parser, add_command, end_once_interrupted
+from storewarden.cli.usage import (
+    Exit,
+    Help,
+    Parser,
+    add_command,
+    end_once_interrupted,
+    exit_codes,
+)
 from storewarden.errors import StorewardenError, UnavailableError
 
 COMMANDS = {
     "scan": ("scan", "find debris, and remove it on request"),
+    "check": ("check", "does anything need attention: one line, and an exit code"),
     "run": ("run", "run a build, and once more if debris was in its way"),
     "explain": ("explain", "why a path is as it is, or why a build failed; what to do"),
     "locks": ("locks", "who holds which of Nix's locks, and who waits"),
-    "doctor": ("doctor", "what of this machine breeds debris or hides it"),
+    "doctor": ("doctor", "which settings here cause or hide debris"),
     "audit": ("audit", "what was removed, by whom, on what proof"),
     "watch": ("service", "the service: remove debris as it is stranded"),
     "status": ("status", "does the service run, what did it do, does it need anybody"),
     "check-config": ("service", "is the configuration right; shows all of it"),
     "setup": ("service", "set the service up on this machine, or take it back"),
     "demo": ("demo", "show all of it on a throwaway store; needs no Nix"),
+    "completion": ("front", "what a shell completes, to be read by it"),
+    "help": ("front", "this, or the help of a command"),
 }
 """In the order of the help: each with its module here, and its line there.
 
@@ -38,7 +49,7 @@ examples:
   sudo storewarden scan --yes               remove what is proved dead
   nix build 2>&1 | storewarden explain -    why did it fail?
 
-storewarden COMMAND --help tells more of each; so does: man storewarden
+storewarden help COMMAND tells more of each; so does: man storewarden
 """
 
 
@@ -50,13 +61,13 @@ def parser(loaded: Collection[str] = COMMANDS) -> Parser:
     tree = Parser(
         prog="storewarden",
         description=_DESCRIPTION,
-        epilog=f"{_EXAMPLES}\n{EXIT_CODES}",
+        epilog=f"{_EXAMPLES}\n{exit_codes()}",
         formatter_class=Help,
         allow_abbrev=False,
     )
     version = f"storewarden {__version__}"
-    tree.add_argument("--version", action="version", version=version, help="show it and exit")
-    tree.ask("do what? say a command, such as: storewarden scan --dry-run")
+    tree.add_argument("-V", "--version", action="version", version=version, help="show it and exit")
+    tree.shows_help()
     commands = tree.add_subparsers(title="commands", metavar="COMMAND")
     for name, (module, line) in COMMANDS.items():
         command = add_command(commands, name, line)
@@ -68,6 +79,7 @@ def parser(loaded: Collection[str] = COMMANDS) -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
+    _leave_no_caches()
     end_once_interrupted()
     atexit.register(gc.freeze)  # Python would look through all of it once more, only to end
     words = sys.argv[1:] if argv is None else argv
@@ -87,6 +99,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(
             "this is a bug in storewarden; nothing more was done; please report it", Exit.BUG
         )
+
+
+def _leave_no_caches() -> None:
+    """As root in a program of somebody else's, keep Python's caches out of it.
+
+    What root wrote there its user could neither upgrade nor remove: `uv tool install`, and a
+    checkout, come without caches.
+    """
+    if os.geteuid() != 0 or os.stat(__file__).st_uid == 0:
+        return
+    sys.dont_write_bytecode = True
+    specs = [getattr(module, "__spec__", None) for module in sys.modules.values()]
+    for spec in specs:
+        if spec is None or not spec.cached or not spec.name.startswith("storewarden"):
+            continue
+        try:
+            if os.stat(spec.cached).st_uid == 0:
+                os.unlink(spec.cached)
+                os.rmdir(os.path.dirname(spec.cached))
+        except OSError:  # no such cache, or others beside it
+            continue
 
 
 def _shown() -> int:

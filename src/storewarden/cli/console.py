@@ -6,16 +6,29 @@ is shown. A thread writes it: who stops the terminal's output must not stop a re
 """
 
 import os
+import shlex
+import shutil
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TextIO
 
 from storewarden.protocol import Status
-from storewarden.readable import WIDTH, Mark, Style, age_text, is_dumb, shown, style_of
+from storewarden.readable import (
+    WIDTH,
+    Mark,
+    Style,
+    age_text,
+    is_dumb,
+    shown,
+    style_of,
+    typed,
+    without_colours,
+)
 
 _INDENT = "    "
 MARKS = {
@@ -27,6 +40,8 @@ MARKS = {
     Status.FAILED: Mark.WRONG,
 }
 """What became of an entry, in a colour."""
+_LESS = "FRX"
+"""As git has it: colours as they are, and what was shown stays when it ends."""
 _AFTER = 1.0
 _EVERY = 0.25
 """Seconds: what is done sooner needs no line; often enough to be seen to live."""
@@ -57,6 +72,54 @@ def show(*lines: str) -> None:
         _silence(sys.stdout)
 
 
+def page(lines: Iterable[str]) -> None:
+    """The same, by a pager where a person sits at a terminal that is too small for them."""
+    told = list(lines)
+    if not at_terminal() or is_dumb(os.environ) or not _is_long(told) or not (pager := _pager()):
+        show(*told)
+        return
+    import subprocess  # noqa: PLC0415 - seldom needed
+
+    surroundings = {"LESS": _LESS, **os.environ}
+    if "SUDO_UID" in os.environ:
+        surroundings["LESSSECURE"] = "1"  # who may look as root may not therefore run a shell
+    # Ctrl-C is the pager's.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with subprocess.Popen(pager, stdin=subprocess.PIPE, env=surroundings) as process:
+            process.communicate("".join(f"{line}\n" for line in told).encode())
+    except OSError:
+        show(*told)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def at_terminal() -> bool:
+    """Whether a person sits there, who sees what is shown and can answer."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+def _is_long(lines: Iterable[str]) -> bool:
+    """Whether the terminal is too small for that, with the line in which the next is typed."""
+    columns, rows = shutil.get_terminal_size()
+    lengths = (len(without_colours(part)) for line in lines for part in line.split("\n"))
+    return sum(max(1, -(-length // columns)) for length in lengths) >= rows
+
+
+def _pager() -> list[str]:
+    """The program that shows long texts, and its arguments; nothing where none is wanted.
+
+    Who may become root by sudo for this program alone chooses none: a pager runs what it is told.
+    """
+    text = "less" if "SUDO_UID" in os.environ else os.environ.get("PAGER", "less")
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return []
+    there = words and words != ["cat"] and shutil.which(words[0])
+    return words if there else []
+
+
 def lost(reason: str) -> None:
     """Some of the results could not be shown: say why, and let the exit code tell."""
     error(reason)
@@ -76,13 +139,13 @@ def aside(*lines: str) -> None:
 
 def note(text: str) -> None:
     """Something that whoever is there should know."""
-    aside(aside_style().folded("storewarden: ", shown(text), _INDENT))
+    aside(aside_style().folded("storewarden: ", shown(typed(text)), _INDENT))
 
 
 def error(text: str) -> None:
     """Why it does not go on, or not well."""
     style = aside_style()
-    aside(style.folded("storewarden: ", f" {shown(text)}", _INDENT, "error:", Mark.WRONG))
+    aside(style.folded("storewarden: ", f" {shown(typed(text))}", _INDENT, "error:", Mark.WRONG))
 
 
 def _silence(stream: TextIO) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`storewarden doctor`: what of this machine breeds debris, or hides it."""
+"""`storewarden doctor`: which settings here cause or hide debris."""
 
 import argparse
 from collections import Counter
@@ -15,7 +15,7 @@ from storewarden.doctor.patient import Diagnosis, Patient, Severity, Unknown
 from storewarden.explain.failures import issue_url
 from storewarden.nix_queries import NixVersion
 from storewarden.observe import open_nix
-from storewarden.readable import PLAIN, Mark, Style, json_text, shown
+from storewarden.readable import PLAIN, Mark, Style, json_text, shown, typed
 
 _DESCRIPTION = """\
 Looks at Nix (its version, settings, daemon), at the store, at the build users,
@@ -77,14 +77,14 @@ def doctor_lines(found: Sequence[Diagnosis], style: Style = PLAIN) -> Iterator[s
         before = one.severity
         word, mark = one.severity.value, _MARKS.get(one.severity)
         word = word.upper() if one.severity is Severity.PROBLEM else word
-        title = f"{'':<{_TITLE - len(word)}}{shown(one.title)}"
+        title = f"{'':<{_TITLE - len(word)}}{shown(typed(one.title))}"
         yield from style.wrapped("", title, " " * _TITLE, word, mark)
         if one.why:
-            yield from style.row("why", one.why)
+            yield from style.row("why", typed(one.why))
         for number, step in enumerate(one.steps):
-            yield from style.row("" if number else "do", step.words) if step.words else ()
+            yield from style.row("" if number else "do", typed(step.words)) if step.words else ()
             if step.command:
-                yield f"{_OF_COMMANDS}{style.mark(Mark.NAME, shown(step.command))}"
+                yield f"{_OF_COMMANDS}{style.mark(Mark.NAME, shown(typed(step.command)))}"
         for number, issue in enumerate(one.issues):
             yield from style.row("" if number else "see", issue_url(issue))
     yield ""
@@ -124,8 +124,11 @@ def _diagnosis(one: Diagnosis) -> dict[str, object]:
     return {
         "name": one.name,
         "severity": one.severity.value,
-        "title": one.title,
-        "why": one.why or None,
-        "steps": [{"words": s.words or None, "command": s.command or None} for s in one.steps],
+        "title": typed(one.title),
+        "why": typed(one.why) or None,
+        "steps": [
+            {"words": typed(s.words) or None, "command": typed(s.command) or None}
+            for s in one.steps
+        ],
         "issues": [issue_url(issue) for issue in one.issues],
     }

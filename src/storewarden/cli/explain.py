@@ -28,6 +28,7 @@ from storewarden.readable import (
     json_text,
     shown,
     size_text,
+    typed,
 )
 
 _WHAT = "explain what? say PATH..., or - alone for a log on stdin, or --log FILE"
@@ -45,6 +46,9 @@ examples:
 """
 _INDENT = "    "
 _PATHS = "PATHS"
+_PERHAPS = (
+    "a line resembles it; it may be a test's, of something that went on, or before another error"
+)
 
 
 class LogUnreadableError(StorewardenError):
@@ -59,7 +63,7 @@ def define_explain(command: Parser) -> None:
     )
     command.add_argument("--log", metavar="FILE", help="explain the log in this file")
     command.add_argument("--json", action="store_true", help=JSON)
-    add_options(command, *STORE)
+    add_options(command, *STORE, "audit-log")
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -105,7 +109,7 @@ def _read_and_tell(config: Config, path: str | None, *, as_json: bool) -> bool:
         reading = log.reading()
         lines = [reading_json(reading, this)] if as_json else reading_lines(reading, look, this)
         say(*lines)
-        return bool(reading.seen)
+        return bool(reading.known)
 
     if path is not None:
         _read_file(path, log)
@@ -154,11 +158,15 @@ def reading_lines(reading: Reading, style: Style = PLAIN, this: ThisStore = USUA
     for seen in reading.seen:
         yield from _failure_lines(seen, style, this)
         yield ""
-    lines = count_text(reading.lines, "line")
-    if reading.seen:
-        yield f"{count_text(len(reading.seen), 'known failure')} in {lines}"
+    lines, possible = count_text(reading.lines, "line"), len(reading.seen) - len(reading.known)
+    perhaps = f"; {possible} more may be one" if possible else ""
+    if reading.known:
+        yield f"{count_text(len(reading.known), 'known failure')} in {lines}{perhaps}"
         return
-    yield f"no known failure in {lines}: nothing can be said about this log"
+    if possible:
+        yield f"no failure is known for certain in {lines}; {possible} may be one"
+    else:
+        yield f"no known failure in {lines}: nothing can be said about this log"
     if reading.failed:
         yield "these were not built; their whole logs may tell why:"
     for path in reading.failed:
@@ -168,17 +176,24 @@ def reading_lines(reading: Reading, style: Style = PLAIN, this: ThisStore = USUA
 
 def _failure_lines(seen: Seen, style: Style, this: ThisStore) -> Iterator[str]:
     failure = seen.failure
-    yield style.mark(Mark.WRONG, failure.title)
+    if seen.certain:
+        yield style.mark(Mark.WRONG, failure.title)
+    else:
+        yield f"Perhaps: {style.mark(Mark.KEPT, failure.title)}"
+        yield from style.wrapped(_INDENT, _PERHAPS, _INDENT)
     often = f" (and {seen.times - 1} more)" if seen.times > 1 else ""
     yield f"{_INDENT}line {seen.number}{often}: {shown(seen.line.strip())}"
     for path in seen.paths:
         yield f"{_INDENT}about: {style.mark(Mark.NAME, shown(path))}"
-    yield from style.wrapped(_INDENT, f"why: {failure.cause}", _INDENT * 2)
+    if seen.certain:
+        yield from style.wrapped(_INDENT, f"why: {typed(failure.cause)}", _INDENT * 2)
     if failure.tell:
-        yield from style.wrapped(_INDENT, f"how to tell: {failure.tell}", _INDENT * 2)
+        yield from style.wrapped(_INDENT, f"how to tell: {typed(failure.tell)}", _INDENT * 2)
+    if not seen.certain:
+        return
     yield f"{_INDENT}what to do:"
     for step in failure.steps:
-        yield from style.wrapped(_INDENT * 2, step.words, _INDENT * 2)
+        yield from style.wrapped(_INDENT * 2, typed(step.words), _INDENT * 2)
         if step.command:
             yield f"{_INDENT * 3}{style.mark(Mark.NAME, _command(step, seen.paths, this))}"
     yield from style.wrapped(_INDENT, f"versions: {failure.versions}", _INDENT * 2)
@@ -193,7 +208,8 @@ def reading_json(reading: Reading, this: ThisStore = USUAL) -> str:
     """The same as one JSON object."""
     document = {
         "lines": reading.lines,
-        "failures": [_failure_json(seen, this) for seen in reading.seen],
+        "failures": [_failure_json(seen, this) for seen in reading.known],
+        "possible": [_failure_json(seen, this) for seen in reading.seen if not seen.certain],
         "paths": list(reading.failed),
     }
     return json_text(document)
@@ -204,10 +220,10 @@ def _failure_json(seen: Seen, this: ThisStore) -> dict[str, object]:
     return {
         "name": failure.name,
         "title": failure.title,
-        "cause": failure.cause,
-        "tell": failure.tell or None,
+        "cause": typed(failure.cause),
+        "tell": typed(failure.tell) or None,
         "steps": [
-            {"words": step.words, "command": _command(step, seen.paths, this) or None}
+            {"words": typed(step.words), "command": _command(step, seen.paths, this) or None}
             for step in failure.steps
         ],
         "versions": failure.versions,

@@ -6,9 +6,12 @@ import shlex
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 
+from storewarden.audit_reading import NothingRecordedError, Removal, read_records, removals
 from storewarden.claims import PROOF, Verdict
 from storewarden.cli import console
+from storewarden.cli.audit import asked_by, removal_json, unix_time
 from storewarden.config import Config
+from storewarden.errors import UnavailableError
 from storewarden.explain.advice import Advice, advice
 from storewarden.explain.entry import (
     Answer,
@@ -68,7 +71,9 @@ _ACT_MARKS = {"remove": Mark.WELL, "finish": Mark.WELL, "keep": Mark.KEPT}
 """By the first word of what would be done; a report has none."""
 _TYPES = ((stat.S_ISDIR, "directory"), (stat.S_ISLNK, "symbolic link"), (stat.S_ISREG, "file"))
 
-Explained = tuple[Story, tuple[Advice, ...]]
+_LOG = "sudo storewarden audit log"
+Explained = tuple[Story, tuple[Advice, ...], tuple[Removal, ...] | None]
+"""A story, what is advised, and what was done here before; None where that cannot be read."""
 
 
 def explain_paths(config: Config, asked: Sequence[str], *, as_json: bool) -> str:
@@ -79,25 +84,45 @@ def explain_paths(config: Config, asked: Sequence[str], *, as_json: bool) -> str
     pointed = [point(one, config.store_dir) for one in asked]
     store, nix, this = open_store(config), open_nix(config), this_store(config)
     explained: list[Explained] = []
+    history = _history(config)
     for number, one in enumerate(pointed):
         with console.progress(f"looking at {one.base_name}"), observe(store) as seen:
             seen.check_place()
             story = story_of_entry(seen, nix, one)
         advised = advice(story, this)
-        explained.append((story, advised))
+        gone = None if history is None else _of(story, history)
+        explained.append((story, advised, gone))
         if not as_json:
             for line in ([""] if number else []) + list(
-                story_lines(story, advised, console.style())
+                story_lines(story, advised, console.style(), gone or ())
             ):
                 console.show(line)
-    stories = [story for story, _ in explained]
+    stories = [story for story, *_ in explained]
     notes = [note for story in stories for note in story.notes]
     notes = list(dict.fromkeys(notes + _limits(stories, this)))
+    if history is None and any(story.what is What.ABSENT for story in stories):
+        notes.append(f"whether it was removed here, root can tell: {this.command(_LOG)}")
     for text in notes:
         console.note(text)
     if as_json:
         console.show(stories_json(explained, store, notes))
     return next((s.valid.detail for s in stories if s.valid.known is Known.UNKNOWN), "")
+
+
+def _history(config: Config) -> list[Removal] | None:
+    """Every removal on record; None where this user may not read that."""
+    try:
+        return removals(read_records(config.audit_log))
+    except NothingRecordedError:
+        return []
+    except UnavailableError:
+        return None
+
+
+def _of(story: Story, history: Iterable[Removal]) -> tuple[Removal, ...]:
+    """What was done about that entry, newest first."""
+    name = story.pointed.base_name
+    return tuple(reversed([one for one in history if one.name == name]))
 
 
 def _limits(stories: Sequence[Story], this: ThisStore) -> list[str]:
@@ -117,7 +142,12 @@ def _dim(story: Story) -> bool:
     )
 
 
-def story_lines(story: Story, advised: tuple[Advice, ...], style: Style = PLAIN) -> Iterator[str]:
+def story_lines(
+    story: Story,
+    advised: tuple[Advice, ...],
+    style: Style = PLAIN,
+    gone: Sequence[Removal] = (),
+) -> Iterator[str]:
     """One block, the path first; what cannot be seen is said to be unknown."""
     yield style.mark(Mark.NAME, shown(story.path))
     if story.pointed.through or story.pointed.inside:
@@ -125,6 +155,8 @@ def story_lines(story: Story, advised: tuple[Advice, ...], style: Style = PLAIN)
     mark, lead, state = _MARKS.get(story.what), _WORDS[story.what][0], _state(story)
     lead = lead if mark and state.startswith(lead) else ""
     yield from style.row("state", state.removeprefix(lead), lead, mark)
+    for before in gone[:_MOST]:
+        yield from style.row("history", _told(before, story.now), before.status)
     for label, text in (("kind", ", ".join(_kind(story))), *_origin(story), *_claims(story)):
         yield from style.row(label, text)
     for text in would(story):
@@ -134,6 +166,17 @@ def story_lines(story: Story, advised: tuple[Advice, ...], style: Style = PLAIN)
         yield from style.row("you", f"{one.purpose}:" if one.command else one.purpose)
         if one.command:
             yield f"{'':16}  {style.mark(Mark.NAME, shown(one.command))}"
+
+
+def _told(one: Removal, now: float) -> str:
+    """When it was removed, or kept, for whom and why; what stands before it is how that ended."""
+    at, intent = unix_time(one.time), one.intent
+    parts = [f" on {moment(at, now) if at is not None else one.time}, {asked_by(one)}"]
+    if intent.deriver:
+        parts.append(f"it was output {intent.output or 'unknown'} of {intent.deriver}")
+    if intent.absent:
+        parts.append(f"nothing claimed it ({', '.join(intent.absent)} were looked for)")
+    return "; ".join([*parts, *one.reasons])
 
 
 def _claims(story: Story) -> Iterator[tuple[str, str]]:
@@ -261,7 +304,15 @@ def stories_json(explained: Iterable[Explained], store: Store, notes: Iterable[s
         {
             "storeDir": store.store_dir.path,
             "stateDir": store.state_dir,
-            "paths": [_story_json(story, advised) for story, advised in explained],
+            "paths": [
+                {
+                    **_story_json(story, advised),
+                    "removals": None
+                    if gone is None
+                    else [removal_json(one, store.store_dir.path) for one in gone],
+                }
+                for story, advised, gone in explained
+            ],
             "notes": list(notes),
         }
     )

@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import shlex
 from collections.abc import Callable, Mapping
 
 from storewarden.cli.console import note
@@ -20,6 +21,8 @@ from storewarden.errors import StorewardenError
 from storewarden.store.paths import StoreDir
 
 DEFAULT = Config()
+ASK = "STOREWARDEN_ASK"
+"""The variable of the environment that says `no` where nobody wants to be asked."""
 
 
 def _directory(text: str) -> str:
@@ -51,6 +54,33 @@ def add_options(command: Parser, *names: str) -> None:
     for name in names:
         metavar, read, text = _OPTIONS[name]
         command.add_argument(f"--{name}", type=_typed(read), metavar=metavar, help=text)
+
+
+def may_ask(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a person at a terminal may be asked; `ConfigError` where that is neither yes nor no.
+
+    Nothing in the environment removes anything: who is not asked, and has not said --yes, looks on.
+    """
+    match environment.get(ASK, "").lower():
+        case "" | "yes" | "1":
+            return True
+        case "no" | "0":
+            return False
+    raise ConfigError(f"{ASK} is {environment[ASK]!r}, and means yes or no")
+
+
+def typed_options(arguments: argparse.Namespace) -> list[str]:
+    """What was typed of what decides which entries are meant, as it is typed again for root.
+
+    The store's own directories are left out: `ThisStore.command` has them.
+    """
+    words = [f"--kind {kind}" for kind in getattr(arguments, "kind", None) or ()]
+    for name in ("config", "min-age", "nix", "build-group", "audit-log"):
+        value = getattr(arguments, name.replace("-", "_"), None)
+        if value is not None:
+            text = f"{value:.0f}s" if isinstance(value, float) else str(value)
+            words.append(f"--{name} {shlex.quote(text)}")
+    return words
 
 
 def _typed(read: Callable[[str], object]) -> Callable[[str], object]:

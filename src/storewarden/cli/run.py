@@ -7,6 +7,7 @@ import shlex
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
 from storewarden.child import NOT_EXECUTABLE, NOT_FOUND, End, end_likewise, run_child
 from storewarden.claims import Verdict
@@ -25,10 +26,10 @@ from storewarden.client import (
 from storewarden.config import Config, Mode
 from storewarden.daemon.status import is_held, read_status
 from storewarden.errors import StoreUnreadableError, StorewardenError
-from storewarden.explain.buildlog import BuildLog, Reading
+from storewarden.explain.buildlog import BuildLog, Reading, Seen
 from storewarden.nix_queries import feed_log
 from storewarden.observe import list_names, misplaced, open_nix, open_store, this_store
-from storewarden.readable import REMOVE
+from storewarden.readable import REMOVE, shown
 from storewarden.scan import Finding, sweep_among
 from storewarden.store.entries import EntryKind, open_directory
 from storewarden.store.nix import Nix
@@ -64,10 +65,11 @@ def define_run(command: Parser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     config, command, rewind = config_of(arguments), arguments.words, _rewinding(0)
+    before: frozenset[str] | None
     try:
         before = names_in(config.store_dir)
     except StorewardenError:
-        before = frozenset()  # told after a failure, where it matters
+        before = None  # told after a failure, where it matters
     try:
         log = BuildLog(config.store_dir)
         end = run_child(command, log.feed)
@@ -90,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _cured(
-    config: Config, log: BuildLog, before: frozenset[str], rewind: Callable[[], bool]
+    config: Config, log: BuildLog, before: frozenset[str] | None, rewind: Callable[[], bool]
 ) -> bool:
     """Whether it failed on debris that is gone now, so that it may be run again; if not, why."""
     first = log.reading()
@@ -100,10 +102,10 @@ def _cured(
     found: tuple[Finding, ...] = ()
     for reading in readings(log, open_nix(config)):
         first = first if first.seen else reading
-        if found := blamed(store, reading, before):
+        if found := blamed(store, reading, before or ()):
             break
     if not found or not _removed(config, store, found):
-        _explain(config, first)
+        _explain(config, first, before)
         return False
     if not rewind():
         console.note(
@@ -114,10 +116,10 @@ def _cured(
 
 
 def _again(config: Config, command: Sequence[str]) -> End:
-    log = BuildLog(config.store_dir)
+    log, before = BuildLog(config.store_dir), names_in(config.store_dir)
     end = run_child(command, log.feed)
     if end.code != 0 and not end.by_request:
-        _explain(config, log.reading())
+        _explain(config, log.reading(), before)
     return end
 
 
@@ -166,6 +168,12 @@ def blamed(store: Store, reading: Reading, before: Collection[str]) -> tuple[Fin
     return ()
 
 
+def is_by_itself(seen: Seen, before: Collection[str]) -> bool:
+    """Whether the builder itself made what was then in its way: it was not there before."""
+    names = {path.rpartition("/")[2] for path in seen.paths}
+    return bool(seen.failure.by_itself and names) and names.isdisjoint(before)
+
+
 def is_kept(finding: Finding) -> bool:
     """Whether anything claims it, or may."""
     return finding.judgement.verdict is Verdict.KEEP
@@ -204,14 +212,23 @@ def _removed(config: Config, store: Store, found: Sequence[Finding]) -> bool:
     return are_gone(store, found, 0)
 
 
-def _explain(config: Config, reading: Reading) -> None:
-    if not reading.seen:
+def _explain(config: Config, reading: Reading, before: frozenset[str] | None) -> None:
+    """Tell what is known of it; `before` are the names that lay there when it began, if known."""
+    own = tuple(seen for seen in reading.seen if before is not None and is_by_itself(seen, before))
+    for seen in own:
+        paths = ", ".join(map(shown, seen.paths))
+        console.note(
+            f"nothing lay at {paths} when this began, so no earlier build left it:"
+            f" {seen.failure.by_itself}"
+        )
+    other = replace(reading, seen=tuple(seen for seen in reading.seen if seen not in own))
+    if other.seen:
+        console.aside("")
+        console.aside(*reading_lines(other, console.aside_style(), this_store(config)))
+    elif not own:
         console.note(
             "its log tells of no debris in its way, nor of any known failure; it is not run again"
         )
-        return
-    console.aside("")
-    console.aside(*reading_lines(reading, console.aside_style(), this_store(config)))
 
 
 def _rewinding(fd: int) -> Callable[[], bool]:

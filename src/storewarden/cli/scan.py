@@ -1,54 +1,54 @@
 # SPDX-License-Identifier: MIT
-"""`storewarden scan`: one sweep, shown for people and as JSON; removal on request."""
+"""`storewarden scan`: one sweep, shown; removal on request, here, by the helper, or by sudo."""
 
 import argparse
 import os
+import shlex
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 
-from storewarden.claims import PROOF, REMOVED_BY_DEFAULT, Verdict
+from storewarden.claims import PROOF
 from storewarden.cli import console
-from storewarden.cli.options import REMOVAL, add_options, config_of
+from storewarden.cli.findings import MOST, Groups, grouped, much_text, sweep_json, sweep_lines
+from storewarden.cli.options import REMOVAL, add_options, config_of, may_ask, typed_options
 from storewarden.cli.usage import JSON, Exit, Parser, first_interrupt_waits, interrupt
-from storewarden.client import HelperKilledError, by_hand, open_remover, removes_here, requests_for
-from storewarden.config import Config
-from storewarden.observe import Lock, open_store, this_store
-from storewarden.protocol import Outcome, RemoveRequest, Status
-from storewarden.readable import (
-    PLAIN,
-    REMOVE,
-    Mark,
-    Style,
-    age_text,
-    count_text,
-    json_text,
-    shown,
-    size_text,
+from storewarden.client import (
+    HelperKilledError,
+    by_hand,
+    may_connect,
+    open_remover,
+    removes_here,
+    requests_for,
 )
-from storewarden.scan import Finding, Sweep, sweep
+from storewarden.config import Config
+from storewarden.errors import UnavailableError
+from storewarden.observe import open_store, this_store
+from storewarden.protocol import Outcome, RemoveRequest, Status
+from storewarden.readable import PLAIN, REMOVE, Style, count_text, shown, size_text
+from storewarden.scan import Sweep, sweep
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store
 
 _DESCRIPTION = """\
 One sweep over the store. Shows what it finds; on a terminal it then offers to
-remove what nothing claims. It needs no privilege to look.
+remove what nothing claims, by sudo where this user may not. It needs no
+privilege to look.
 examples:
   storewarden scan --dry-run
   sudo storewarden scan --yes
-  storewarden scan --json | jq '.findings[].path'
+  storewarden scan --json | jq .summary
+  storewarden scan --json | jq '.findings[] | select(.verdict != "keep").path'
+  storewarden scan --json | jq '.findings[] | {path, verdict, reasons}'
 """
-_VERDICTS = {
-    Verdict.KEEP: "kept",
-    Verdict.CANDIDATE: "no sign of life, root still has to check",
-    Verdict.REMOVABLE: "removable",
-}
 _DONE = {
-    Status.TAKEN: "out of the store",
+    Status.TAKEN: "moved aside",
     Status.REMOVED: "removed",
     Status.VANISHED: "already gone",
     Status.KEPT: "kept",
-    Status.PARTIAL: "out of the store, but not all of it could be removed",
+    Status.PARTIAL: "moved aside, but not all of it could be removed",
     Status.FAILED: "FAILED",
 }
 _ENDS = {
@@ -58,7 +58,52 @@ _ENDS = {
     Status.PARTIAL: "removed in part",
     Status.FAILED: "failed",
 }
+_WELL = {Status.TAKEN, Status.REMOVED, Status.VANISHED}
+"""What needs no line of its own: it is counted."""
+_BAD = {Status.FAILED, Status.PARTIAL}
 _INDENT = "    "
+
+
+class Way(Enum):
+    """How what was found is removed."""
+
+    NOT = "not at all"
+    HERE = "by a helper: of this process, or of the service"
+    BY_SUDO = "by this command, run by sudo"
+
+
+@dataclass(slots=True)
+class Removal:
+    """What has become of what was asked for, so far."""
+
+    every: int
+    done: list[Outcome] = field(default_factory=list)
+    aside: dict[str, Outcome] = field(default_factory=dict)
+    """What is out of the store, and not yet purged."""
+
+    def note(self, outcome: Outcome) -> None:
+        """Remember what became of one."""
+        if outcome.status is Status.TAKEN:
+            self.aside[outcome.base_name] = outcome
+        else:
+            self.done.append(outcome)
+            self.aside.pop(outcome.base_name, None)
+
+    def counter(self) -> str:
+        """How far it is."""
+        if not self.done and not self.aside:
+            return f"proving {self.every} dead" if self.every else "finishing a removal"
+        freed = size_text(sum(outcome.bytes for outcome in self.done))
+        text = f"removing: {len(self.done)} of {self.every}, {freed} freed"
+        return f"{text}; at {next(iter(self.aside))}" if self.aside else text
+
+    def tally(self) -> str:
+        """What has been done and what has not, where it was interrupted."""
+        text = done_line(self.done)
+        if self.aside:
+            text += f", {len(self.aside)} moved aside, which the next run removes"
+        rest = max(0, self.every - len(self.done) - len(self.aside))
+        return f"{text}, {rest} not touched"
 
 
 def define_scan(command: Parser) -> None:
@@ -67,6 +112,9 @@ def define_scan(command: Parser) -> None:
     add = command.add_argument
     add("-n", "--dry-run", action="store_true", help="only show; wins over --yes")
     add("-y", "--yes", action="store_true", help="remove without asking")
+    add("--all", action="store_true", help=f"show every entry, not only {MOST}")
+    add("-v", "--verbose", action="store_true", help="a line for each removal")
+    add("-q", "--quiet", action="store_true", help="show only what went wrong, and the count")
     add("--json", action="store_true", help=JSON)
     add(
         "--kind",
@@ -81,7 +129,7 @@ def define_scan(command: Parser) -> None:
 
 def scan(arguments: argparse.Namespace) -> int:
     """Sweep, show, and remove if that was agreed to; gives the exit code."""
-    config = config_of(arguments)
+    config, asks = config_of(arguments), may_ask()
     store = open_store(config, _asking)
     kinds = frozenset(map(EntryKind, arguments.kind or EntryKind))
     # A kind that is only reported by default is removed where it is named.
@@ -89,42 +137,98 @@ def scan(arguments: argparse.Namespace) -> int:
     with console.progress("looking for what is not registered"):
         found = sweep(store, kinds)
     for text in found.notes:
-        console.note(text)
+        _note(arguments, text)
+    command = this_store(config).command(" ".join([REMOVE, *typed_options(arguments)]))
     if found.leftovers:
-        console.note(f"an interrupted removal waits; this finishes it: {_by_root(config)}")
-    requests = requests_for(found.findings, removed)
-    asked = arguments.yes and not arguments.dry_run
+        _note(arguments, f"an interrupted removal waits; this finishes it: {command}")
+    requests, groups = requests_for(found.findings, removed), grouped(found.findings, removed)
+    way = _way(arguments, config, store, requests)
+    agreed = arguments.yes and way is not Way.NOT
     if not arguments.json:
-        console.show(*sweep_lines(found, store, removed, console.style()))
-        asked = asked or _agreed(arguments, requests)
-        if requests and not asked:
-            named = "".join(f" --kind {kind}" for kind in arguments.kind or ())
-            console.note(f"to remove what can go: {_by_root(config, named)}")
-    outcomes = _repaired(arguments, config, store, found, requests) if asked else None
+        question = way is not Way.NOT and not agreed and asks and console.at_terminal()
+        most = None if arguments.all else 0 if arguments.quiet else MOST
+        lines = sweep_lines(found, store, removed, console.style(), most)
+        (console.show if question or agreed else _page)(*lines)
+        if question:
+            agreed = _agreed(groups, way, command)
+            if not agreed:
+                console.note("nothing was removed")
+        elif requests and not agreed:
+            _note(arguments, f"to remove what can go: {command}")
+    if agreed and way is Way.BY_SUDO:
+        _by_sudo(command)
+    outcomes = _repaired(arguments, config, store, found, requests) if agreed else None
     if arguments.json:
-        console.show(sweep_json(found, store, outcomes))
+        console.show(sweep_json(found, store, outcomes, removed))
     elif outcomes:
         console.show(done_line(outcomes))
     return _exit_code(arguments, found, outcomes or [])
 
 
-def _by_root(config: Config, options: str = "") -> str:
-    return this_store(config).command(f"{REMOVE}{options}")
+def _page(*lines: str) -> None:
+    console.page(lines)
+
+
+def _note(arguments: argparse.Namespace, text: str) -> None:
+    if not arguments.quiet:
+        console.note(text)
 
 
 def _asking(asked: int, every: int) -> None:
     console.tell(f"asking Nix about {count_text(every, 'path')}, {asked} done")
 
 
-def _agreed(arguments: argparse.Namespace, requests: tuple[RemoveRequest, ...]) -> bool:
-    """Whether a person at a terminal says yes; nobody is asked anywhere else."""
-    at_terminal = all(s is not None and s.isatty() for s in (sys.stdin, sys.stdout))
-    if not requests or arguments.dry_run or not at_terminal:
-        return False
+def _way(
+    arguments: argparse.Namespace,
+    config: Config,
+    store: Store,
+    requests: Sequence[RemoveRequest],
+) -> Way:
+    """How it may be removed: what cannot be done is not offered.
+
+    Without a terminal nobody could answer sudo, so there --yes says why it cannot be done.
+    """
+    if arguments.dry_run or not (requests or arguments.yes):
+        return Way.NOT
+    if removes_here(store) or may_connect(config.socket):
+        return Way.HERE
+    # Where root may not, because the store is another user's, sudo would lead back here.
+    if not requests or arguments.json or os.geteuid() == 0 or not console.at_terminal():
+        return Way.HERE if arguments.yes else Way.NOT
+    return Way.BY_SUDO
+
+
+def _agreed(groups: Groups, way: Way, command: str) -> bool:
+    """Whether a person at a terminal says yes."""
+    count = len(groups.going)
+    much = much_text(groups.going)
+    question = f"Remove {'this one' if count == 1 else f'these {count}'}"
+    question += f" ({much})" if much else ""
+    if way is Way.BY_SUDO:
+        console.note(f"root removes them, by: {command}")
+        question += " by sudo"
     try:
-        return input(f"Remove these {len(requests)}? [y/N] ").strip().lower() in {"y", "yes"}
+        return input(f"{question}? [y/N] ").strip().lower() in {"y", "yes"}
     except EOFError:
+        console.show("")  # what was typed ended no line
         return False
+    except KeyboardInterrupt:
+        console.show("")
+        raise
+
+
+def _by_sudo(command: str) -> None:
+    """Become that command; `UnavailableError` where there is no sudo."""
+    console.note(f"running: {command}")
+    words = shlex.split(command)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    try:
+        os.execvp(words[0], words)  # noqa: S606 - the very command that was shown
+    except OSError as cause:
+        raise UnavailableError(
+            f"cannot run {words[0]}: {(cause.strerror or str(cause)).lower()}; as root: {command}"
+        ) from cause
 
 
 def _repaired(
@@ -134,119 +238,49 @@ def _repaired(
     found: Sweep,
     requests: tuple[RemoveRequest, ...],
 ) -> list[Outcome]:
-    """What became of each, told as it happens. Ctrl-C ends it after the batch at work."""
+    """What became of each. Ctrl-C ends it after the batch at work."""
     # Also where nothing lies about: a run that was killed may have left an open intent.
     begun = found.leftovers or os.path.exists(config.audit_log)
     if not requests and not (begun and removes_here(store)):
         return []
+    removal = Removal(len(requests))
     with first_interrupt_waits(
         "interrupted; the next run finishes what was begun",
         lambda: console.note("finishing what was begun; Ctrl-C again to leave it to the next run"),
     ) as interrupted:
         remove = open_remover(config, store, by_hand(), stopped=lambda: bool(interrupted))
         try:
-            done = _followed(arguments, store, remove(requests), len(requests))
+            _follow(arguments, store, remove(requests), removal)
         except HelperKilledError as cause:
-            interrupt(f"interrupted: {cause}")
+            interrupt(f"interrupted: {cause}; {removal.tally()}")
+        except KeyboardInterrupt as cause:
+            raise KeyboardInterrupt(f"{cause}; told so far: {removal.tally()}") from cause
     if interrupted:
-        interrupt("interrupted; what is listed was done, the rest is untouched")
-    return done
+        interrupt(f"interrupted; {removal.tally()}")
+    return removal.done
 
 
-def _followed(
-    arguments: argparse.Namespace, store: Store, outcomes: Iterator[Outcome], every: int
-) -> list[Outcome]:
-    done: list[Outcome] = []
-    taken: list[str] = []
+def _follow(
+    arguments: argparse.Namespace, store: Store, outcomes: Iterator[Outcome], removal: Removal
+) -> None:
+    """Count them as they come, and tell of each that did not go as it should."""
     look = console.style()
-    with console.progress(f"proving {every} dead" if every else "finishing an interrupted removal"):
+    with console.progress(removal.counter()):
         for outcome in outcomes:
-            if not arguments.json:
+            removal.note(outcome)
+            plain = outcome.status in _WELL
+            if not arguments.json and (arguments.verbose or not plain):
                 console.show(outcome_line(outcome, store.store_dir, look))
-            if outcome.status is Status.TAKEN:
-                taken.append(outcome.base_name)
-            else:
-                done.append(outcome)
-                taken = [name for name in taken if name != outcome.base_name]
-            if taken:
-                console.tell(f"removing {taken[0]}, {len(taken)} left")
-    return done
+            console.tell(removal.counter())
 
 
 def _exit_code(arguments: argparse.Namespace, found: Sweep, outcomes: list[Outcome]) -> int:
     if found.nix_silent:
         console.error(f"Nix could not be asked, so nothing can be removed: {found.nix_silent}")
         return Exit.UNREADABLE
-    bad = {Status.FAILED, Status.PARTIAL}
-    if any(outcome.status in bad or outcome.unproved for outcome in outcomes):
+    if any(outcome.status in _BAD or outcome.unproved for outcome in outcomes):
         return Exit.NOT_ALL
     return Exit.FOUND if arguments.exit_code and found.findings else Exit.OK
-
-
-def sweep_lines(
-    sweep: Sweep,
-    store: Store,
-    removed: Collection[EntryKind] = REMOVED_BY_DEFAULT,
-    style: Style = PLAIN,
-) -> Iterator[str]:
-    """The sweep for a person: each finding, then one line that sums it up.
-
-    `removed` are the kinds that are removed if nothing claims them.
-    """
-    for finding in sweep.findings:
-        yield from _finding_lines(finding, store.store_dir, style)
-        yield ""
-    yield style.folded("", _summary(sweep.findings, store, removed), _INDENT)
-
-
-def _finding_lines(finding: Finding, store_dir: StoreDir, style: Style) -> Iterator[str]:
-    yield style.mark(Mark.NAME, shown(store_dir.join(finding.base_name)))
-    facts = [_what(finding)]
-    if finding.entry is not None:
-        name = finding.owner_name or "without a name"
-        facts.append(f"owner {shown(name)} (uid {finding.entry.uid})")
-    if finding.age is not None:
-        facts.append(f"last changed {age_text(finding.age)} ago")
-    if finding.size is not None and finding.kind is not EntryKind.LOCK:
-        least = "" if finding.size_complete else "at least "
-        facts.append(f"{least}{size_text(finding.size)}")
-    yield from style.wrapped(_INDENT, ", ".join(facts), _INDENT)
-    lead, mark = _verdict(finding)
-    for reason in finding.judgement.reasons:
-        yield from style.wrapped(_INDENT, f": {shown(reason)}", _INDENT * 2, lead, mark)
-    if finding.kind is EntryKind.CHROOT and finding.judgement.verdict is not Verdict.KEEP:
-        yield f"{_INDENT}only when asked for: --kind chroot"
-
-
-def _verdict(finding: Finding) -> tuple[str, Mark | None]:
-    if finding.kind not in PROOF:
-        return "only reported", None
-    verdict = finding.judgement.verdict
-    return _VERDICTS[verdict], Mark.KEPT if verdict is Verdict.KEEP else Mark.WELL
-
-
-def _what(finding: Finding) -> str:
-    kind = "lock file" if finding.kind is EntryKind.LOCK else finding.kind.value
-    if finding.deriver is None:
-        return kind
-    return f"{kind} of {shown(finding.deriver.derivation.base_name)} ({finding.deriver.output})"
-
-
-def _summary(findings: Sequence[Finding], store: Store, removed: Collection[EntryKind]) -> str:
-    if not findings:
-        return f"nothing unregistered found in {store.store_dir.path}"
-    going = [f for f in findings if f.judgement.verdict is not Verdict.KEEP and f.kind in removed]
-    kept = sum(f.judgement.verdict is Verdict.KEEP and f.kind in PROOF for f in findings)
-    reported = len(findings) - len(going) - kept
-    size = sum(finding.size or 0 for finding in going)
-    text = f"{len(findings)} found in {store.store_dir.path}: {kept} kept"
-    text += f", {reported} only reported" if reported else ""
-    if not going:
-        return text
-    # A large tree is not measured to its end, and of what has other links nothing becomes free.
-    measured = all(finding.size_complete for finding in going)
-    much = f"up to {size_text(size)}" if measured else f"at least {size_text(size)} on disk"
-    return f"{text}, {len(going)} can go ({much})"
 
 
 def outcome_line(outcome: Outcome, store_dir: StoreDir, style: Style = PLAIN) -> str:
@@ -268,55 +302,3 @@ def done_line(outcomes: Sequence[Outcome]) -> str:
         for status, count in counts
         if count or status is Status.REMOVED
     )
-
-
-def sweep_json(sweep: Sweep, store: Store, outcomes: Iterable[Outcome] | None) -> str:
-    """The sweep, and what was done about it if anything was to be, as one JSON object."""
-    document: dict[str, object] = {
-        "storeDir": store.store_dir.path,
-        "stateDir": store.state_dir,
-        "findings": [_finding_json(finding, store.store_dir) for finding in sweep.findings],
-        "notes": list(sweep.notes),
-    }
-    if outcomes is not None:
-        kinds = {finding.base_name: finding.kind.value for finding in sweep.findings}
-        document["outcomes"] = [
-            _outcome_json(outcome, store.store_dir, kinds) for outcome in outcomes
-        ]
-    return json_text(document)
-
-
-def _finding_json(finding: Finding, store_dir: StoreDir) -> dict[str, object]:
-    entry, deriver = finding.entry, finding.deriver
-    return {
-        "path": store_dir.join(finding.base_name),
-        "kind": finding.kind.value,
-        "verdict": finding.judgement.verdict.value,
-        "reasons": list(finding.judgement.reasons),
-        "owner": entry and {"uid": entry.uid, "gid": entry.gid, "name": finding.owner_name},
-        "ageSeconds": None if finding.age is None else int(finding.age),
-        "deriver": deriver and store_dir.join(deriver.derivation.base_name),
-        "output": deriver and deriver.output,
-        "locks": [_lock_json(lock, store_dir) for lock in finding.locks],
-        "sizeBytes": finding.size,
-        "sizeComplete": finding.size_complete,
-    }
-
-
-def _lock_json(lock: Lock, store_dir: StoreDir) -> dict[str, object]:
-    holder = None if lock.pid is None else {"pid": lock.pid, "command": lock.command}
-    return {"path": store_dir.join(lock.base_name), "held": lock.held.value, "holder": holder}
-
-
-def _outcome_json(
-    outcome: Outcome, store_dir: StoreDir, kinds: Mapping[str, str]
-) -> dict[str, object]:
-    return {
-        "path": store_dir.join(outcome.base_name),
-        "kind": kinds.get(outcome.base_name),
-        "status": outcome.status.value,
-        "reasons": list(outcome.reasons),
-        "files": outcome.files,
-        "directories": outcome.directories,
-        "bytes": outcome.bytes,
-    }

@@ -2,36 +2,51 @@
 """`storewarden status`: does the service run, what did it do, what does it need (docs/json.md)."""
 
 import argparse
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
-from storewarden import host
-from storewarden.cli.console import show, style
+from storewarden.cli.console import page, show, style
 from storewarden.cli.options import add_options, config_of
-from storewarden.cli.usage import JSON, Exit, Parser
-from storewarden.daemon.status import PLACES, SILENCE, ServiceStatus, Stuck, is_held, read_status
+from storewarden.cli.usage import JSON, Exit, Parser, ended_by_ctrl_c
+from storewarden.daemon.starting import Starting, how_started
+from storewarden.daemon.status import (
+    PLACES,
+    SILENCE,
+    Removed,
+    ServiceStatus,
+    Stuck,
+    is_held,
+    other_version,
+    read_status,
+)
 from storewarden.readable import (
-    DECLARE,
     PLAIN,
-    SET_UP,
     Mark,
     Style,
     age_text,
     count_text,
     json_text,
+    kinds_text,
+    local_time,
     members,
     moment,
     shown,
     size_text,
+    typed,
 )
 
 _DESCRIPTION = """\
 Reads what the service last said. It needs no privilege.
 examples:
   storewarden status
+  storewarden status --follow
   storewarden status --json | jq .status.stuck
 """
+_MOST, _MOST_RECENT = 10, 5
+"""Stuck entries, and removals, that are shown where not all are asked for."""
+_LOOK_SECONDS = 1.0
 _MODES = {
     "report": "report: debris is only reported",
     "repair": "repair: what is proved dead is removed",
@@ -50,7 +65,10 @@ _STUCK_NEXT = (
 def define_status(command: Parser) -> None:
     """What it takes and does."""
     command.does(_status, _DESCRIPTION)
-    command.add_argument("--json", action="store_true", help=JSON)
+    add = command.add_argument
+    add("--all", action="store_true", help=f"all that it lists, not only {_MOST} that are stuck")
+    add("-f", "--follow", action="store_true", help="go on, and show each removal as it comes")
+    add("--json", action="store_true", help=JSON)
     add_options(command, "config")
 
 
@@ -63,8 +81,15 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         show(status_json(status, running=running))
     else:
-        set_up = DECLARE if host.declared_by() else SET_UP
-        show(*status_lines(status, now, style(), running=running, set_up=set_up))
+        most = None if arguments.all else _MOST
+        starting = how_started()
+        lines = status_lines(status, now, style(), most, running=running, starting=starting)
+        if arguments.follow and running:
+            show(*lines)
+            with ended_by_ctrl_c():
+                _follow(config.runtime_dir, status)
+        else:
+            page(lines)
     if not running:
         return Exit.UNAVAILABLE
     return Exit.NOT_ALL if status and (status.stuck_count or status.problems) else Exit.OK
@@ -79,33 +104,59 @@ def noticed(status: ServiceStatus, now: float) -> ServiceStatus:
     return replace(status, problems={**status.problems, "service": text})
 
 
+def _follow(runtime_dir: str, status: ServiceStatus | None) -> None:
+    """Show each removal that the service tells of, until it ends or Ctrl-C."""
+    seen, look = status.recent if status else (), style()
+    while is_held(runtime_dir):
+        time.sleep(_LOOK_SECONDS)
+        status = read_status(runtime_dir)
+        recent = status.recent if status else ()
+        if status:
+            show(*(_recent_line(one, look) for one in recent if one not in seen))
+        seen = recent
+
+
+def _recent_line(one: Removed, style: Style, indent: str = "") -> str:
+    much = f" ({count_text(one.files, 'file')}, {size_text(one.bytes)})" if one.files else ""
+    text = f" {shown(one.name)}{much}"
+    begin = f"{indent}{local_time(one.time)}  "
+    return style.folded(begin, text, f"{indent}    ", "removed", Mark.WELL)
+
+
 def status_lines(
     status: ServiceStatus | None,
     now: float,
     style: Style = PLAIN,
+    most: int | None = None,
     *,
     running: bool,
-    set_up: str = SET_UP,
+    starting: Starting,
 ) -> Iterator[str]:
     """First whether it runs, then what it does, then each thing that needs somebody.
 
-    `set_up` is how the service is set up on this machine.
+    Of what is stuck at most so many; `starting` is how the service is started on this machine.
     """
     yield from _headline(status, now, style, running=running)
     if not running:
-        yield f"  to have it run from now on: {style.mark(Mark.NAME, set_up)}"
-        yield f"  to run it here, by hand:    {style.mark(Mark.NAME, 'storewarden watch')}"
+        yield from _how_to_start(starting, style)
     if status is None:
         return
     for word, text in _rows(status, now):
         yield from style.wrapped(f"  {word:<8}  ", shown(text), " " * 12)
-    yield from _stuck_lines(status, now, style)
+    recent = status.recent if most is None else status.recent[-_MOST_RECENT:]
+    for one in reversed(recent):
+        yield _recent_line(one, style, "    ")
+    yield from _stuck_lines(status, now, style, most)
     for where, text in status.problems.items():
         yield ""
         lead = f"PROBLEM ({shown(where)}):"
-        yield from style.wrapped("", f" {shown(text)}", "    ", lead, Mark.WRONG)
+        yield from style.wrapped("", f" {shown(typed(text))}", "    ", lead, Mark.WRONG)
         if where in _NEXT:
-            yield from style.wrapped("    next: ", _NEXT[where], " " * 10)
+            yield from style.wrapped("    next: ", typed(_NEXT[where]), " " * 10)
+    if running and (other := other_version(status)):
+        yield ""
+        yield from style.wrapped("", f"note: {other}", "    ")
+        yield f"    to have it run this one, too: {style.mark(Mark.NAME, typed(starting.set_up))}"
     if running and not status.stuck_count and not status.problems:
         yield style.mark(Mark.WELL, "all is well")
 
@@ -128,9 +179,23 @@ def status_json(status: ServiceStatus | None, *, running: bool) -> str:
     """The same as one JSON object; names as in the other documents."""
     document = status and {
         **members(status),
+        "problems": {where: typed(text) for where, text in status.problems.items()},
         "stuck": [_stuck_json(one, status) for one in status.stuck],
+        "recent": [_recent_json(one, status) for one in status.recent],
     }
     return json_text({"running": running, "status": document})
+
+
+def _how_to_start(starting: Starting, style: Style) -> Iterator[str]:
+    if starting.hindered:
+        yield from style.wrapped("  ", starting.hindered, "  ")
+    for words, advised in starting.advice():
+        command = typed(advised)
+        told = f"  {words:<27} "
+        if len(told) + len(command) > style.width:
+            yield told.rstrip()
+            told = " " * 4
+        yield f"{told}{style.mark(Mark.NAME, command)}"
 
 
 def _rows(status: ServiceStatus, now: float) -> Iterator[tuple[str, str]]:
@@ -143,34 +208,40 @@ def _rows(status: ServiceStatus, now: float) -> Iterator[tuple[str, str]]:
     else:
         last = f"the last on {moment(status.swept, now)}, in {status.sweep_seconds:.2f} s"
         yield "swept", f"{count_text(status.sweeps, 'time')}, {last}"
-    yield "found", f"{_counts(status.found)} in that sweep"
+    yield "found", f"{kinds_text(status.found)} in that sweep"
     if status.watched:
-        yield "suspects", f"{status.watched} young or claimed; looked at again soon"
+        entries = count_text(status.watched, "entry")
+        yield "watched", f"{entries}, young or claimed; looked at again soon"
     freed = f", {size_text(status.removed_bytes)}" if status.removed_bytes else ""
-    yield "removed", f"{_counts(status.removed)} since its start{freed}"
+    yield "removed", f"{kinds_text(status.removed)} since its start{freed}"
     if status.refused:
         yield "refused", f"{count_text(status.refused, 'time')}: the helper kept what was asked for"
     if status.failed:
-        yield "failed", f"{count_text(status.failed, 'time')}: see storewarden audit show"
+        see = typed("storewarden audit log")
+        yield "failed", f"{count_text(status.failed, 'time')}: see {see}"
     if status.overflows:
         times = count_text(status.overflows, "time")
         yield "lost", f"count of the changes {times}, each mended by a sweep"
 
 
-def _stuck_lines(status: ServiceStatus, now: float, style: Style) -> Iterator[str]:
+def _stuck_lines(
+    status: ServiceStatus, now: float, style: Style, most: int | None
+) -> Iterator[str]:
     if not status.stuck_count:
         return
     yield ""
-    stuck = style.mark(Mark.WRONG, "STUCK:")
-    yield f"{stuck} {status.stuck_count} should go and could not be removed"
-    for one in status.stuck:
+    text = f" {status.stuck_count} should go and could not be removed"
+    yield from style.wrapped("", text, "  ", "STUCK:", Mark.WRONG)
+    told = list(itertools.islice(status.stuck, most))
+    for one in told:
         yield f"  {style.mark(Mark.NAME, shown(_path(one, status)))}"
-        yield f"    {shown(one.kind)}, first tried on {moment(one.since, now)}"
+        text = f"{shown(one.kind)}, first tried on {moment(one.since, now)}"
+        yield from style.wrapped("    ", text, " " * 6)
         for reason in one.reasons:
             yield from style.wrapped("    ", shown(reason), " " * 6)
-    if unlisted := status.stuck_count - len(status.stuck):
-        yield f"  and {unlisted} more"
-    yield from style.wrapped("    next: ", _STUCK_NEXT, " " * 10)
+    if rest := status.stuck_count - len(told):
+        yield f"  ... {rest} more{': --all' if len(told) < len(status.stuck) else ''}"
+    yield from style.wrapped("    next: ", typed(_STUCK_NEXT), " " * 10)
 
 
 def _stuck_json(one: Stuck, status: ServiceStatus) -> dict[str, object]:
@@ -178,10 +249,11 @@ def _stuck_json(one: Stuck, status: ServiceStatus) -> dict[str, object]:
     return {"path": _path(one, status), "kind": one.kind, "since": one.since, "reasons": reasons}
 
 
-def _path(one: Stuck, status: ServiceStatus) -> str:
+def _recent_json(one: Removed, status: ServiceStatus) -> dict[str, object]:
+    told = members(one)
+    del told["name"]
+    return {"path": _path(one, status), **told}
+
+
+def _path(one: Stuck | Removed, status: ServiceStatus) -> str:
     return f"{status.store_dir}/{one.name}"
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    some = [f"{count} {kind}" for kind, count in counts.items() if count]
-    return ", ".join(some) or "nothing"

@@ -9,8 +9,9 @@ import os
 import signal
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
@@ -27,9 +28,9 @@ from storewarden.config import Config, ConfigError, Mode
 from storewarden.daemon import watch
 from storewarden.daemon.agenda import NEVER, Agenda
 from storewarden.daemon.log import Log, Notify, notifying, reloading, watchdog_interval
-from storewarden.daemon.status import ServiceStatus, Stuck, held, write_status
+from storewarden.daemon.status import WAITS, Removed, ServiceStatus, Stuck, held, write_status
 from storewarden.errors import StorewardenError
-from storewarden.observe import observe, open_store
+from storewarden.observe import observe, open_store, registered_bytes
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
 from storewarden.scan import Finding, glance, look_among, sweep
 from storewarden.store.entries import EntryKind
@@ -44,6 +45,8 @@ _PACE_SECONDS = 0.1
 _SOCKET_SECONDS, _SOCKET_PAUSE = 5.0, 0.1
 _MOST_STUCK = 100
 """Of stuck entries that the status lists; it counts all."""
+_MOST_RECENT = 20
+"""Of the removals that the status lists."""
 _ENDS = (watch.Signalled(signal.SIGTERM), watch.Signalled(signal.SIGINT))
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
@@ -72,6 +75,8 @@ def serve(load: Callable[[], Config], log: Log) -> None:
 class _Asked:
     """What the helper was asked for and has not yet answered to its end."""
 
+    changed: Mapping[str, float]
+    """Of each entry its last change, as a Unix time: for what was stranded, when it was."""
     waiting: set[str]
     """The entries of which nothing was heard, or only that they were taken."""
     partial: list[str] = field(default_factory=list)
@@ -101,7 +106,9 @@ class Loop:
     found: dict[str, EntryKind] = field(default_factory=dict)
     """What was found and has not gone since."""
     tally: ServiceStatus = field(
-        default_factory=lambda: ServiceStatus(os.getpid(), time.time(), 0.0, "", "")
+        default_factory=lambda: ServiceStatus(
+            os.getpid(), time.time(), 0.0, "", "", program_version=__version__
+        )
     )
     """Its counts and problems; `status` fills in what follows from the rest."""
     latest: ServiceStatus | None = None
@@ -290,6 +297,7 @@ class Loop:
         for note in () if self.tally.sweeps else swept.notes:
             self.log.warning("limited", text=note)
         self.tally.sweeps, self.tally.swept = self.tally.sweeps + 1, time.time()
+        self.tally.registered_bytes = registered_bytes(self.store)
         self.agenda.sweep_seconds = time.monotonic() - began
         for name in self.found.keys() - {finding.base_name for finding in swept.findings}:
             del self.found[name]
@@ -352,7 +360,9 @@ class Loop:
             elif self.agenda.keep(finding, self.config.kinds, self.store.least_age, now):
                 self._fail(name, finding.judgement.reasons)
         if requests:
-            self._have_removed(requests)
+            self._have_removed(
+                requests, {one.base_name: one.entry.ctime for one in findings if one.entry}
+            )
             taken = [finding for finding in findings if finding.base_name in requested]
             self.agenda.touch(taken, time.monotonic())
 
@@ -361,16 +371,18 @@ class Loop:
     def _finish(self) -> None:
         """Have removed what an earlier run left, and learn whether that can be done at all."""
         if self.config.mode is Mode.REPAIR:
-            self._have_removed(())
+            self._have_removed((), {})
         else:
             self._problem("helper", "")
             self.agenda.finish = NEVER
 
-    def _have_removed(self, requests: tuple[RemoveRequest, ...]) -> None:
+    def _have_removed(
+        self, requests: tuple[RemoveRequest, ...], changed: Mapping[str, float]
+    ) -> None:
         """Have these removed, until the answer has ended; with none, finish what was begun."""
         if self._is_to_end():
             return
-        self.asked = _Asked({request.base_name for request in requests})
+        self.asked = _Asked(changed, {request.base_name for request in requests})
         asking = threading.Thread(target=self._ask, args=(requests,), daemon=True)
         asking.start()
         while self.asked is not None:
@@ -399,9 +411,7 @@ class Loop:
         match outcome.status:
             case Status.REMOVED:
                 kind = self.found.pop(name, EntryKind.OUTPUT)
-                removed = self.tally.removed
-                removed[kind] = removed.get(kind, 0) + 1
-                self.tally.removed_bytes += outcome.bytes
+                self._count(outcome, kind, self.asked.changed.get(name))
                 self.agenda.suspects.pop(name, None)
                 self.agenda.wake_locks(now)
                 self._log_outcome("removed", outcome, kind=kind.value, files=outcome.files)
@@ -427,6 +437,19 @@ class Loop:
             case Status.FAILED:
                 self.tally.failed += 1
                 self._fail(name, outcome.reasons)
+
+    def _count(self, outcome: Outcome, kind: EntryKind, changed: float | None) -> None:
+        """Count a removal, of an entry that changed last at that Unix time."""
+        tally, now = self.tally, time.time()
+        tally.removed[kind] = tally.removed.get(kind, 0) + 1
+        tally.removed_bytes += outcome.bytes
+        gone = Removed(outcome.base_name, kind.value, now, outcome.files, outcome.bytes)
+        tally.recent = (*tally.recent, gone)[-_MOST_RECENT:]
+        if changed is not None:
+            waited, counts = max(0.0, now - changed), list(tally.waited)
+            counts[bisect_left(WAITS, waited)] += 1
+            tally.waited = tuple(counts)
+            tally.waited_seconds += waited
 
     def _answered(self, cause: BaseException | None) -> None:
         """The helper says no more; `cause` is why, if it did not answer to its end."""

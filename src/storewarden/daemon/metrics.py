@@ -13,21 +13,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler
+from itertools import accumulate
 from socketserver import ThreadingTCPServer
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from storewarden import __version__
 from storewarden.claims import PROOF
-from storewarden.daemon.status import PLACES, ServiceStatus, replace_file
+from storewarden.daemon.status import PLACES, WAITS, ServiceStatus, replace_file
 from storewarden.errors import StorewardenError
 from storewarden.store.entries import EntryKind
 
 Family = type[CounterMetricFamily] | type[GaugeMetricFamily]
 Value = Mapping[str, int] | float | None
+_BOUNDS = (*map(str, WAITS), "+Inf")
 _CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = 10
 """How long a client may keep a connection waiting."""
@@ -158,6 +166,12 @@ def _families(status: ServiceStatus) -> Iterator[Metric]:
     # A file name may hold bytes that are no UTF-8; the text format is UTF-8.
     legible = {name: value.encode(errors="replace").decode() for name, value in about.items()}
     yield InfoMetricFamily("storewarden", "What the service is and does.", legible)
+    yield HistogramMetricFamily(
+        "storewarden_stranded_to_removed_seconds",
+        "How long after its last change an entry was removed.",
+        list(zip(_BOUNDS, accumulate(status.waited), strict=True)),
+        sum_value=status.waited_seconds,
+    )
     for family, name, text, value in _rows(status):
         if isinstance(value, Mapping):
             label = "where" if name == "problem" else "kind"
@@ -199,6 +213,8 @@ def _rows(status: ServiceStatus) -> Iterator[tuple[Family, str, str, Value]]:
     yield counter, "removed_total", text, dict.fromkeys(PROOF, 0) | status.removed
     text = "Bytes that removals freed on disk."
     yield counter, "removed_bytes_total", text, status.removed_bytes
+    text = "What all valid paths take, as registered; not there where that cannot be read."
+    yield gauge, "store_registered_bytes", text, status.registered_bytes
     text = "How often the helper kept what was asked for."
     yield counter, "refused_total", text, status.refused
     text = "How often a removal failed, in whole or in part."

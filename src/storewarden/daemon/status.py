@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin
 
+from storewarden import __version__, host
 from storewarden.errors import StorewardenError, UnavailableError
 
 _VERSION = 1
@@ -35,8 +36,8 @@ PLACES: Mapping[str, str] = {
     "store": "is it mounted, are store-dir and state-dir right? storewarden scan --dry-run",
     "nix": "does nix-daemon run? storewarden scan --dry-run says what Nix answers",
     "helper": "storewarden doctor says what to do; or by hand: sudo storewarden scan --yes",
-    "leftovers": "it is tried again; what became of it: storewarden audit show",
-    "put-back": "a build may miss it; it is tried again soon; whose: storewarden audit show",
+    "leftovers": "it is tried again; what became of it: storewarden audit log",
+    "put-back": "a build may miss it; it is tried again soon; whose: storewarden audit log",
     "configuration": "mend the file, then: storewarden check-config",
     "fuse": "look: storewarden scan --dry-run; if all of it may go: sudo storewarden scan --yes",
     "wakes": "nothing is lost, changes are only noticed later; see the service's log",
@@ -45,6 +46,10 @@ PLACES: Mapping[str, str] = {
     "metrics-listen": "correct it in the configuration, then reload: storewarden check-config",
 }
 """Where the service may have problems (`ServiceStatus.problems`), and what to do about each."""
+
+
+WAITS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+"""Seconds from stranded to removed, by which removals are counted."""
 
 
 class AlreadyRunningError(UnavailableError):
@@ -60,6 +65,19 @@ class Stuck:
     since: float
     """Unix time of the first try."""
     reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """An entry that is gone."""
+
+    name: str
+    kind: str
+    time: float
+    """Unix time."""
+    files: int
+    bytes: int
+    """Freed."""
 
 
 @dataclass(slots=True)
@@ -94,10 +112,21 @@ class ServiceStatus:
     removed: dict[str, int] = field(default_factory=dict)
     """By kind, what was removed."""
     removed_bytes: int = 0
+    recent: tuple[Removed, ...] = ()
+    """What was removed last, newest last, at most 20 of it; the audit log has all."""
+    waited: tuple[int, ...] = (0,) * (len(WAITS) + 1)
+    """How many removals came within so long (`WAITS`) of the entry's last change; the last counts
+    those that came later. None is counted twice."""
+    waited_seconds: float = 0.0
+    """All of these together."""
+    registered_bytes: int | None = None
+    """What all valid paths take, as registered, at the last whole sweep; None if not known."""
     refused: int = 0
     """How often the helper kept what was asked for."""
     failed: int = 0
     """How often a removal failed, in whole or in part."""
+    program_version: str = ""
+    """Of the storewarden that the service runs; before 0.2 it did not say."""
     problems: dict[str, str] = field(default_factory=dict)
     """What is wrong now, in plain words, by where (`PLACES`). Empty when all is well."""
 
@@ -112,6 +141,18 @@ class ServiceStatus:
             words.append(f"{self.stuck_count} STUCK")
         words += [f"{where}: {text}" for where, text in self.problems.items()]
         return "; ".join(words)
+
+
+def other_version(status: ServiceStatus | None) -> str:
+    """That the service runs another storewarden than this, in one sentence; else empty."""
+    if status is None or status.program_version == __version__:
+        return ""
+    theirs = (
+        f"storewarden {status.program_version}"
+        if status.program_version
+        else "an older storewarden"
+    )
+    return f"the service runs {theirs}, and this program is {__version__}"
 
 
 @contextmanager
@@ -155,6 +196,8 @@ def is_held(runtime_dir: str) -> bool:
         return False
     except PermissionError as cause:
         lives = _lives(read_status(runtime_dir))
+        if lives is None:  # it has said nothing yet, or its directory is just being taken away
+            lives = _is_locked(place)
         if lives is None:
             raise _unreadable(place, cause, "ask as root: sudo storewarden status") from cause
         return lives
@@ -228,6 +271,21 @@ def _lives(status: ServiceStatus | None) -> bool | None:
         return None
     # A later process of the same number began after this was said.
     return began <= status.started + _CLOCK_SECONDS
+
+
+def _is_locked(place: str) -> bool | None:
+    """Whether the kernel's table has a lock on that file; None where there is no such table."""
+    try:
+        found = os.lstat(place)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+    flocks = host.flocks()
+    if flocks is None:
+        return None
+    return any((lock.inode, lock.device) == (found.st_ino, device) for lock in flocks)
 
 
 def _lock(fd: int) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`storewarden doctor`: what of this machine breeds debris, or hides it.
+"""`storewarden doctor`: which settings here cause or hide debris.
 
 All checks stand here. A new one is a file here with `look` and `judge`, and its name in `CHECKS`.
 """

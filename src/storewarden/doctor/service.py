@@ -13,24 +13,26 @@ from pathlib import PurePosixPath
 
 from storewarden import audit_reading, processes
 from storewarden.audit_reading import Verification
-from storewarden.config import DEFAULT_CONFIG, Mode
-from storewarden.daemon.status import SILENCE, ServiceStatus, is_held, read_status
+from storewarden.config import DEFAULT_CONFIG, MANIFEST, Mode
+from storewarden.daemon.starting import Starting, how_started
+from storewarden.daemon.status import (
+    SILENCE,
+    ServiceStatus,
+    is_held,
+    other_version,
+    read_status,
+)
 from storewarden.doctor.nix import Installation
 from storewarden.doctor.patient import Diagnosis, Patient, Step, Subject, Unknown, attempt, within
-from storewarden.readable import DECLARE, SET_UP, age_text
+from storewarden.readable import DECLARE, REMOVE, SET_UP, TAKE_BACK, WATCH, age_text
 
 _SERVICE, _HELPER, _AUDIT_LOG = Subject("service"), Subject("helper"), Subject("audit-log")
+_SETUP, _PROGRAM = Subject("setup"), Subject("own-version")
 _LISTENS = 0x10000
 """__SO_ACCEPTCON, among the flags in /proc/net/unix (net/unix/af_unix.c)."""
 _CONNECT_SECONDS = 5.0
 _LOG_SECONDS = 60.0
-_UNITS = (
-    "/etc/systemd/system/storewarden.service",
-    "/Library/LaunchDaemons/org.storewarden.watch.plist",
-    DEFAULT_CONFIG,
-)
 _STATUS = Step("What it says of itself.", "storewarden status")
-_MEND = Step("Set it up again.", SET_UP)
 
 
 class Listening(Enum):
@@ -56,6 +58,12 @@ class Service:
     helper: Listening | Unknown
     audit: Verification | Unknown | None
     """None if there is no audit log yet."""
+    starting: Starting
+    """How it is started here."""
+    other: str
+    """That it is of another version than this program; empty if it is not."""
+    left: bool
+    """Whether `storewarden setup` has written files here and not taken them back."""
 
     @property
     def guarded(self) -> bool:
@@ -68,19 +76,22 @@ class Service:
 
 def look(patient: Patient) -> Service:
     """Whether it runs, told as `storewarden status` does, and what it last said."""
-    config = patient.config
+    config, starting = patient.config, how_started()
     status = attempt(lambda: read_status(config.runtime_dir))
     if isinstance(status, Unknown):
         status = None
     running = within(lambda: is_held(config.runtime_dir))
     user = within(lambda: _user(status)) if running is True else None
     return Service(
-        installed=status is not None or any(map(os.path.lexists, _UNITS)),
+        installed=status is not None or bool(starting.unit) or os.path.lexists(DEFAULT_CONFIG),
         running=running,
         status=status,
         owns=user == "root" if isinstance(user, str) else None,
         helper=within(lambda: look_at_helper(config.socket)),
         audit=within(lambda: look_at_audit(config.audit_log), _LOG_SECONDS),
+        starting=starting,
+        other=other_version(status),
+        left=os.path.lexists(MANIFEST),
     )
 
 
@@ -148,21 +159,22 @@ def judge(patient: Patient) -> Iterator[Diagnosis]:
             Step("Mend it, then check it.", "storewarden check-config"),
         )
     yield from _service(patient)
+    yield from _left(patient)
     yield from _helper(patient)
     yield _audit(patient)
 
 
 def _service(patient: Patient) -> Iterator[Diagnosis]:
     service = patient[Service]
+    hindered = service.starting.hindered
     if isinstance(service.running, Unknown):
         why = service.running.reason
         yield _SERVICE.unknown(f"Whether the service runs cannot be told: {why}", "", _STATUS)
     elif not service.running and service.installed:
         yield _SERVICE.problem(
             "The service does not run, although it was set up, or has run here",
-            "Debris is left where it is until somebody looks.",
-            _STATUS,
-            _again(patient),
+            "; ".join(filter(None, ("Debris is left where it is until somebody looks", hindered))),
+            *_again(patient),
         )
     elif not service.running and patient[Installation].apart:
         yield _SERVICE.unknown(
@@ -187,14 +199,37 @@ def service_step(patient: Patient) -> Step:
         return Step(f"In the configuration of {system}: {DECLARE}")
     if patient.systemd or patient.darwin:
         return Step("Have debris removed as soon as it is dead.", SET_UP)
-    return Step("Have debris removed as soon as it is dead; as root.", "storewarden watch")
+    return Step("Have debris removed as soon as it is dead; as root.", WATCH)
 
 
-def _again(patient: Patient) -> Step:
-    """Setup needs systemd or launchd; elsewhere the service runs as root, without a helper."""
+def _again(patient: Patient) -> Iterator[Step]:
+    """How one that does not run is started; elsewhere than with systemd or launchd by hand."""
+    starting = patient[Service].starting
+    if starting.start:
+        yield Step("Start it.", starting.start)
+        yield Step("Its log says why it ended.", starting.log)
+    else:
+        yield _renewal(patient)
+
+
+def _renewal(patient: Patient) -> Step:
+    """What brings service and helper to what this program would set up."""
     if system := patient.declared:
         return Step(f"Switch to the configuration of {system} again, which starts it; see its log.")
-    return _MEND if patient.systemd or patient.darwin else service_step(patient)
+    if patient.systemd or patient.darwin:
+        return Step("Set it up again.", SET_UP)
+    return service_step(patient)
+
+
+def _left(patient: Patient) -> Iterator[Diagnosis]:
+    """Files of setup where a module does its work now: some are in the way, some run an old one."""
+    if patient[Service].left and patient.declared:
+        yield _SETUP.note(
+            f"storewarden setup has left files here, which {patient.declared} knows nothing of",
+            f"They are listed in {MANIFEST}. What {patient.declared} has put in the place of some"
+            " is kept.",
+            Step("Take them away.", TAKE_BACK),
+        )
 
 
 def _running(patient: Patient, status: ServiceStatus) -> Iterator[Diagnosis]:
@@ -203,6 +238,12 @@ def _running(patient: Patient, status: ServiceStatus) -> Iterator[Diagnosis]:
         troubles.append(f"it has said nothing for {age_text(patient.now - status.updated)}")
     if status.stuck_count:
         troubles.append(f"{status.stuck_count} should go and could not be removed")
+    if patient[Service].other:
+        yield _PROGRAM.note(
+            f"Of two versions: {patient[Service].other}",
+            "What is said here may not be so there.",
+            _renewal(patient),
+        )
     if troubles:
         yield _SERVICE.problem(
             f"The service runs and has a problem: {'; '.join(troubles)}",
@@ -235,8 +276,8 @@ def _helper(patient: Patient) -> Iterator[Diagnosis]:
         yield _HELPER.problem(
             f"The helper cannot be reached at {where}: {found.value}",
             "What is proved dead is not removed.",
-            _again(patient),
-            Step("Or remove it by hand.", "sudo storewarden scan --yes"),
+            _renewal(patient),
+            Step("Or remove it by hand.", REMOVE),
         )
 
 

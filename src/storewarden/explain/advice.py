@@ -86,7 +86,7 @@ def _debris(story: Story, finding: Finding) -> Iterator[Advice]:
         yield Advice("to prove it dead and remove it", f"sudo storewarden scan{kind} --yes")
         return
     claims = finding.judgement.claims
-    if Claim.TOO_YOUNG in claims:
+    if set(claims) == {Claim.TOO_YOUNG}:
         yield Advice(
             "look again in a few seconds", f"storewarden explain {shlex.quote(story.path)}"
         )
@@ -108,7 +108,12 @@ def _held(story: Story) -> Iterator[Advice]:
         return
     if holders:
         yield Advice("a build or copy is at work: wait for it, or stop it where it was started")
-    for one in holders or [use.process for use in story.uses.seen]:
+    using = [use.process for use in story.uses.seen]
+    if not holders and len(using) > 1:
+        # Whoever began first started the others: a child may be gone before it is ended.
+        using = [min(using, key=lambda one: (one.began or 0, one.pid))]
+        yield Advice(f"of the processes that use it, {using[0].pid} began first")
+    for one in holders or using:
         if one.client is not None and one.client_command is not None:
             text = f"to end process {one.client}, for which process {one.pid} works"
             yield Advice(text, f"kill {one.client}")
@@ -141,6 +146,14 @@ def _reported(story: Story, kind: EntryKind) -> Iterator[Advice]:
             kept = shlex.quote(story.path.rpartition(".old-")[0])
             yield Advice("is what it was replaced by whole?", f"nix-store --verify-path {kept}")
             yield Advice("if so, to delete it", f"nix-store --delete {path}")
+        case EntryKind.FOREIGN if story.derivers:
+            owner = story.owner_name
+            now = f"its number is now {owner}'s" if owner else "its number is nobody's now"
+            yield Advice(
+                "it is an output that a build left, and its owner was a build user of an earlier"
+                f" installation ({now}); to have Nix delete it, if nothing builds it",
+                f"nix-store --delete {path}",
+            )
         case _:
             yield Advice("look at it: whose it is cannot be told here", f"ls -lad {path}")
 
@@ -173,7 +186,8 @@ def _of_valid(story: Story) -> Iterator[Advice]:
             f"nix-store --delete {path}",
         )
     yield Advice("to check that its files are whole", f"nix-store --verify-path {path}")
-    yield Advice("to fetch or build it again if they are not", repair_path(story.path))
+    if _is_repairable(story):
+        yield Advice("to fetch or build it again if they are not", repair_path(story.path))
     yield from _made_anew(story)
 
 
@@ -206,8 +220,15 @@ def _of_missing(story: Story) -> Iterator[Advice]:
     """How to have it back."""
     # Never first `--verify --check-contents --repair`: of what is not there and nothing refers to
     # it fetches nothing, but forgets it, with its deriver (seen with 2.8).
-    yield Advice("to fetch or build it again", repair_path(story.path))
+    if _is_repairable(story):
+        yield Advice("to fetch or build it again", repair_path(story.path))
     yield from _made_anew(story)
+
+
+def _is_repairable(story: Story) -> bool:
+    """Whether Nix may be able to: it refuses what was added to the store, `.drv` and sources."""
+    added = story.registered and story.registered.content_address and not story.registered.deriver
+    return not added and not story.path.endswith(DERIVATION_SUFFIX)
 
 
 def _made_anew(story: Story) -> Iterator[Advice]:
@@ -218,8 +239,8 @@ def _made_anew(story: Story) -> Iterator[Advice]:
     if story.what is What.MISSING and story.path.endswith(DERIVATION_SUFFIX):
         # To delete it Nix 2.8 wants to read it.
         yield Advice(
-            "if that fails: to have Nix forget it, with all else that is not there, so that it can"
-            " be instantiated again",
+            "Nix cannot repair a derivation; to have it forget it, with all else that is not there,"
+            " so that it can be instantiated again",
             "sudo nix-store --verify",
         )
     elif deriver := story.registered.deriver:
@@ -229,6 +250,7 @@ def _made_anew(story: Story) -> Iterator[Advice]:
         )
     elif story.what is What.MISSING:
         yield Advice(
-            "if that fails, and nothing needs it: to delete it, so that it can be added again",
+            "Nix cannot repair what was added to the store; to delete it, if nothing needs it, so"
+            " that it can be added again",
             forget,
         )

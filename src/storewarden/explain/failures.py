@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: MIT
 """The failures that `explain` recognizes in a log: read from failures.toml, which describes them.
 
-A sign is a whole line, `…` being any text: as Nix prints it, in lower case, every quotation mark
-as `'`. No regular expression: a line is compared with a sign in linear time, whatever a builder
+A sign is a whole line, `…` being any text and `PATH` a store path with nothing below it: as Nix
+prints it, in lower case. Quotation marks do not count: every version sets them in its own way, or
+none. No regular expression: a line is compared with a sign in linear time, whatever a builder
 prints.
 """
 
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _ANY = "…"
-_QUOTES = str.maketrans(dict.fromkeys('"`\u2018\u2019\u201c\u201d', "'"))
+QUOTES = str.maketrans(dict.fromkeys('"`\u2018\u2019\u201c\u201d', "'"))
+"""Every quotation mark as ASCII's."""
+_UNQUOTED = str.maketrans(dict.fromkeys("'\"`\u2018\u2019\u201c\u201d"))
+PATH = "\0"
+"""Stands in a line for a store path with nothing below it."""
 _TRACKER = re.compile(r"([\w.-]+/[\w.-]+)#([0-9]+)", re.ASCII)
 
 
@@ -25,6 +30,10 @@ class Sign:
     """The line that gives a failure away: its literal parts, with any text between them."""
 
     parts: tuple[str, ...]
+    mark: bytes = field(default=b"", compare=False)
+    """The longest run of it that every such line has, however it is quoted."""
+    has_path: bool = field(default=False, compare=False)
+    """Whether it is compared with lines in which `PATH` stands for a store path."""
 
     def fits(self, line: str) -> bool:
         """Whether a line, already `plain`, is such a line."""
@@ -41,20 +50,22 @@ class Sign:
             at = found + len(part)
         return at + len(last) <= len(line) and line.endswith(last)
 
-    @property
-    def mark(self) -> bytes:
-        """The longest run of it that every such line has, however it is quoted."""
-        return max("'".join(self.parts).split("'"), key=len).encode()
-
 
 def signs(*texts: str) -> tuple[Sign, ...]:
     """Signs as they are written in failures.toml."""
-    return tuple(Sign(tuple(text.split(_ANY))) for text in texts)
+    return tuple(
+        Sign(
+            tuple(part.replace("PATH", PATH) for part in text.translate(_UNQUOTED).split(_ANY)),
+            max(re.split(f"'|PATH|{_ANY}", text), key=len).encode(),
+            "PATH" in text,
+        )
+        for text in texts
+    )
 
 
 def plain(line: str) -> str:
-    """A line in the letters in which signs are written."""
-    return line.translate(_QUOTES).lower().strip(" .")
+    """A line in the letters in which signs are compared."""
+    return line.translate(_UNQUOTED).lower().strip(" .")
 
 
 class About(Enum):
@@ -83,23 +94,41 @@ class Failure:
     issues: tuple[str, ...]
     versions: str
     signs: tuple[Sign, ...] = ()
+    any_signs: tuple[Sign, ...] = ()
     own_signs: tuple[Sign, ...] = ()
     tell: str = ""
     about: About = About.FIRST
     needs_path: bool = False
     in_the_way: bool = False
+    passes: bool = False
+    by_itself: str = ""
 
-    def is_told_by(self, line: str) -> bool:
-        """Whether a line, already `plain`, fits one of its signs."""
-        return any(sign.fits(line) for sign in self.signs)
+
+@cache
+def _document() -> str:
+    """Read when it is first needed."""
+    place = os.path.join(os.path.dirname(__file__), "failures.toml")
+    with open(place, encoding="utf-8") as file:
+        return file.read()
 
 
 @cache
 def catalogue() -> tuple[Failure, ...]:
-    """All failures, in the order in which they are told. Read when they are first needed."""
-    place = os.path.join(os.path.dirname(__file__), "failures.toml")
-    with open(place, encoding="utf-8") as file:
-        return read_failures(file.read())
+    """All failures, in the order in which they are told."""
+    return read_failures(_document())
+
+
+@cache
+def sayings() -> Mapping[str, tuple[Sign, ...]]:
+    """What else is looked for in a log, by the names that it has in failures.toml."""
+    import tomllib  # noqa: PLC0415 - most commands read no log
+
+    return {name: signs(*texts) for name, texts in tomllib.loads(_document())["said"].items()}
+
+
+def fits(name: str, line: str) -> bool:
+    """Whether a line, already `plain`, is one of those sayings."""
+    return any(sign.fits(line) for sign in sayings()[name])
 
 
 def read_failures(document: str) -> tuple[Failure, ...]:
@@ -110,6 +139,7 @@ def read_failures(document: str) -> tuple[Failure, ...]:
     import tomllib  # noqa: PLC0415 - most commands read no log
 
     tables = tomllib.loads(document)
+    tables.pop("said", None)
     rows, steps = (_of(dict, tables.pop(key, {})) for key in ("failure", "step"))
     if tables:
         raise ValueError(f"neither a failure nor a step: {', '.join(tables)}")
@@ -119,14 +149,14 @@ def read_failures(document: str) -> tuple[Failure, ...]:
 
 def _failure(name: str, row: dict[str, Any], shared: Mapping[str, Step]) -> Failure:
     readers: dict[str, Callable[[object], Any]] = {
-        **dict.fromkeys(("title", "cause", "tell", "versions"), _text),
-        **dict.fromkeys(("signs", "own-signs"), lambda value: signs(*_texts(value))),
+        **dict.fromkeys(("title", "cause", "tell", "versions", "by-itself"), _text),
+        **dict.fromkeys(("signs", "any-signs", "own-signs"), lambda value: signs(*_texts(value))),
         "steps": lambda value: tuple(
             shared[one] if isinstance(one, str) else _step(one) for one in _of(list, value)
         ),
         "issues": _texts,
         "about": lambda value: About[_of(str, value).upper()],
-        **dict.fromkeys(("needs-path", "in-the-way"), lambda value: _of(bool, value)),
+        **dict.fromkeys(("needs-path", "in-the-way", "passes"), lambda value: _of(bool, value)),
     }
     try:
         fields = {key.replace("-", "_"): readers[key](value) for key, value in row.items()}

@@ -15,7 +15,7 @@ from glob import escape, glob
 
 from storewarden.observe import Observation
 from storewarden.processes import Running, running
-from storewarden.readable import since
+from storewarden.readable import since, typed
 from storewarden.scan import locked_by
 from storewarden.store.entries import Entry, entry_of, look
 from storewarden.store.paths import LOCK_SUFFIX, Deriver, covered_paths, parse_lock_name
@@ -29,7 +29,14 @@ _BELOW_STATE = (
     "temproots/*",
     "profiles/*.lock",
     "profiles/per-user/*/*.lock",
+    "current-load/*",
 )
+_DIRECTORIES = ("userpool", "userpool2", "temproots", "profiles", "current-load")
+_OWNER = ".owner"
+"""Of `<path>.lock.owner`: held with the lock, so that macOS can tell who (NixOS/nix#13813)."""
+_REMOTE = "-remote"
+"""Of `<path>-remote.lock`: taken as well for a build elsewhere (NixOS/nix#15856)."""
+_UPLOAD, _CHOICE = ".upload-lock", "main-lock"
 _LONG = 36
 POISONED = "POISONED"
 
@@ -46,6 +53,8 @@ class Role(StrEnum):
     PROFILE = "profile"
     DATABASE = "database"
     """`db/big-lock`: shared by all that have the store open, exclusive while it is upgraded."""
+    REMOTE = "remote-builder"
+    """Below `current-load`, on the machine that asks remote builders (build-remote.cc)."""
 
 
 _ROLES = {
@@ -55,6 +64,7 @@ _ROLES = {
     Role.TEMP_ROOTS: "what a process uses that is not yet rooted",
     Role.PROFILE: "a profile, while a generation of it is made or deleted",
     Role.DATABASE: "the database, shared by all that have it open",
+    Role.REMOTE: "a place on a remote builder, taken for one build",
 }
 
 
@@ -105,15 +115,24 @@ def store_lock(seen: Observation, name: str) -> LockFile | None:
         return _unseen(seen, name)
     if entry is None or not stat.S_ISREG(entry.mode):
         return None
-    covered = tuple(covered_paths(name, seen.store.store_dir))
+    meant = _meant(name)
+    covered = tuple(covered_paths(meant, seen.store.store_dir))
     # What the database knows is enough: the other locks name their derivation.
-    deriver = locked_by(seen, name, seen.origins(covered, by_names=False))
+    deriver = locked_by(seen, meant, seen.origins(covered, by_names=False))
     lock = _lock_file(seen, seen.store.store_dir.join(name), entry, Role.STORE)
     pids = seen.rooted((*covered, deriver.derivation) if deriver else covered)
     holders = {one.pid for one in lock.holders}
     rooted = None if pids is None else tuple(running(p) for p in pids if p not in holders)
     names = tuple(path.base_name for path in covered)
     return replace(lock, rooted=rooted, covers=names, deriver=deriver)
+
+
+def _meant(name: str) -> str:
+    """The name of the lock that it stands beside, or itself."""
+    name = name.removesuffix(_OWNER)
+    if name.endswith(f"{_REMOTE}{LOCK_SUFFIX}"):
+        return f"{name.removesuffix(f'{_REMOTE}{LOCK_SUFFIX}')}{LOCK_SUFFIX}"
+    return name
 
 
 def _unseen(seen: Observation, name: str) -> LockFile:
@@ -136,7 +155,7 @@ def state_lock(seen: Observation, name: str) -> LockFile | None:
 def all_locks(seen: Observation) -> Iterator[LockFile]:
     """Every lock file of the store and its state: those in the store first."""
     for name in sorted(seen.names):
-        if not name.endswith(LOCK_SUFFIX) or not parse_lock_name(name):
+        if not parse_lock_name(name.removesuffix(_OWNER)):
             continue
         try:
             entry = look(seen.store_fd, name)
@@ -155,7 +174,7 @@ def all_locks(seen: Observation) -> Iterator[LockFile]:
 
 def hidden_places(state_dir: str) -> list[str]:
     """The directories of lock files that this user may not list."""
-    places = (f"{state_dir}/{name}" for name in ("userpool", "userpool2", "temproots", "profiles"))
+    places = (f"{state_dir}/{name}" for name in _DIRECTORIES)
     return [p for p in places if os.path.isdir(p) and not os.access(p, os.R_OK | os.X_OK)]
 
 
@@ -186,24 +205,41 @@ def _role(name: str) -> Role:
             return Role.PROFILE
         case "db":
             return Role.DATABASE
+        case "current-load":
+            return Role.REMOTE
         case _:
             return Role.COLLECTOR
 
 
 def lock_rows(lock: LockFile, now: float) -> Iterator[tuple[str, str]]:
     """What is shown of it, by lines that may have a label."""
-    if lock.deriver is not None:
-        yield "for", f"output {lock.deriver.output} of {lock.deriver.derivation.base_name}"
-    else:
-        yield "for", lock.covers[0] if lock.covers else _ROLES[lock.role]
+    yield "for", _purpose(lock)
     yield "", lock_text(lock, now)
     if lock.poisoned:
         yield "", f"{POISONED}: it is not empty, so Nix tries for ever to lock it"
-        yield "", "storewarden explain tells how it goes"
+        yield "", typed("storewarden explain tells how it goes")
     elif lock.state == "stale":
         yield "", "harmless: the next build of it takes it over"
     if lock.role is Role.STORE and lock.held is Known.YES and lock.rooted is None:
         yield "", "who waits for it can be seen by root"
+
+
+def _purpose(lock: LockFile) -> str:
+    name = lock.path.rpartition("/")[2]
+    if lock.role is Role.REMOTE:
+        if name == _CHOICE:
+            return "the choice of a remote builder, one build after another"
+        if name.endswith(_UPLOAD):
+            return f"sending files to {name.removesuffix(_UPLOAD)}, for one build after another"
+        host, _, number = name.rpartition("-")
+        return f"place {number} on the remote builder {host}" if host else _ROLES[lock.role]
+    if lock.deriver is not None:
+        text = f"output {lock.deriver.output} of {lock.deriver.derivation.base_name}"
+    else:
+        text = lock.covers[0] if lock.covers else _ROLES[lock.role]
+    if name.endswith(_OWNER):
+        return f"{text}: says who holds its lock"
+    return f"{text}, built by a remote builder" if _meant(name) != name else text
 
 
 def lock_json(lock: LockFile, store_dir: str) -> dict[str, object]:
@@ -232,15 +268,23 @@ def who_text(one: Running) -> str:
     words = [f"process {one.pid} ({_cut(one.command)})"]
     words += [one.user] if one.user else []
     if one.client is not None:
-        asked = (
-            f" ({_cut(one.client_command)})" if one.client_command else ", not to be seen any more"
-        )
+        asked = f" ({_cut(one.client_command)})" if one.client_command else ""
         words.append(f"for process {one.client}{asked}")
+    if one.client_gone:
+        words.append("its client is gone, so nobody waits for its work")
+    elif one.client is not None and not one.client_command:
+        words.append("which cannot be seen")
     return ", ".join(words)
 
 
 def _cut(command: str) -> str:
     return command if len(command) <= _LONG else f"{command[:_LONG]}..."
+
+
+def same_work(one: Running, other: Running) -> bool:
+    """Whether two workers work for the same command, or one for the other."""
+    clients = {one.client, one.pid} & {other.client, other.pid}
+    return bool(clients - {None})
 
 
 def process_text(one: Running, now: float) -> str:
@@ -262,6 +306,10 @@ def lock_text(lock: LockFile, now: float) -> str:
             text = "; ".join(_held(one, now) for one in lock.holders)
     for one in lock.blocked:
         text += f"; {process_text(one, now)} waits for it"
+        if any(one.pid == holder.pid for holder in lock.holders):
+            text += ", which is itself: it waits for ever (NixOS/nix#15846)"
+        elif any(same_work(one, holder) for holder in lock.holders):
+            text += ": you wait for yourself, as both work for the same command"
     for one in lock.rooted or ():
         text += f"; {who_text(one)}, has a temp root on it too and may wait"
     return text

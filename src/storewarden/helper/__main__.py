@@ -30,7 +30,7 @@ from storewarden.audit import Requester
 from storewarden.config import Config, load_config_if_there, overridden
 from storewarden.errors import BadMessageError, StorewardenError, UnavailableError
 from storewarden.helper.engine import remove
-from storewarden.helper.surroundings import check_place, check_surroundings, check_view
+from storewarden.helper.surroundings import Met, check_place, check_surroundings, check_view
 from storewarden.host.listening import listening, notify
 from storewarden.store.nix import Nix, ask, find_nix
 from storewarden.store.paths import StoreDir
@@ -106,10 +106,11 @@ def _serve(arguments: argparse.Namespace) -> int:
             with suppress(OSError), listening("", ()) as listener:
                 _refuse_all(listener, cause)
         return 2
+    met: Met = {}
     with listening(config.socket, arguments.allow_uid) as listener:
         try:
             check_surroundings()
-            prepare(config, arguments.view)
+            prepare(config, arguments.view, met)
         except (StorewardenError, OSError) as cause:
             _refuse_all(listener, cause)
             raise
@@ -119,7 +120,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         notify("READY=1")
         while _is_asked(listener, wake, arguments.idle_exit or None):
             with listener.accept()[0] as connection:
-                _answer_client(connection, arguments)
+                _answer_client(connection, arguments, met)
         notify("STOPPING=1")
     return 0
 
@@ -144,7 +145,7 @@ def _serve_parent(arguments: argparse.Namespace, open_store: OpenStore) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         wake = _ended_by(signal.SIGTERM)
         try:
-            prepare(_config(arguments), arguments.view)
+            prepare(_config(arguments), arguments.view, {})
         except (StorewardenError, OSError) as cause:
             _send(parent, _cannot_work(cause))
             return 0
@@ -193,7 +194,7 @@ def _is_asked(where: socket.socket, wake: int, patience: float | None) -> bool:
     return bool(ready) and wake not in ready
 
 
-def prepare(config: Config, view: str | None) -> None:
+def prepare(config: Config, view: str | None, met: Met) -> None:
     """Have the store writable, and be sure that it is the one."""
     os.chdir("/")
     store_dir = config.store_dir.path
@@ -204,21 +205,22 @@ def prepare(config: Config, view: str | None) -> None:
             raise StorewardenError(
                 f"{store_dir} is mounted read-only and cannot be made writable here: {cause}"
             ) from cause
-    check_view(view or store_dir, store_dir)
+    check_view(view or store_dir, store_dir, met)
 
 
 def _cannot_work(cause: Exception) -> bytes:
     return protocol.encode_end(f"the helper cannot work: {cause}", protocol.EndCode.UNREADABLE)
 
 
-def _answer_client(connection: socket.socket, arguments: argparse.Namespace) -> None:
+def _answer_client(connection: socket.socket, arguments: argparse.Namespace, met: Met) -> None:
     try:
         uid, pid = host.peer(connection)
     except OSError as cause:
         _say(4, f"connection lost: {cause}")
         return
     if uid in arguments.allow_uid:
-        _answer(connection, Requester(uid, pid, "socket"), arguments, checked_store, _say)
+        requester, of = Requester(uid, pid, "socket"), lambda *what: checked_store(met, *what)
+        _answer(connection, requester, arguments, of, _say)
         return
     _say(4, f"uid {uid} (pid {pid}) may not ask")
     error = f"uid {uid} may not ask this helper (see --allow-uid)"
@@ -277,13 +279,18 @@ def _send(connection: socket.socket, data: bytes) -> None:
         return
 
 
-def checked_store(config: Config, view: str | None, seconds: float = _NIX_SECONDS) -> Store:
-    """As `_store`, for whoever asks. Nix has so many seconds to answer."""
+def checked_store(
+    met: Met, config: Config, view: str | None, seconds: float = _NIX_SECONDS
+) -> Store:
+    """As `_store`, for whoever asks, and of the very directories that were `met` before.
+
+    Nix has so many seconds to answer.
+    """
     nix = _nix(config, seconds)
     for program in (nix.program, nix.nix_store):
         check_place(program, "which would be run as root (another: --nix)")
     # The configuration may name another store than at the start.
-    check_view(view or config.store_dir.path, config.store_dir.path)
+    check_view(view or config.store_dir.path, config.store_dir.path, met)
     return _store(config, view, seconds)
 
 

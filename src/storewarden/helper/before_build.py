@@ -72,8 +72,8 @@ def _remove(place: str, store_dir: str, name: str, outputs: list[str]) -> int:
         ages = (time.time() - os.lstat(_scratch(store_dir, name, one)).st_ctime for one in outputs)
         if (asked := config.min_age) is not None and any(age < asked for age in ages):
             return _say(f"{name}: an interrupted build of it is in the way, younger than min-age")
-        prepare(config, None)
-        store, worker = checked_store(config, None, _NIX_SECONDS), waiting_worker()
+        prepare(config, None, {})
+        store, worker = checked_store({}, config, None, _NIX_SECONDS), waiting_worker()
         removing = remove_before_build(
             store, StorePath(name), outputs, worker, audit_log=config.audit_log
         )

@@ -353,7 +353,7 @@ class Witness:
         # A time in the future means that the clock was set: too young, until it has caught up.
         if age < least:
             when = f"{int(age)} s ago" if age >= 0 else "in the future"
-            return Fact(Known.YES, f"{when}, {least:g} s are wanted")
+            return Fact(Known.YES, f"{when}; waiting until {least:g} s old")
         return NO
 
     def covers(self) -> Fact:

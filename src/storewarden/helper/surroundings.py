@@ -7,9 +7,12 @@ import sys
 from collections.abc import Iterator
 
 from storewarden.errors import StoreUnreadableError, StorewardenError
-from storewarden.host import listener, mounts, others_write, unfit
+from storewarden.host import RESTART_HELPER, listener, mounts, others_write, unfit
 from storewarden.store.entries import FileId
 from storewarden.store.store import Store
+
+Met = dict[str, FileId]
+"""The store directories that a process has looked at, as each was at first."""
 
 
 def check_surroundings() -> None:
@@ -48,12 +51,20 @@ def _open_to_others(path: str, found: os.stat_result) -> bool:
     return (others_write(path, found) and not kept) or found.st_uid not in {0, os.geteuid()}
 
 
-def check_view(view: str, store_dir: str) -> None:
-    """Refuse a view of anything but this user's store: by device and inode."""
+def check_view(view: str, store_dir: str, met: Met) -> None:
+    """Refuse a view of anything but this user's store, and a store that is not the one it was.
+
+    By device and inode. What this process has `met` grows by it.
+    """
     try:
         seen, store = os.stat(view), os.stat(store_dir)
     except OSError as cause:
         raise StoreUnreadableError(f"cannot look at the store: {cause}") from cause
+    if met.setdefault(store_dir, FileId.of(store)) != FileId.of(store):
+        raise StoreUnreadableError(
+            f"{store_dir} is another directory than when this helper began (it was replaced, or"
+            f" mounted over); nothing is removed; if that is meant: {RESTART_HELPER}"
+        )
     if FileId.of(seen) != FileId.of(store):
         raise StorewardenError(f"{view} is not the directory {store_dir}")
     if store.st_uid != os.geteuid():

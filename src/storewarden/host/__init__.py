@@ -16,8 +16,11 @@ if sys.platform == "darwin":
 else:
     from storewarden.host.linux import *  # noqa: F403 - likewise
 
-__all__ = ["Flock", "Mount", "exclusive_holders", "listener", "mount_of", "unfit"]
+__all__ = ["RESTART_HELPER", "Flock", "Mount", "exclusive_holders", "listener", "mount_of", "unfit"]
 
+RESTART_HELPER = "sudo systemctl restart storewarden-helper.service"
+if sys.platform == "darwin":
+    RESTART_HELPER = "sudo launchctl kickstart -k system/org.storewarden.helper"
 _CONNECT_SECONDS = 5.0
 
 

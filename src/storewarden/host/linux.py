@@ -52,7 +52,7 @@ def others_write(directory: str, found: os.stat_result) -> bool:
     return bool(found.st_mode & 0o022)
 
 
-sync = os.fdatasync
+sync = getattr(os, "fdatasync", os.fsync)  # tests load this on macOS, which has only the latter
 """Have what was written to that file survive a power cut. `OSError` if that is not certain."""
 
 

@@ -3,9 +3,9 @@
 
 A service never runs what a user can change, so a program in somebody's virtual environment is
 copied: the package, what it needs, and links to an interpreter of the system's, laid out as a
-virtual environment, so that `python -I` finds all of it and nothing else. Units and property lists
-come with the program: in a checkout they lie at its top, where people look for them; in a wheel,
-inside the package.
+virtual environment, so that `python -I` finds all of it and nothing else. Units, property
+lists, manual pages and completions come with the program: in a checkout they lie at its top, where
+people look for them; in a wheel, inside the package.
 """
 
 import hashlib
@@ -24,7 +24,16 @@ from storewarden.setup.files import File, Item, Link, SetupError, below, changea
 
 PACKAGE = os.path.dirname(os.path.realpath(storewarden.__file__))
 _CHECKOUT = os.path.dirname(os.path.dirname(PACKAGE))
-KINDS = ("systemd", "launchd")
+KINDS = ("systemd", "launchd", "man", "completions")
+FOR_PEOPLE = {
+    "man/storewarden.1": "share/man/man1/storewarden.1",
+    "man/storewarden-config.5": "share/man/man5/storewarden-config.5",
+    "man/storewarden-helper.8": "share/man/man8/storewarden-helper.8",
+    "completions/storewarden.bash": "share/bash-completion/completions/storewarden",
+    "completions/_storewarden": "share/zsh/site-functions/_storewarden",
+    "completions/storewarden.fish": "share/fish/vendor_completions.d/storewarden.fish",
+}
+"""What people have of it beside the command, and where they look for it below /usr or the like."""
 CODE = "/opt/storewarden"
 GC_ROOTS = "/nix/var/nix/gcroots/storewarden"
 NEEDED = ("prometheus_client", "psutil", "sdnotify", "structlog", "watchdog")
@@ -40,8 +49,8 @@ _INSTALL = {
 }
 _HIDDEN = ("/home/", "/root/", "/run/user/", "/Users/", "/private/var/root/")
 _SECONDS = 60
-PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
-"""Where the system's own programs are looked for: where only root's are."""
+PATH = "/usr/bin:/bin:/usr/sbin:/sbin:/run/current-system/sw/bin"
+"""Where the system's own programs are looked for, NixOS's last: where only root's are."""
 
 _MODULES = f"storewarden.cli, storewarden.helper.__main__, {', '.join(NEEDED)}"
 IMPORTS = f"import {_MODULES}; storewarden.cli.parser()"
@@ -207,7 +216,7 @@ def _gc_roots(places: Sequence[str]) -> tuple[Link, ...]:
 
 
 def shipped(name: str) -> bytes:
-    """The content of `systemd/...` or `launchd/...`."""
+    """The content of `systemd/...`, `launchd/...`, `man/...` or `completions/...`."""
     with open(_place(name), "rb") as file:
         return file.read()
 
@@ -218,7 +227,11 @@ def all_shipped() -> dict[str, bytes]:
     for kind in KINDS:
         top = _place(kind)
         for place, _, files in os.walk(top):
-            names += [f"{kind}{place.removeprefix(top)}/{name}" for name in files]
+            names += [
+                f"{kind}{place.removeprefix(top)}/{name}"
+                for name in files
+                if not name.endswith((".py", ".pyc"))  # what writes the completions
+            ]
     return {name: shipped(name) for name in sorted(names)}
 
 

@@ -101,6 +101,11 @@ def shared_directories() -> tuple[Keep, ...]:
     )
 
 
+def helper_log() -> str:
+    """Where launchd writes what the helper says, which it does not take away with the job."""
+    return str(_shipped(HELPER)["StandardErrorPath"])
+
+
 def start_words(*, changed: bool) -> list[RunCommand]:
     """The commands still wanted once the files are right; the watcher ends first, begins last."""
     loaded = {label: _is_loaded(label) for label in PLACES}
@@ -120,13 +125,14 @@ def start_words(*, changed: bool) -> list[RunCommand]:
 
 
 def stop_words() -> list[RunCommand]:
-    """The commands that end all of it, as far as it is there, and forget what the watcher kept."""
+    """The commands that end all of it, as far as it is there, and remove what the watcher wrote."""
     forget = []
     with suppress(OSError, ValueError, KeyError), open(PLACES[WATCHER], "rb") as file:
         found = pwd.getpwnam(plistlib.load(file)["UserName"])
-        place = settings(Person(found.pw_name, found.pw_uid, found.pw_dir))["runtime-dir"]
+        owner = Person(found.pw_name, found.pw_uid, found.pw_dir)
         # As that person, who owns every directory on the way.
-        forget = [RunCommand(["sudo", "-u", found.pw_name, "rm", "-rf", place])]
+        own = (settings(owner)["runtime-dir"], owner.log)
+        forget = [RunCommand(["sudo", "-u", owner.name, "rm", "-rf", *own])]
     return [*(_stop(label) for label in reversed(PLACES) if _is_loaded(label)), *forget]
 
 

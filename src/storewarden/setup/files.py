@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import accumulate
 
+from storewarden.config import MANIFEST
 from storewarden.errors import StorewardenError
 from storewarden.host import others_write
 
-MANIFEST = "/etc/storewarden/manifest.json"
 _VERSION = 1
 _LARGEST = 16 * 1024 * 1024
 """Bytes of a manifest."""

@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -131,9 +132,10 @@ def start_words(*, changed: bool) -> list[list[str]]:
     return words
 
 
-def stop_words() -> list[list[str]]:
-    """The commands that end all of it, as far as it is there."""
-    there = [unit for unit in (WATCHER, SOCKET, HELPER) if os.path.exists(f"{UNITS}/{unit}")]
+def stop_words(theirs: Collection[str]) -> list[list[str]]:
+    """The commands that end all of it, as far as it is there, and is not among those files."""
+    ours = {unit: f"{UNITS}/{unit}" for unit in (WATCHER, SOCKET, HELPER)}
+    there = [unit for unit, path in ours.items() if os.path.exists(path) and path not in theirs]
     return [["systemctl", "disable", "--now", *there]] if there else []
 
 

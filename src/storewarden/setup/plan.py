@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from storewarden.config import MANIFEST
 from storewarden.readable import PLAIN, Mark, Style, json_text
 from storewarden.setup.code import CODE, PATH, execute
 from storewarden.setup.files import (
-    MANIFEST,
     Item,
     Link,
     Manifest,
@@ -120,17 +120,26 @@ def removals(paths: Sequence[str], before: Manifest, top: str) -> list[TakeAway 
     """The steps that remove those, but for what was changed by hand, or others could exchange."""
     steps: list[TakeAway | Keep] = []
     for path in sorted(paths):
+        if not top and is_declared(path):
+            steps.append(Keep(path, "NixOS or nix-darwin has put its own there since"))
+            continue
+        digest = digest_at(f"{top}{path}")
         try:
             missing_directories(os.path.dirname(path), top or "/")
         except SetupError as cause:
-            steps.append(Keep(path, str(cause)))
+            steps += [Keep(path, str(cause))] if digest else []
             continue
-        digest = digest_at(f"{top}{path}")
         if digest is None or digest in before.files[path]:
             steps.append(TakeAway(path))
         else:
             steps.append(Keep(path, "it was changed since setup wrote it"))
     return steps
+
+
+def is_declared(path: str) -> bool:
+    """Whether what is there is of a system of modules: those link from /etc into the Nix store."""
+    real = os.path.realpath(path)
+    return path.startswith("/etc/") and real.startswith("/nix/store/") and os.path.exists(real)
 
 
 def manifest_before(before: Manifest, steps: Sequence[SetupStep], top: str, user: str) -> Manifest:

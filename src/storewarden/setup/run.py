@@ -14,17 +14,37 @@ from dataclasses import dataclass, replace
 
 from storewarden import host
 from storewarden.client import HelperUnavailableError, remove_through
-from storewarden.config import DEFAULT_CONFIG, KEYS, Config, configured
+from storewarden.config import DEFAULT_CONFIG, KEYS, MANIFEST, Config, configured
 from storewarden.daemon.status import SILENCE, is_held, read_status
 from storewarden.errors import StorewardenError
 from storewarden.prevention import HOOK
 from storewarden.processes import nix_processes
 from storewarden.protocol import RemoveRequest
-from storewarden.readable import DECLARE, PLAIN, Mark, Style, count_text
+from storewarden.readable import (
+    DECLARE,
+    PLAIN,
+    SET_UP,
+    SUDO_PATH,
+    TAKE_BACK,
+    WATCH,
+    Mark,
+    Style,
+    count_text,
+    first_at,
+    this_caller,
+)
 from storewarden.setup import darwin, linux, prevent
-from storewarden.setup.code import CODE, IMPORTS, Program, execute, program
+from storewarden.setup.code import (
+    CODE,
+    FOR_PEOPLE,
+    GC_ROOTS,
+    IMPORTS,
+    Program,
+    execute,
+    program,
+    shipped,
+)
 from storewarden.setup.files import (
-    MANIFEST,
     File,
     Item,
     Manifest,
@@ -45,6 +65,7 @@ from storewarden.setup.plan import (
     TakeAway,
     TakeAwayDirectory,
     as_json,
+    is_declared,
     lines,
     manifest_after,
     manifest_before,
@@ -55,7 +76,8 @@ from storewarden.setup.plan import (
 )
 from storewarden.store.entries import EntryKind, FileId
 
-LAUNCHER = "/usr/local/bin/storewarden"
+LOCAL = "/usr/local"
+LAUNCHER = f"{LOCAL}/bin/storewarden"
 LOCK = darwin.LOCK if sys.platform == "darwin" else linux.LOCK
 SYSTEMD = "/run/systemd/system"
 _HEAD = """\
@@ -116,6 +138,7 @@ def install(order: Order) -> None:
 
     `HelperUnavailableError` where it was done, and the watcher's user reaches no helper that works.
     """
+    _refuse_machine(order.top)
     with at_work(order.top, dry_run=order.dry_run):
         before = read_manifest(order.top) or Manifest()
         wanted = order.prevent or HOOK in before.files
@@ -199,8 +222,8 @@ def _steps(target: Target, before: Manifest, top: str) -> list[SetupStep]:
     old = stale(target.paths, before, top)
     if top:
         return [*code, *others, *old, *target.keeps]
-    # What runs until now keeps its code to its end.
-    old_code = [step for step in old if step.path.startswith(CODE)]
+    # What runs until now keeps its code to its end: a collector may come at any moment.
+    old_code = [step for step in old if step.path.startswith((CODE, GC_ROOTS))]
     old = [step for step in old if step not in old_code]
     gone = any(isinstance(step, TakeAway) for step in old)
     changed = bool(code or others or gone) or not before.ended
@@ -221,11 +244,13 @@ def _steps_back(before: Manifest, top: str) -> list[SetupStep]:
     if top:
         return [*files, *places]
     if sys.platform == "darwin":
-        return [*darwin.stop_words(), *files, TakeAway(_RESERVE), TakeAway(host.SOCKET), *places]
+        others = map(TakeAway, (_RESERVE, host.SOCKET, darwin.helper_log()))
+        return [*darwin.stop_words(), *files, *others, *places]
     stop, after = [], Words()
+    theirs = {step.path for step in files if isinstance(step, Keep) and is_declared(step.path)}
     if os.path.exists(SYSTEMD):
-        stop, after = linux.stop_words(), [["systemctl", "daemon-reload"]]
-    if before.user and linux.has_user():
+        stop, after = linux.stop_words(theirs), [["systemctl", "daemon-reload"]]
+    if before.user and linux.has_user() and f"{linux.UNITS}/{linux.WATCHER}" not in theirs:
         after.append(["userdel", before.user])
     at_run_time = [TakeAwayDirectory(place) for place in _LINUX_AT_RUN_TIME]
     files = [*files, TakeAway(_RESERVE)]
@@ -266,7 +291,7 @@ def target_for(
 ) -> Target:
     """For the machine this runs on, or, below `top`, for any machine of this system."""
     code = program()
-    launcher, keeps = _launcher(code, before, top)
+    for_people, keeps = _for_people(code, before, top)
     if sys.platform == "darwin":
         owner = darwin.person(os.environ)
         settings = darwin.settings(owner)
@@ -283,7 +308,7 @@ def target_for(
         start = lambda changed: [*map(RunCommand, linux.start_words(changed=changed))]  # noqa: E731
         after = linux.AFTER_A_CHANGE
     first = File(DEFAULT_CONFIG, first_config(settings, after).encode(), once=True)
-    return Target(code, (*launcher, first, *files, *hook(code, top)), keeps, start)
+    return Target(code, (*for_people, first, *files, *hook(code, top)), keeps, start)
 
 
 def checks(code: Program) -> Words:
@@ -296,24 +321,36 @@ def checks(code: Program) -> Words:
     ]
 
 
-def _launcher(
+def _for_people(
     code: Program, before: Manifest, top: str
 ) -> tuple[tuple[File, ...], tuple[Keep, ...]]:
-    """The command for people, where the copy has none in their PATH, and it can be put there."""
-    if code.copied is None:
+    """The command, manual and completions, where there are none and they can be put there."""
+    if code.copied is None and _has_command():
         return (), ()
     text = (
         f"#!{code.python} -I\nimport sys\n\nfrom storewarden.cli import main\n\nsys.exit(main())\n"
     )
-    file = File(LAUNCHER, text.encode(), 0o755)
-    try:
-        missing_directories(os.path.dirname(LAUNCHER), top or "/")
-        if state_at(file, top, before.files.get(LAUNCHER, ())) is not State.OTHERS:
-            return (file,), ()
-        why = "not written by setup, or changed since"
-    except SetupError as cause:
-        why = str(cause)
-    return (), (Keep(LAUNCHER, f"{why}; what is set up: {code.python} -I -m storewarden"),)
+    files, keeps = [], []
+    for file in (
+        File(LAUNCHER, text.encode(), 0o755),
+        *(File(f"{LOCAL}/{place}", shipped(name)) for name, place in FOR_PEOPLE.items()),
+    ):
+        try:
+            missing_directories(os.path.dirname(file.path), top or "/")
+            if state_at(file, top, before.files.get(file.path, ())) is not State.OTHERS:
+                files.append(file)
+                continue
+            why = "not written by setup, or changed since"
+        except SetupError as cause:
+            why = str(cause)
+        instead = f"; what is set up: {code.python} -I -m storewarden"
+        keeps.append(Keep(file.path, f"{why}{instead if file.path == LAUNCHER else ''}"))
+    return tuple(files), tuple(keeps)
+
+
+def _has_command() -> bool:
+    """Whether sudo finds this very program without our help: a package of the system's."""
+    return this_caller().is_at(first_at("storewarden", SUDO_PATH))
 
 
 def first_config(settings: Mapping[str, str], after_a_change: str) -> str:
@@ -419,16 +456,22 @@ def _refuse(top: str, *, dry_run: bool) -> None:
             raise SetupError("--root is a staging directory; for this machine, leave it out")
         if not os.path.isdir(top):
             raise SetupError(f"{top} is not a directory; make it first")
+    elif os.geteuid() != 0 and not dry_run:
+        raise SetupError(f"only root can set it up or take it back: {SET_UP} (or look: --dry-run)")
+
+
+def _refuse_machine(top: str) -> None:
+    """`SetupError` where the service is brought about in another way; it can be taken back."""
+    if top:
         return
     if system := host.declared_by():
+        left = f"; what setup wrote here before: {TAKE_BACK}" if os.path.exists(MANIFEST) else ""
         raise SetupError(
             f"{system} owns the configuration of this machine; there the module does this:"
-            f" {DECLARE}"
+            f" {DECLARE}{left}"
         )
     if sys.platform == "linux" and not os.path.isdir(SYSTEMD):
         raise SetupError(
             "no systemd runs here, so there is nothing to set up; in a container, start it"
-            " yourself, as root: storewarden watch"
+            f" yourself, as root: {WATCH}"
         )
-    if os.geteuid() != 0 and not dry_run:
-        raise SetupError("only root can set it up: sudo storewarden setup (or look: --dry-run)")

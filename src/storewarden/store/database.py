@@ -43,7 +43,7 @@ def check_census(valid: int, present: int, strangers: int, count_owned: Callable
     """
     if strangers == 0:
         return  # a new store, say: nothing would be touched
-    advice = "nothing is removed; is --state-dir the one of this store?"
+    advice = "nothing is removed; is --state-dir the one of this store? docs/operations.md has more"
     if valid == 0:
         raise StoreUnreadableError(f"the database knows no valid path at all; {advice}")
     if present == 0:
