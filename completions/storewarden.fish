@@ -162,6 +162,7 @@ complete -c storewarden -n '_shtab_storewarden_using; and test $_shtab_storeward
 complete -c storewarden -n '_shtab_storewarden_using setup' -s h -l help -d 'show this help message and exit'
 complete -c storewarden -n '_shtab_storewarden_using setup' -s n -l dry-run -d 'only show what would be done'
 complete -c storewarden -n '_shtab_storewarden_using setup' -l uninstall -d 'take away what setup wrote; not the audit log'
+complete -c storewarden -n '_shtab_storewarden_using setup' -l prevent -d 'have Nix remove debris before it builds, too; with --uninstall: only that back'
 complete -c storewarden -n '_shtab_storewarden_using setup' -l root -xka "(__fish_complete_directories)" -d 'write below DIR and run nothing, for packages'
 complete -c storewarden -n '_shtab_storewarden_using setup' -l json -d 'show the steps as one JSON object'
 complete -c storewarden -n '_shtab_storewarden_using; and test $_shtab_storewarden_npos -eq 0' -a demo -d 'show all of it on a throwaway store; needs no Nix'

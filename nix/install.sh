@@ -54,9 +54,20 @@ install_units() {
     done
 }
 
+# What services.storewarden.prevent has Nix run.
+install_hook() {
+    local python=$out/libexec/storewarden/bin/python3
+    local write='import sys; from storewarden.prevention import hook_text as text; '
+    write+='print(text(*sys.argv[1:], None), end="")'
+    "$python" -I -B -c "$write" "$python" "$out/$sitePackages/storewarden" \
+        /etc/storewarden/config.toml >"$out/libexec/storewarden/pre-build-hook"
+    chmod 0755 "$out/libexec/storewarden/pre-build-hook"
+}
+
 install_all() {
     make_environment "$out/libexec/storewarden" "$out" "$@"
     install_launcher
+    install_hook
     if [ "$platform" = linux ]; then
         install_units
     fi

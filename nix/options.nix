@@ -129,6 +129,16 @@ in
       };
     };
 
+    prevent = lib.mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether Nix removes what an interrupted build left in the way of the next one before that
+        begins, too: by {option}`nix.settings.pre-build-hook`. On Linux Nix runs it for sandboxed
+        builds alone, on macOS for all, from Nix 2.30 on.
+      '';
+    };
+
     extraArgs = lib.mkOption {
       # None of these letters needs quoting, in a unit or a property list.
       type = types.listOf (types.strMatching "[A-Za-z0-9._+/=:,@-]+");
@@ -161,6 +171,11 @@ in
     };
   };
 
+  # Named by the package's own path, so it is there for as long as the setting is.
+  config.nix.settings = lib.mkIf (cfg.enable && cfg.prevent && config.nix.enable) {
+    pre-build-hook = "${cfg.package}/libexec/storewarden/pre-build-hook";
+  };
+
   config.services.storewarden.configFile =
     pkgs.runCommandLocal "storewarden.toml"
       {
@@ -178,6 +193,16 @@ in
       assertion = !cfg.settings ? ${key};
       message = "services.storewarden.settings.${key} cannot be set: the service depends on what it is.";
     }) (lib.attrNames cfg.fixed)
+    ++ [
+      {
+        assertion = cfg.prevent -> config.nix.enable;
+        message = ''
+          services.storewarden.prevent needs nix.settings, which is not written without nix.enable. Set
+          pre-build-hook where your Nix reads its settings, such as nix.custom.conf, to
+          ${cfg.package}/libexec/storewarden/pre-build-hook and leave services.storewarden.prevent off.
+        '';
+      }
+    ]
   );
 
   config.environment = lib.mkIf cfg.enable {

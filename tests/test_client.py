@@ -41,7 +41,7 @@ from storewarden.protocol import (
 )
 from storewarden.scan import Finding
 from storewarden.store.entries import Entry, EntryKind, FileId
-from storewarden.store.paths import NIX32
+from storewarden.store.floating import NIX32
 
 NAMES = [f"{number:032d}-x" for number in range(40)]
 ENTRY = Entry(NAMES[0], FileId(1, 2), 0o40755, 2, 30001, 30000, 4096, 8, 100.0)

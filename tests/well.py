@@ -14,6 +14,7 @@ from storewarden.doctor.bugs import Emulation
 from storewarden.doctor.builds import Building
 from storewarden.doctor.nix import Daemon, Installation, NixConf
 from storewarden.doctor.patient import Diagnosis, Patient, Severity
+from storewarden.doctor.prevention import Hook
 from storewarden.doctor.service import Listening, Service
 from storewarden.doctor.store import Database, Room, Storage, StoreMount
 from storewarden.doctor.users import Accounts, Users
@@ -61,6 +62,7 @@ WELL = Patient(
         (),
     ),
     Building(Known.YES, 0),
+    Hook("/etc/storewarden/pre-build-hook", included=True, ours=True, took=0.02),
     Users(
         Accounts("nixbld", exists=True, members=(("nixbld1", 30001), ("nixbld2", 30002))), Known.NO
     ),

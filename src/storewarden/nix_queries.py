@@ -21,8 +21,9 @@ from typing import TypeVar
 
 from storewarden import host
 from storewarden.errors import BadMessageError
+from storewarden.store.floating import nix32
 from storewarden.store.nix import NEW_COMMANDS, Nix, PathInfo, SilentError, path_info, run, started
-from storewarden.store.paths import StoreDir, StorePath, nix32
+from storewarden.store.paths import StoreDir, StorePath
 from storewarden.strict_json import load
 
 T = TypeVar("T")
@@ -213,6 +214,8 @@ class Settings:
     """`start-id`."""
     allocated: int | None = None
     """`id-count`."""
+    hook: str | None = None
+    """`pre-build-hook`; empty for none."""
 
     @property
     def uids(self) -> range:
@@ -265,6 +268,7 @@ def parse_settings(printed: bytes) -> Settings:
         allocates=_of(bool, values.get("auto-allocate-uids")),
         first_allocated=_of(int, values.get("start-id")),
         allocated=_of(int, values.get("id-count")),
+        hook=_of(str, values.get("pre-build-hook")),
     )
 
 

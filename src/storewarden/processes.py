@@ -71,6 +71,19 @@ def children_of_this_process(uids: Collection[int]) -> list[int]:
     return found
 
 
+def nix_processes() -> frozenset[tuple[int, float]] | None:
+    """The programs of Nix's that run as root: pid and beginning. None where some are hidden."""
+    found = set()
+    try:
+        for process in psutil.process_iter():
+            with suppress(psutil.NoSuchProcess):
+                if process.name().startswith("nix") and process.uids().effective == 0:
+                    found.add((process.pid, process.create_time()))
+    except (psutil.Error, OSError):
+        return None
+    return frozenset(found)
+
+
 def command_of(pid: int) -> str | None:
     """The command of a process in one line, control characters escaped; None if not to be seen."""
     try:

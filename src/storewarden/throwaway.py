@@ -19,7 +19,8 @@ from storewarden.config import Config
 from storewarden.errors import StoreUnreadableError
 from storewarden.store.database import connect, registered
 from storewarden.store.entries import BuildUsers
-from storewarden.store.paths import StoreDir, StorePath, nix32, output_lock, scratch_path
+from storewarden.store.floating import nix32
+from storewarden.store.paths import StoreDir, StorePath, output_lock, scratch_path
 from storewarden.store.store import NO, Fact, Known, Store
 
 SCHEMA = """

@@ -3,9 +3,11 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,3 +196,78 @@ def test_who_holds_a_lock_is_always_unknown() -> None:
 def test_a_writable_store_is_left_as_it_is(tmp_path: Path) -> None:
     darwin.make_writable(str(tmp_path))
     assert (darwin.FIRST_ALLOCATED, darwin.ALLOCATED, darwin.PER_SLOT) == (56930, 128, 1)
+
+
+WORKER, LOCK_FD = 77, 9
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """proc_pidinfo and proc_pidfdinfo of one process, laid out as sys/proc_info.h has it."""
+
+    uid: int = 0
+    parent: int = 1
+    open: tuple[tuple[int, int, os.stat_result | None], ...] = ()
+    """Descriptor, type, and of a file what it is; None for one that is closed by now."""
+
+    def __call__(
+        self, call: str, pid: int, order: tuple[int, int], buffer: "ctypes.Array[ctypes.c_char]"
+    ) -> int:
+        if pid != WORKER:
+            return 0
+        match call, order:
+            case "proc_pidinfo", (3, 0):
+                told = struct.pack("=6I", 0, 2, 0, pid, self.parent, self.uid).ljust(136, b"\0")
+            case "proc_pidinfo", (1, 0):
+                told = b"".join(struct.pack("=iI", fd, kind) for fd, kind, _ in self.open)
+            case "proc_pidfdinfo", (fd, 1):
+                found = next(seen for number, _, seen in self.open if number == fd)
+                if found is None:
+                    return 0
+                stat = struct.pack("=IHHQ", found.st_dev, 0, 1, found.st_ino)
+                told = (bytes(24) + stat).ljust(176, b"\0")
+            case _:
+                raise AssertionError(call, order)
+        ctypes.memmove(buffer, told, len(told))
+        return len(told)
+
+
+def test_a_parent_is_told_by_libproc_or_not_at_all() -> None:
+    assert darwin.parent_of(WORKER, Told(parent=5)) == 5
+    with pytest.raises(OSError, match="does not tell"):
+        darwin.parent_of(78, Told())
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """A lock file whose flock somebody holds."""
+    place = tmp_path / "x.drv.out.lock"
+    with place.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield place
+
+
+def test_a_lock_that_is_held_and_open_in_roots_process_is_its(locked: Path) -> None:
+    found = (LOCK_FD, 1, locked.stat())
+    closed, pipe = (7, 1, None), (8, 6, None)
+    assert darwin.holds(WORKER, str(locked), Told(open=(closed, pipe, found)))
+
+
+def test_any_doubt_of_who_holds_a_lock_is_a_no(locked: Path, tmp_path: Path) -> None:
+    other, free = tmp_path / "other", tmp_path / "free"
+    for place in (other, free):
+        place.touch()
+    ours = (LOCK_FD, 1, locked.stat())
+    assert not darwin.holds(WORKER, str(locked), Told(uid=501, open=(ours,)))
+    assert not darwin.holds(WORKER, str(locked), Told(open=((LOCK_FD, 1, other.stat()),)))
+    assert not darwin.holds(WORKER, str(locked), Told(open=((LOCK_FD, 2, locked.stat()),)))
+    assert not darwin.holds(WORKER, str(locked), Told())
+    assert not darwin.holds(78, str(locked), Told(open=(ours,)))
+    assert not darwin.holds(WORKER, str(free), Told(open=((LOCK_FD, 1, free.stat()),)))
+    assert not darwin.holds(WORKER, f"{tmp_path}/gone", Told(open=(ours,)))
+
+
+def test_more_open_files_than_there_was_room_for_are_a_no(locked: Path) -> None:
+    many = tuple((100 + number, 2, None) for number in range((1 << 16) // 8 - 1))
+    assert darwin.holds(WORKER, str(locked), Told(open=(*many[1:], (LOCK_FD, 1, locked.stat()))))
+    assert not darwin.holds(WORKER, str(locked), Told(open=(*many, (LOCK_FD, 1, locked.stat()))))

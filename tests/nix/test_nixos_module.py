@@ -175,6 +175,15 @@ def test_what_the_units_depend_on_cannot_be_set(nix: Nix, key: str) -> None:
     assert f"services.storewarden.settings.{key} cannot be set" in said
 
 
+def test_the_hook_is_the_packages_where_it_is_asked_for(nix: Nix) -> None:
+    asked = "services.storewarden.prevent = true;"
+    assert "pre-build-hook" not in str(value(nix, "", "nix"))
+    found = value(nix, asked, "nix.pre-build-hook")
+    assert str(found).endswith("/libexec/storewarden/pre-build-hook")
+    said = refusal(nix, f"{asked} nix.enable = false;")
+    assert "pre-build-hook where your Nix reads its settings" in said
+
+
 def test_the_watchers_user_stays_the_same(nix: Nix) -> None:
     assert value(nix, "", "users") == {
         "groups": {"storewarden": {}},

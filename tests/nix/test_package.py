@@ -38,6 +38,15 @@ def test_the_command_tells_its_version_without_any_variable(package: str) -> Non
     assert f"-{done.stdout.strip().replace(' ', '-')}" in package
 
 
+def test_the_hook_fails_no_build_and_finds_what_it_runs(package: str) -> None:
+    hook = f"{package}/libexec/storewarden/pre-build-hook"
+    for given, said in (([], ""), (["/nix/store/no.drv"], "storewarden: no.drv: what a build")):
+        done = subprocess.run([hook, *given], env={}, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr.startswith(said)
+        assert bool(done.stderr) == bool(said)
+
+
 def test_setup_finds_the_units_that_came_with_it(package: str, tmp_path: str) -> None:
     command = [f"{package}/bin/storewarden", "setup", "--root", str(tmp_path)]
     done = subprocess.run(command, env={}, capture_output=True, text=True, check=False)

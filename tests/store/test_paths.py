@@ -10,13 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from storewarden.errors import BadStorePathError
+from storewarden.store.floating import NIX32, nix32
 from storewarden.store.paths import (
-    NIX32,
     LockName,
     StoreDir,
     StorePath,
     covered_paths,
-    nix32,
     output_lock,
     parse_lock_name,
     path_lock,

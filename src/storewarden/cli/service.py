@@ -17,6 +17,7 @@ everything is as it should be (docs/service.md).
 examples:
   storewarden setup --dry-run
   sudo storewarden setup
+  sudo storewarden setup --prevent
   sudo storewarden setup --uninstall
 """
 _CHECK_CONFIG = """\
@@ -42,6 +43,11 @@ def define_setup(command: Parser) -> None:
     add = command.add_argument
     add("-n", "--dry-run", action="store_true", help="only show what would be done")
     add("--uninstall", action="store_true", help="take away what setup wrote; not the audit log")
+    add(
+        "--prevent",
+        action="store_true",
+        help="have Nix remove debris before it builds, too; with --uninstall: only that back",
+    )
     add("--root", default="", metavar="DIR", help="write below DIR and run nothing, for packages")
     add("--json", action="store_true", help="show the steps as one JSON object")
 
@@ -50,7 +56,9 @@ def _setup(arguments: argparse.Namespace) -> int:
     from storewarden.setup.run import Order, install, uninstall  # noqa: PLC0415 - seldom wanted
 
     top = os.path.abspath(arguments.root) if arguments.root else ""
-    order = Order(top, arguments.dry_run, arguments.json, show, style(), tell)
+    order = Order(
+        top, arguments.dry_run, arguments.json, show, style(), tell, prevent=arguments.prevent
+    )
     with progress("looking at what is there"):
         (uninstall if arguments.uninstall else install)(order)
     return Exit.OK

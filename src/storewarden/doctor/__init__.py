@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from storewarden.config import Config
-from storewarden.doctor import bugs, builds, nix, service, store, users
+from storewarden.doctor import bugs, builds, nix, prevention, service, store, users
 from storewarden.doctor.nix import Installation
 from storewarden.doctor.patient import Diagnosis, Patient, Severity, Unknown, admit
 from storewarden.doctor.store import Database, Storage
@@ -26,7 +26,7 @@ class Check(Protocol):
         """What facts mean, its own and those of others. Looks at nothing (tests hold that)."""
 
 
-CHECKS: tuple[Check, ...] = (nix, bugs, store, builds, users, service)
+CHECKS: tuple[Check, ...] = (nix, bugs, store, builds, prevention, users, service)
 """In the order in which it matters what they find."""
 _BEFORE_NIX: tuple[Check, ...] = (store, builds)
 """Those look first: to connect has the daemon open its database, and leave it readable."""

@@ -34,7 +34,8 @@ from storewarden.explain.failures import (
     plain,
     sayings,
 )
-from storewarden.store.paths import DERIVATION_SUFFIX, NIX32, StoreDir, StorePath
+from storewarden.store.floating import NIX32
+from storewarden.store.paths import DERIVATION_SUFFIX, StoreDir, StorePath
 
 LONGEST_LINE = 256 * 1024
 """Bytes; a longer line is read in pieces of that length."""

@@ -37,6 +37,7 @@ from storewarden.store.paths import StoreDir
 from storewarden.store.store import Store, build_users
 
 _REQUEST_SECONDS = 10.0
+_NIX_SECONDS = 10.0
 OpenStore = Callable[[Config, str | None], Store]
 """From a configuration and, where that is not the store directory, a view of it."""
 
@@ -109,7 +110,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     with listening(config.socket, arguments.allow_uid) as listener:
         try:
             check_surroundings()
-            _prepare(arguments, config, met)
+            prepare(config, arguments.view, met)
         except (StorewardenError, OSError) as cause:
             _refuse_all(listener, cause)
             raise
@@ -144,7 +145,7 @@ def _serve_parent(arguments: argparse.Namespace, open_store: OpenStore) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         wake = _ended_by(signal.SIGTERM)
         try:
-            _prepare(arguments, _config(arguments), {})
+            prepare(_config(arguments), arguments.view, {})
         except (StorewardenError, OSError) as cause:
             _send(parent, _cannot_work(cause))
             return 0
@@ -193,18 +194,18 @@ def _is_asked(where: socket.socket, wake: int, patience: float | None) -> bool:
     return bool(ready) and wake not in ready
 
 
-def _prepare(arguments: argparse.Namespace, config: Config, met: Met) -> None:
+def prepare(config: Config, view: str | None, met: Met) -> None:
     """Have the store writable, and be sure that it is the one."""
     os.chdir("/")
     store_dir = config.store_dir.path
-    if arguments.view in {None, store_dir} and os.geteuid() == 0:
+    if view in {None, store_dir} and os.geteuid() == 0:
         try:
             host.make_writable(store_dir)
         except OSError as cause:
             raise StorewardenError(
                 f"{store_dir} is mounted read-only and cannot be made writable here: {cause}"
             ) from cause
-    check_view(arguments.view or store_dir, store_dir, met)
+    check_view(view or store_dir, store_dir, met)
 
 
 def _cannot_work(cause: Exception) -> bytes:
@@ -218,7 +219,7 @@ def _answer_client(connection: socket.socket, arguments: argparse.Namespace, met
         _say(4, f"connection lost: {cause}")
         return
     if uid in arguments.allow_uid:
-        requester, of = Requester(uid, pid, "socket"), lambda *what: _checked_store(met, *what)
+        requester, of = Requester(uid, pid, "socket"), lambda *what: checked_store(met, *what)
         _answer(connection, requester, arguments, of, _say)
         return
     _say(4, f"uid {uid} (pid {pid}) may not ask")
@@ -278,23 +279,28 @@ def _send(connection: socket.socket, data: bytes) -> None:
         return
 
 
-def _checked_store(met: Met, config: Config, view: str | None) -> Store:
-    """As `_store`, for whoever asks, and of the very directories that were `met` before."""
-    nix = _nix(config)
+def checked_store(
+    met: Met, config: Config, view: str | None, seconds: float = _NIX_SECONDS
+) -> Store:
+    """As `_store`, for whoever asks, and of the very directories that were `met` before.
+
+    Nix has so many seconds to answer.
+    """
+    nix = _nix(config, seconds)
     for program in (nix.program, nix.nix_store):
         check_place(program, "which would be run as root (another: --nix)")
     # The configuration may name another store than at the start.
     check_view(view or config.store_dir.path, config.store_dir.path, met)
-    return _store(config, view)
+    return _store(config, view, seconds)
 
 
-def _nix(config: Config) -> Nix:
-    return Nix(find_nix(config.nix), config.store_dir, config.state_dir)
+def _nix(config: Config, seconds: float) -> Nix:
+    return Nix(find_nix(config.nix), config.store_dir, config.state_dir, seconds)
 
 
-def _store(config: Config, view: str | None) -> Store:
+def _store(config: Config, view: str | None, seconds: float = _NIX_SECONDS) -> Store:
     """The store, with its build users resolved anew: they may have changed since the start."""
-    nix = _nix(config)
+    nix = _nix(config, seconds)
     allocated = (host.FIRST_ALLOCATED, host.ALLOCATED, host.PER_SLOT)
     return Store(
         store_dir=config.store_dir,

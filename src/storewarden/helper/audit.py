@@ -105,10 +105,13 @@ class AuditLog:
 
 
 @contextmanager
-def open_log(path: str) -> Iterator[AuditLog]:
-    """The audit log, made where absent, ours alone until the end; waits for another session."""
+def open_log(path: str, patience: float = _WAIT_SECONDS) -> Iterator[AuditLog]:
+    """The audit log, made where absent, ours alone until the end.
+
+    It waits for another session, but not for longer than `patience`, in seconds.
+    """
     try:
-        log = _open(path)
+        log = _open(path, patience)
     except OSError as cause:
         raise AuditUnavailableError(
             f"cannot open the audit log {path}: {reason_of(cause)}"
@@ -119,10 +122,10 @@ def open_log(path: str) -> Iterator[AuditLog]:
         os.close(log.fd)
 
 
-def _open(path: str) -> AuditLog:
+def _open(path: str, patience: float) -> AuditLog:
     with suppress(FileExistsError):
         os.mkdir(os.path.dirname(path), 0o750)
-    log = AuditLog(path, _open_locked(path))
+    log = AuditLog(path, _open_locked(path, patience))
     try:
         log.load()
         if os.fstat(log.fd).st_size <= ROTATE_AT:
@@ -133,11 +136,11 @@ def _open(path: str) -> AuditLog:
         os.close(log.fd)
         raise
     os.close(log.fd)
-    return _open(path)
+    return _open(path, patience)
 
 
-def _open_locked(path: str) -> int:
-    deadline = time.monotonic() + _WAIT_SECONDS
+def _open_locked(path: str, patience: float) -> int:
+    deadline = time.monotonic() + patience
     while True:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(path, flags, 0o640)
@@ -155,7 +158,7 @@ def _open_locked(path: str) -> int:
         os.close(fd)
         if time.monotonic() > deadline:
             raise AuditUnavailableError(
-                f"another storewarden has been at work for {_WAIT_SECONDS:.0f} s"
+                f"another storewarden has been at work for {patience:g} s"
                 f" (it holds {path}); try again when it has ended"
             )
         time.sleep(0.05)

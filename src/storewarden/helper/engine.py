@@ -7,7 +7,7 @@ Nothing the requester says is believed: a request only points at an entry.
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -21,8 +21,17 @@ from storewarden.errors import (
     reason_of,
 )
 from storewarden.helper.audit import AuditLog, open_log
-from storewarden.helper.hold import Survey, Witness, in_database, remove_lock_file, survey
+from storewarden.helper.hold import (
+    Survey,
+    Witness,
+    Worker,
+    in_database,
+    remove_lock_file,
+    survey,
+    survey_before_build,
+)
 from storewarden.helper.purge import (
+    PURGE_SECONDS,
     Private,
     Purged,
     deadlines,
@@ -33,11 +42,14 @@ from storewarden.helper.purge import (
 )
 from storewarden.helper.resume import Leftover, conclude_unmoved, finish, purged_outcome, sort_out
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, RemoveRequest, Status
-from storewarden.store.entries import EntryKind, classify, look, open_directory
+from storewarden.store.entries import Entry, EntryKind, classify, look, open_directory
 from storewarden.store.paths import StorePath
 from storewarden.store.store import Known, Store
 
 Checkpoint = Callable[[str], None]
+_PATIENCE = 0.25
+"""Seconds that a build is held up for each thing that can take long."""
+_LET_GO = "Nix's worker let its lock go at the last moment"
 
 
 def remove(
@@ -63,24 +75,61 @@ def remove(
         stack.callback(os.close, store_fd)
         log = stack.enter_context(open_log(audit_log))
         batch = _Batch(store, store_fd, log, requester, checkpoint, stack)
-        steps = (
+        yield from _taken(
+            log,
             conclude_unmoved(store_fd, log),
             batch.take_all(requests) if requests else (),
             sort_out(store, store_fd, log, stack, batch.left),
             batch.purge_all(),
         )
-        broken: Exception | None = None
-        for step in steps:
-            try:
-                yield from step
-            except (StorewardenError, OSError) as cause:
-                broken = broken or cause
-        if log.torn:
-            broken = broken or AuditUnavailableError("the end of a removal is not on record")
-        if isinstance(broken, OSError):
-            raise StoreUnreadableError(f"the system ends it: {broken}") from broken
-        if broken is not None:
-            raise broken
+
+
+def remove_before_build(
+    store: Store,
+    derivation: StorePath,
+    outputs: Collection[str],
+    worker: Worker,
+    *,
+    audit_log: str,
+    checkpoint: Checkpoint = lambda _: None,
+) -> Iterator[Outcome]:
+    """Remove what lies at the scratch paths of those outputs, which that worker is about to build.
+
+    As `remove`, but for what holds a build up: nobody is waited for, purging ends soon, and what an
+    earlier run left is not looked after. That is the next one's.
+    """
+    os.umask(os.umask(0o077) & 0o077)
+    store_fd = open_directory(store.view)
+    with ExitStack() as stack:
+        stack.callback(os.close, store_fd)
+        log = stack.enter_context(open_log(audit_log, _PATIENCE))
+        requester = Requester(os.geteuid(), worker.pid, "pre-build-hook")
+        batch = _Batch(store, store_fd, log, requester, checkpoint, stack)
+        seen = survey_before_build(store, derivation, outputs, worker)
+        there = filter(None, (look(store_fd, path.base_name) for path in seen.origins))
+        requests = [RemoveRequest(e.base_name, EntryKind.OUTPUT, e.file_id) for e in there]
+        yield from _taken(
+            log,
+            conclude_unmoved(store_fd, log),
+            batch.take_each(seen, requests),
+            batch.purge_all(_PATIENCE),
+        )
+
+
+def _taken(log: AuditLog, *steps: Iterable[Outcome]) -> Iterator[Outcome]:
+    """Each step, whatever became of those before it; then the first of what went wrong, if any."""
+    broken: Exception | None = None
+    for step in steps:
+        try:
+            yield from step
+        except (StorewardenError, OSError) as cause:
+            broken = broken or cause
+    if log.torn:
+        broken = broken or AuditUnavailableError("the end of a removal is not on record")
+    if isinstance(broken, OSError):
+        raise StoreUnreadableError(f"the system ends it: {broken}") from broken
+    if broken is not None:
+        raise broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +157,9 @@ class _Batch:
     """What an earlier run has left and may go."""
 
     def take_all(self, requests: Sequence[RemoveRequest]) -> Iterator[Outcome]:
-        seen = survey(self.store, self.store_fd, requests)
+        yield from self.take_each(survey(self.store, self.store_fd, requests), requests)
+
+    def take_each(self, seen: Survey, requests: Sequence[RemoveRequest]) -> Iterator[Outcome]:
         for request in sorted(requests, key=lambda request: request.turn):
             try:
                 result = self.take(seen, request)
@@ -120,8 +171,8 @@ class _Batch:
                 result = Outcome(result.base_name, Status.TAKEN)
             yield result
 
-    def purge_all(self) -> Iterator[Outcome]:
-        ends = deadlines(len(self.taken) + len(self.left))
+    def purge_all(self, seconds: float = PURGE_SECONDS) -> Iterator[Outcome]:
+        ends = deadlines(len(self.taken) + len(self.left), seconds)
         for item in self.taken:
             self.checkpoint("purging")
             purged = purge(item.private, Purged(until=next(ends)))
@@ -170,18 +221,14 @@ class _Batch:
         return self.conclude(op, Outcome(name, Status.REMOVED, files=1))
 
     def take_tree(self, witness: Witness, facts: Facts) -> _Taken | Outcome:
-        entry, name = witness.entry, witness.entry.base_name
+        name = witness.entry.base_name
         try:
             private = self.privates.enter_context(new_private(self.store_fd))
         except OSError as cause:
             return _failed(name, cause)
         op = self.intend(witness, facts, private.name)
-        # The intent took a disk's time to write. What has come in its place meanwhile stays.
-        now = look(self.store_fd, name)
-        if now is not None and now != entry:
-            kept = Outcome(name, Status.KEPT, ("it changed at the last moment",))
-            return self.conclude(op, kept)
-        self.checkpoint("unchanged")
+        if why := self.last_look(witness):
+            return self.conclude(op, Outcome(name, Status.KEPT, (why,)))
         try:
             remove_from_store(self.store_fd, name, private)
         except OSError as cause:
@@ -189,13 +236,30 @@ class _Batch:
             failed = Outcome(name, Status.VANISHED) if gone else _failed(name, cause)
             return self.conclude(op, failed)
         self.checkpoint("taken")
-        moved = look(private.fd, name)
-        # What another has put there is out of its place until this is done: ask nothing before.
-        if moved is None or not moved.same_object(entry):
-            return self.put_back(op, name, private, "it was replaced at the last moment")
-        if in_database(self.store, witness.path).known is not Known.NO:
-            return self.put_back(op, name, private, "it was registered at the last moment")
+        if why := self.second_thoughts(witness, look(private.fd, name)):
+            return self.put_back(op, name, private, why)
         return _Taken(name, op, private)
+
+    def last_look(self, witness: Witness) -> str:
+        """Why it is not moved after all; empty where it is."""
+        # The intent took a disk's time to write. What has come in its place meanwhile stays.
+        now = look(self.store_fd, witness.entry.base_name)
+        if now is not None and now != witness.entry:
+            return "it changed at the last moment"
+        self.checkpoint("unchanged")
+        # A worker that has ended holds nothing for us, and another may build.
+        return "" if witness.still_lent() else _LET_GO
+
+    def second_thoughts(self, witness: Witness, moved: Entry | None) -> str:
+        """Why what was moved is put back; empty where it is not."""
+        # What another has put there is out of its place until this is done: ask nothing before.
+        if moved is None or not moved.same_object(witness.entry):
+            return "it was replaced at the last moment"
+        if not witness.still_lent():
+            return _LET_GO
+        if in_database(self.store, witness.path).known is not Known.NO:
+            return "it was registered at the last moment"
+        return ""
 
     def put_back(self, op: int, name: str, private: Private, why: str) -> Outcome:
         try:
@@ -221,7 +285,7 @@ class _Batch:
                 ctime=int(entry.ctime),
                 deriver=origin.deriver.derivation.base_name if origin else "",
                 output=origin.deriver.output if origin else "",
-                locks=tuple(lock.base_name for lock in witness.held),
+                locks=tuple(sorted([*witness.lent, *(lock.base_name for lock in witness.held)])),
                 absent=tuple(claim.value for claim in facts),
                 private=private,
                 program=f"storewarden {__version__}",

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from storewarden.claims import Claim, Facts, proof_of
 from storewarden.errors import StoreUnreadableError, reason_of
 from storewarden.helper.surroundings import check_file_system, check_namespace
-from storewarden.host import mounts, orphans, processes_inside
+from storewarden.host import holds, mounts, orphans, parent_of, processes_inside
 from storewarden.protocol import RemoveRequest
 from storewarden.store.database import Outputs, check_census, connect, registered, sample
-from storewarden.store.derivation import covering_locks, find_origins
+from storewarden.store.derivation import covering_locks, find_origins, scratch_origin
 from storewarden.store.entries import (
     BuildUsers,
     Entry,
@@ -33,6 +33,7 @@ from storewarden.store.entries import (
 )
 from storewarden.store.paths import (
     LOCK_SUFFIX,
+    Deriver,
     Origin,
     StorePath,
     covered_paths,
@@ -217,11 +218,56 @@ def in_database(store: Store, path: StorePath) -> Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker of Nix that waits for this process to end, and so lets nobody write meanwhile."""
+
+    pid: int
+    waiting: int
+    """Its child and our parent, the hook's shell. Another's child once the worker has ended."""
+
+    def holds(self, path: str) -> bool:
+        """Whether it is seen to hold that lock, and waits."""
+        try:
+            waits = os.getppid() == self.waiting and parent_of(self.waiting) == self.pid
+        except OSError:
+            return False
+        return waits and holds(self.pid, path)
+
+
+def waiting_worker() -> Worker:
+    """Who would be the worker that runs this as its hook; `OSError` where that cannot be told.
+
+    That it holds something is what shows that it is one.
+    """
+    shell = os.getppid()
+    return Worker(parent_of(shell), shell)
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
     """What held of a batch before any lock was taken; it can only lead to fewer removals."""
 
     nix: dict[StorePath, Fact]
     origins: dict[StorePath, Origin]
+    worker: Worker | None = None
+    """Who holds locks for us, and is about to build."""
+
+
+def survey_before_build(
+    store: Store, derivation: StorePath, outputs: Collection[str], worker: Worker
+) -> Survey:
+    """As `survey`, for the scratch paths of what that worker is about to build.
+
+    They are proved by their hash alone. That the database has the derivation shows that it is the
+    one of this store.
+    """
+    check_file_system(store)
+    check_namespace(store)
+    if (found := in_database(store, derivation)).known is not Known.YES:
+        why = found.detail or "the database does not have it as valid; is --state-dir right?"
+        raise StoreUnreadableError(f"{derivation.base_name}: {why}")
+    origins = dict(scratch_origin(Deriver(derivation, one), store.store_dir) for one in outputs)
+    return Survey(store.ask_nix([*origins]), origins, worker)
 
 
 def survey(store: Store, store_fd: int, requests: Sequence[RemoveRequest]) -> Survey:
@@ -271,6 +317,8 @@ class Witness:
     kind: EntryKind
     held: list[HeldLock] = field(default_factory=list)
     """The path locks that were taken on the way; the stack lets them go."""
+    lent: list[str] = field(default_factory=list)
+    """Those that the worker holds who waits for us."""
 
     @property
     def path(self) -> StorePath:
@@ -338,11 +386,22 @@ class Witness:
         # A lock file is only ever taken if it is there; a build's lock is made like a build does.
         hold = hold_lock_file if self.kind is EntryKind.LOCK else hold_path
         for name in names or (path_lock(self.path),):
+            if self._is_lent(name):
+                self.lent.append(name)
+                continue
             lock = hold(self.locks, self.store_fd, name)
             if lock is None:
                 return Fact(Known.YES, "another one took its place")
             self.held.append(lock)
         return NO
+
+    def _is_lent(self, name: str) -> bool:
+        worker = self.survey.worker
+        return worker is not None and worker.holds(f"{self.store.view}/{name}")
+
+    def still_lent(self) -> bool:
+        """Whether the worker lives, and waits, with all locks that it holds for us."""
+        return all(map(self._is_lent, self.lent))
 
     def _hold_planted(self) -> None:
         """Hold the lock of a build user's file that lies where one of Nix's belongs.
@@ -395,7 +454,13 @@ class Witness:
         """A live temp root on it, its derivation, or what it stands for."""
         # A chroot has the hash part of its derivation, as the collector knows too.
         paths = (self.path, *(self.origin.rooted if self.origin else ()))
-        return rooted(temp_roots(self.store), paths)
+        roots, worker = temp_roots(self.store), self.survey.worker
+        if worker is not None:  # it has one on what it is about to build
+            others = (
+                (p, [pid for pid in pids if pid != f"{worker.pid}"]) for p, pids in roots.items()
+            )
+            roots = {path: pids for path, pids in others if pids}
+        return rooted(roots, paths)
 
 
 LOOKS: Mapping[Claim, Callable[[Witness], Fact]] = {

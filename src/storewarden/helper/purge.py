@@ -33,7 +33,7 @@ from storewarden.store.paths import StorePath
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRIES = 8
 """Where something is left, and something else went: who writes into the tree may have ended."""
-_SECONDS = 60.0
+PURGE_SECONDS = 60.0
 """For all purges of a run together; what is left then is left to the next run.
 
 Whoever has a directory in the tree open to write may make names in it faster than they go.
@@ -100,7 +100,7 @@ def _is_free_and_ours(store_fd: int, fd: int) -> bool:
     return ours and not found.st_mode & OPEN_TO_OTHERS
 
 
-def deadlines(count: int, seconds: float = _SECONDS) -> Iterator[float]:
+def deadlines(count: int, seconds: float = PURGE_SECONDS) -> Iterator[float]:
     """When each of so many purges has to end: it has an equal part of the time that is left."""
     end = time.monotonic() + seconds
     for left in range(count, 0, -1):

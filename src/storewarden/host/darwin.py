@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from storewarden.host.tables import Death, Flock, Mount
 
@@ -37,9 +38,15 @@ _LOCAL_PEERPID = 2
 _XUCRED = "=IIh2x16I"
 _UID_ONLY, _RUID_ONLY = 4, 5  # sys/proc_info.h: PROC_UID_ONLY, PROC_RUID_ONLY
 _RENAME_EXCL = 4
+_OPEN_FILES = "proc_pidinfo", 1, 1 << 16  # PROC_PIDLISTFDS, and room for so many bytes
+_BSD_INFO = "proc_pidinfo", 3, 136  # PROC_PIDTBSDINFO, and its size
+_VNODE_INFO = "proc_pidfdinfo", 1, 176  # PROC_PIDFDVNODEINFO, and its size
+_VNODE, _STAT_AT = 1, 24  # PROX_FDTYPE_VNODE; where the stat begins in a vnode_fdinfo
 
 ListPids = Callable[[int, int, "ctypes.Array[ctypes.c_int32] | None", int], int]
 """proc_listpids(3): type, its argument, buffer, its size; gives how much of it was filled."""
+AskOf = Callable[[str, int, tuple[int, int], "ctypes.Array[ctypes.c_char]"], int]
+"""proc_pidinfo(3), proc_pidfdinfo(3): which, pid, its two numbers, buffer; gives the same."""
 
 
 def peer(connection: socket.socket) -> tuple[int, int | None]:
@@ -170,6 +177,62 @@ def orphans(user_lock: str, pids: Collection[int]) -> list[int]:
     """All of them: who holds a lock cannot be told here."""
     del user_lock
     return list(pids)
+
+
+def parent_of(pid: int, ask: AskOf | None = None) -> int:
+    """The pid of its parent; `OSError` where it cannot be told."""
+    return int(struct.unpack_from("=5I", _about(pid, _BSD_INFO, 0, ask))[4])
+
+
+def holds(pid: int, path: str, ask: AskOf | None = None) -> bool:
+    """Whether somebody holds that file's flock, and that process, of root's, has the file open.
+
+    Which process holds a flock cannot be told here.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            found = os.fstat(file.fileno())
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return False
+        if struct.unpack_from("=6I", _about(pid, _BSD_INFO, 0, ask))[5] != 0:
+            return False
+        listed = _about(pid, _OPEN_FILES, 0, ask)
+        wanted = (found.st_dev & 0xFFFFFFFF, found.st_ino)
+        vnodes = (fd for fd, kind in struct.iter_unpack("=iI", listed) if kind == _VNODE)
+        return any(_file_at(pid, fd, ask) == wanted for fd in vnodes)
+    except OSError:
+        return False
+
+
+def _file_at(pid: int, fd: int, ask: AskOf | None) -> tuple[int, ...] | None:
+    """Device and inode of what it has open there; None where that is closed by now."""
+    with suppress(OSError):
+        return struct.unpack_from("=I4xQ", _about(pid, _VNODE_INFO, fd, ask), _STAT_AT)
+    return None
+
+
+def _about(pid: int, what: tuple[str, int, int], fd: int, ask: AskOf | None) -> bytes:
+    """What libproc has of a process, or of a file that it has open; `OSError` if nothing.
+
+    Flavours and structures are those of sys/proc_info.h (xnu of macOS 15).
+    """
+    call, flavour, size = what
+    buffer = ctypes.create_string_buffer(size)
+    order = (fd, flavour) if what == _VNODE_INFO else (flavour, 0)
+    used = (ask or _libproc)(call, pid, order, buffer)
+    # Of one structure all or nothing is filled. A list that fills its room may go on.
+    if not (0 < used < size if what == _OPEN_FILES else used == size):
+        raise OSError(errno.ESRCH, f"libproc does not tell about process {pid}")
+    return buffer.raw[:used]
+
+
+def _libproc(
+    call: str, pid: int, order: tuple[int, int], buffer: "ctypes.Array[ctypes.c_char]"
+) -> int:
+    function = ctypes.CDLL("/usr/lib/libproc.dylib", use_errno=True)[call]
+    number = ctypes.c_uint64 if call == "proc_pidinfo" else ctypes.c_int
+    return int(function(pid, order[0], number(order[1]), buffer, len(buffer)))
 
 
 def processes_inside(directory: str, objects: Collection[tuple[int, int]]) -> list[int] | None:

@@ -198,6 +198,14 @@ def orphans(user_lock: str, pids: Collection[int]) -> list[int]:
     return [left] if left is not None else [] if certain else [*pids][:1]
 
 
+def holds(pid: int, path: str) -> bool:
+    """Whether that process is seen to hold the flock of that file exclusively."""
+    try:
+        return _holder(path) == pid
+    except (OSError, ValueError, LookupError, StopIteration):
+        return False
+
+
 def _holder(path: str, table: str = "/proc/locks") -> int | None:
     """The pid that holds that file's flock exclusively; None where none is seen to.
 
@@ -226,7 +234,7 @@ def _descends(pid: int, related: set[int]) -> bool:
         try:
             while at > 1 and at not in related:
                 passed.append(at)
-                at = _parent(at)
+                at = parent_of(at)
         except _ENDED:
             if at == pid:
                 return True  # it has ended meanwhile, and claims nothing
@@ -237,7 +245,8 @@ def _descends(pid: int, related: set[int]) -> bool:
     raise LookupError(f"the ancestors of process {pid} change all the time")
 
 
-def _parent(pid: int) -> int:
+def parent_of(pid: int) -> int:
+    """The pid of its parent; `OSError` where it has ended."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         # A process is called as it likes, with brackets too.
         return int(file.read().rpartition(b")")[2].split()[1])

@@ -10,13 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from storewarden import host
 from storewarden.client import HelperUnavailableError, remove_through
 from storewarden.config import DEFAULT_CONFIG, KEYS, MANIFEST, Config, configured
 from storewarden.daemon.status import SILENCE, is_held, read_status
 from storewarden.errors import StorewardenError
+from storewarden.prevention import HOOK
+from storewarden.processes import nix_processes
 from storewarden.protocol import RemoveRequest
 from storewarden.readable import (
     DECLARE,
@@ -31,7 +33,7 @@ from storewarden.readable import (
     first_at,
     this_caller,
 )
-from storewarden.setup import darwin, linux
+from storewarden.setup import darwin, linux, prevent
 from storewarden.setup.code import (
     CODE,
     FOR_PEOPLE,
@@ -105,6 +107,8 @@ class Order:
     style: Style = PLAIN
     at: Callable[[str], None] = lambda _: None
     """Told of each step before it is taken, in a few words."""
+    prevent: bool = False
+    """Whether Nix's hook is asked for; to be taken back alone, where it is taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +141,18 @@ def install(order: Order) -> None:
     _refuse_machine(order.top)
     with at_work(order.top, dry_run=order.dry_run):
         before = read_manifest(order.top) or Manifest()
-        target = target_for(before, order.top)
+        wanted = order.prevent or HOOK in before.files
+        target = target_for(before, order.top, hook=prevent.items if wanted else _no_hook)
         steps = _steps(target, before, order.top)
-        _tell(order, steps, target.program.why)
+        last = prevent.steps_on(target.program, steps, order.top) if wanted else []
+        _tell(order, [*steps, *last], target.program.why)
         if order.dry_run:
             return
-        if not before.ended or any(not isinstance(step, Keep) for step in steps):
+        if not before.ended or any(not isinstance(step, Keep) for step in [*steps, *last]):
             user = linux.USER if RunCommand(["systemd-sysusers", linux.SYSUSERS]) in steps else ""
             begun = manifest_before(before, steps, order.top, user)
             write_manifest(begun, order.top)
-            _do(order, steps)
+            _do(order, [*steps, *last])
             write_manifest(manifest_after(begun, target.items, steps, order.top), order.top)
         else:
             _do(order, steps)
@@ -168,12 +174,22 @@ def uninstall(order: Order) -> None:
                 os.rmdir(f"{order.top}{os.path.dirname(MANIFEST)}")
             _say(order, f"nothing to remove: there is no {order.top}{MANIFEST}")
             return
-        steps = _steps_back(before, order.top)
-        _tell(order, steps, "")
+        off = prevent.steps_off(before, order.top)
+        steps = [] if order.prevent else _steps_back(before, order.top)
+        _tell(order, [*off, *steps, *prevent.steps_back(before, frozenset(), order.top)], "")
         if order.dry_run:
             return
         write_manifest(manifest_before(before, [], order.top, ""), order.top)
+        readers = nix_processes()
+        _do(order, off)
         _do(order, steps)
+        # The services ask Nix as well; they have ended by now.
+        hook = prevent.steps_back(before, readers, order.top)
+        _do(order, hook)
+        left = _left(before, hook, order)
+        if left.files:
+            write_manifest(left, order.top)
+            return
         take_away(MANIFEST, order.top)
         for place in sorted(before.directories, reverse=True):
             if _above_manifest(place, order.top):
@@ -185,6 +201,18 @@ def uninstall(order: Order) -> None:
                 with suppress(OSError):
                     os.rmdir(darwin.STATE)
         _say(order, "removed; the audit log stays in /var/log/storewarden")
+
+
+def _left(before: Manifest, hook: Sequence[SetupStep], order: Order) -> Manifest:
+    """What is still ours after it was taken back: the hook, or all but what is for prevention."""
+    kept = {step.path for step in hook if isinstance(step, Keep)}
+    if order.prevent:
+        kept |= before.files.keys() - set(prevent.PLACES)
+    return replace(before, files={path: before.files[path] for path in kept}, ended=True)
+
+
+def _no_hook(_code: Program, _top: str) -> tuple[File, ...]:
+    return ()
 
 
 def _steps(target: Target, before: Manifest, top: str) -> list[SetupStep]:
@@ -207,7 +235,7 @@ def _steps(target: Target, before: Manifest, top: str) -> list[SetupStep]:
 
 def _steps_back(before: Manifest, top: str) -> list[SetupStep]:
     # What is set up first goes last: the command that can do this stays until near the end.
-    files = removals(list(before.files), before, top)
+    files = removals([one for one in before.files if one not in prevent.PLACES], before, top)
     places: list[SetupStep] = [
         TakeAwayDirectory(place)
         for place in sorted(before.directories, reverse=True)
@@ -258,7 +286,9 @@ def _say(order: Order, line: str) -> None:
         order.say(line)
 
 
-def target_for(before: Manifest, top: str) -> Target:
+def target_for(
+    before: Manifest, top: str, hook: Callable[[Program, str], tuple[File, ...]]
+) -> Target:
     """For the machine this runs on, or, below `top`, for any machine of this system."""
     code = program()
     for_people, keeps = _for_people(code, before, top)
@@ -278,7 +308,7 @@ def target_for(before: Manifest, top: str) -> Target:
         start = lambda changed: [*map(RunCommand, linux.start_words(changed=changed))]  # noqa: E731
         after = linux.AFTER_A_CHANGE
     first = File(DEFAULT_CONFIG, first_config(settings, after).encode(), once=True)
-    return Target(code, (*for_people, first, *files), keeps, start)
+    return Target(code, (*for_people, first, *files, *hook(code, top)), keeps, start)
 
 
 def checks(code: Program) -> Words:

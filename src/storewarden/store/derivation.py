@@ -15,7 +15,6 @@ A scratch path or redirect is proved by its hash, so a wrong guess cannot slip i
 """
 
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -23,6 +22,7 @@ from contextlib import suppress
 from storewarden.errors import BadStorePathError
 from storewarden.store.database import Outputs
 from storewarden.store.entries import Entry, EntryKind
+from storewarden.store.floating import outputs_in
 from storewarden.store.paths import (
     DERIVATION_SUFFIX,
     HASH_PART_LENGTH,
@@ -40,8 +40,6 @@ from storewarden.store.paths import (
 from storewarden.store.store import Store
 
 CHROOT_SUFFIX = ".chroot"
-_OUTPUT = r'\("([^"\\]+)","([^"\\]*)","[^"\\]*","[^"\\]*"\)'
-_OUTPUTS = re.compile(rf"Derive\(\[{_OUTPUT}(?:,{_OUTPUT})*\],\[", re.ASCII)
 _MOST = 1 << 20
 
 
@@ -66,10 +64,9 @@ def find_origins(
     for deriver, could_be in _readings(names, _possible_outputs(bases)) if bases else ():
         fitting.setdefault(could_be[0].name, set()).add(deriver.derivation)
         with suppress(BadStorePathError):
-            path = scratch_path(deriver.derivation, deriver.output, store.store_dir)
+            path, origin = scratch_origin(deriver, store.store_dir)
             if path in could_be:
-                lock = output_lock(deriver.derivation, deriver.output)
-                found[path] = Origin(deriver, _sorted(path, lock), scratch=True)
+                found[path] = origin
     missing = bases.keys() - found
     if outputs is not None and missing:
         by_name = {path.name: fitting.get(path.name, set()) for path in missing}
@@ -82,6 +79,13 @@ def find_origins(
         for path in missing - found.keys():
             found |= _by_table(path, outputs)
     return {path: found[base] for base in bases.keys() & found for path in bases[base]}
+
+
+def scratch_origin(deriver: Deriver, store_dir: StoreDir) -> tuple[StorePath, Origin]:
+    """The scratch path of a floating output, and that it belongs to it; `BadStorePathError`."""
+    path = scratch_path(deriver.derivation, deriver.output, store_dir)
+    lock = output_lock(deriver.derivation, deriver.output)
+    return path, Origin(deriver, _sorted(path, lock), scratch=True)
 
 
 def _sorted(path: StorePath, *locks: str) -> tuple[str, ...]:
@@ -206,10 +210,7 @@ def outputs_of(store_fd: int, derivation: StorePath) -> list[tuple[str, str]]:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.fstat(store_fd).st_uid:
             raise ValueError("no derivation of the store owner's")
-        head = _OUTPUTS.match(file.read(_MOST))
-    if head is None:
-        raise ValueError("not a plain derivation")
-    outputs: list[tuple[str, str]] = re.findall(_OUTPUT, head[0])
+        outputs = outputs_in(file.read(_MOST))
     # An output's name becomes part of a file's name: it must be one, and no path.
     if not all(parse_lock_name(output_lock(derivation, output)) for output, _ in outputs):
         raise ValueError("an output of a name that Nix would refuse")

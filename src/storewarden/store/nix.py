@@ -160,7 +160,7 @@ def run(nix: Nix, command: Sequence[str]) -> bytes:
         try:
             out, err = process.communicate(timeout=nix.timeout)
         except TimeoutExpired:
-            text = f"{name} did not answer within {nix.timeout:.0f} s: is nix-daemon hung?"
+            text = f"{name} did not answer within {nix.timeout:g} s: is nix-daemon hung?"
             raise HungError(text) from None
     if process.returncode != 0:
         raise SilentError(f"{name}: {_last_words(err)}")

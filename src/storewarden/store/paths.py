@@ -5,7 +5,6 @@ Rules from libstore/path.cc `StorePath::StorePath` and `checkName` (Nix 2.34.6).
 before 2.35.2 Nix did not look at the character between hash part and name; here it must be `-`.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from storewarden.errors import BadStorePathError
+from storewarden.store.floating import NIX32, rewritten_name, scratch_name
 
-NIX32 = "0123456789abcdfghijklmnpqrsvwxyz"
 HASH_PART_LENGTH = 32
 _BASE_NAME = re.compile(rf"([{NIX32}]{{32}})-([0-9A-Za-z+\-._?=]{{1,211}})", re.ASCII)
 _DOTS = re.compile(r"\.\.?(-.*)?", re.ASCII | re.DOTALL)
@@ -153,12 +152,10 @@ def path_lock(path: StorePath) -> str:
 def scratch_path(derivation: StorePath, output: str, store_dir: StoreDir) -> StorePath:
     """Where an unsandboxed build of a floating output writes before its final path is known.
 
-    libstore `makeFallbackPath(outputName)`, the same from 2.4 to 2.36. `derivation` is the
-    resolved one. `BadStorePathError` where Nix could not build such a name either.
+    `derivation` is the resolved one. `BadStorePathError` where Nix could not build such a name
+    either.
     """
-    stem = derivation.name.removesuffix(DERIVATION_SUFFIX)
-    name = stem if output == "out" else f"{stem}-{output}"
-    return _rewritten(derivation, f"name:{output}", name, store_dir)
+    return StorePath(scratch_name(derivation.base_name, output, store_dir.path))
 
 
 def redirect_path(derivation: StorePath, path: StorePath, store_dir: StoreDir) -> StorePath:
@@ -167,18 +164,8 @@ def redirect_path(derivation: StorePath, path: StorePath, store_dir: StoreDir) -
     libstore `makeFallbackPath(path)`, the same from 2.4 to 2.36: `--check`, `--rebuild`,
     `--repair`, and the valid outputs of a derivation of which others are missing.
     """
-    return _rewritten(derivation, path.base_name, path.name, store_dir)
-
-
-def _rewritten(derivation: StorePath, what: str, name: str, store_dir: StoreDir) -> StorePath:
-    """`makeStorePath` of libstore, of the type `rewrite:…` and with a hash of zeroes."""
-    inner = f"rewrite:{derivation.base_name}:{what}"
-    fingerprint = f"{inner}:sha256:{'0' * 64}:{store_dir.path}:{name}"
-    digest = hashlib.sha256(fingerprint.encode()).digest()
-    folded = bytearray(20)
-    for position, byte in enumerate(digest):
-        folded[position % 20] ^= byte
-    return StorePath(f"{nix32(bytes(folded))}-{name}")
+    new = rewritten_name(derivation.base_name, path.base_name, path.name, store_dir.path)
+    return StorePath(new)
 
 
 def covered_paths(base_name: str, store_dir: StoreDir) -> Iterator[StorePath]:
@@ -189,10 +176,3 @@ def covered_paths(base_name: str, store_dir: StoreDir) -> Iterator[StorePath]:
         else:
             with suppress(BadStorePathError):
                 yield scratch_path(reading.locked, reading.output, store_dir)
-
-
-def nix32(digest: bytes) -> str:
-    """`digest` in Nix's base 32: five bits a character, the last bits first."""
-    number = int.from_bytes(digest, "little")
-    length = (len(digest) * 8 + 4) // 5
-    return "".join(NIX32[number >> (5 * place) & 31] for place in reversed(range(length)))
