@@ -137,7 +137,7 @@ def test_an_empty_log_is_sound(tmp_path: Path) -> None:
 
 def test_no_log_means_that_nothing_was_removed(tmp_path: Path) -> None:
     for reader in (verify, lambda path: list(read_records(path))):
-        with pytest.raises(AuditUnavailableError, match="nothing was removed yet"):
+        with pytest.raises(AuditUnavailableError, match="nothing was recorded there yet"):
             reader(str(tmp_path / "absent.jsonl"))
 
 

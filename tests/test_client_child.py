@@ -121,7 +121,7 @@ def test_it_is_killed_which_is_told_and_the_next_run_goes_on(desk: Desk) -> None
     assert done.returncode == 130
     assert done.stderr == (
         "storewarden: error: interrupted: the helper was ended by signal 9; the next run finishes"
-        " what it began\n"
+        " what it began; 0 removed (0 B freed), 20 not touched\n"
     )
     assert desk.locks() == 20
     write_answering_nix(desk.nix)
@@ -142,7 +142,7 @@ def test_who_started_it_is_killed_and_it_ends_what_it_was_asked_for(
 
 def test_told_to_end_it_ends_what_it_was_asked_for(desk: Desk) -> None:
     when_the_helper_asks(desk, "kill -TERM $PPID; sleep 0.2")
-    done = run(desk.scan("--yes"))
+    done = run(desk.scan("--yes", "-v"))
     assert (done.returncode, done.stdout.count("\nremoved: ")) == (4, 16)
     assert "the helper ended before its answer did, with 0; the next run" in done.stderr
     assert (verify(desk.audit_log).problem, verify(desk.audit_log).open_intents) == ("", 0)

@@ -32,7 +32,7 @@ def test_a_nix_that_hangs_is_waited_for_once(place: ThrowawayStore, tmp_path: Pa
     told: list[int] = []
     answers = ask_in_batches(nix, PATHS, lambda asked, _: told.append(asked))
     assert told == [0]
-    silent = Fact(Known.UNKNOWN, "nix-program did not answer within 0 s: is nix-daemon hung?")
+    silent = Fact(Known.UNKNOWN, "nix-program did not answer within 0.5 s: is nix-daemon hung?")
     assert answers == dict.fromkeys(PATHS, silent)
 
 

@@ -197,7 +197,7 @@ def parse_config(document: Mapping[str, object]) -> Config:
     values: dict[str, Any] = {}
     for key, value in document.items():
         if key not in KEYS:
-            raise ConfigError(f"unknown key {key!r}; {meant(key, KEYS)}")
+            raise ConfigError(f"unknown key {key[:60]!r}; {meant(key[:60], KEYS)}")
         try:
             values[KEYS[key].name] = KEYS[key].metadata["read"](value)
         except StorewardenError as cause:

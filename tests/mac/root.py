@@ -135,7 +135,8 @@ def make(base: str) -> Root:
     compiling = [sys.executable, "-m", "compileall", "-q", "-s", root.top, "-p", "/"]
     _run(*compiling, f"{root.top}{OWN_CHECKOUT}/src", f"{root.top}{OWN_CHECKOUT}/.venv")
     _run("chown", "-R", f"{UID}:20", f"{root.top}{HOME}")
-    _write(f"{root.top}{OWN_CHECKOUT}/.venv/.ready", "")
+    for made in (".program", ".ready"):
+        _write(f"{root.top}{OWN_CHECKOUT}/.venv/{made}", "")
     # From now on: before, it would be looked for by what runs to make this.
     _write(f"{root.top}/private/etc/ld.so.preload", f"{_LIBRARY}\n")
     return root

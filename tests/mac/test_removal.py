@@ -18,7 +18,7 @@ _SYNCS = "/var/db/standin/full-syncs"
 
 def scan(mac: Mac) -> str:
     """What `sudo storewarden scan --yes` prints of debris of any age."""
-    done = mac.warden("scan", "--yes", "--min-age", "0", user="root")
+    done = mac.warden("scan", "--yes", "-v", "--min-age", "0", user="root")
     return done.stdout + done.stderr
 
 

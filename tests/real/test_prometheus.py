@@ -65,6 +65,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     (tmp_path / "prometheus.yml").write_text(json.dumps(configuration))  # JSON is YAML too
     now = time.time()
     well = ServiceStatus(7, now, now, "repair", "/nix/store", "inotify", sweeps=1, swept=now)
+    well.registered_bytes = 1
     whole = Fleet(server, f"{tmp_path}/textfile/storewarden.prom", well)
     whole.say(well)
     with ExitStack() as stack:
