@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do "$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 PY := .venv/bin/python
 
-.PHONY: demo test lint completions lab mac bench picture clean
+.PHONY: demo test lint completions lab mac bench picture dist installs workflows clean
 
 # What the program itself needs; make demo waits for nothing else.
 .venv/.program: pyproject.toml
@@ -61,5 +61,26 @@ bench: .venv/.ready
 picture: .venv/.ready
 	PYTHONPATH=tests $(PY) -m real.picture docs/picture/scan.svg
 
+# What a release is made with, pinned by hash, each list in an environment of its own. A list anew:
+# uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade
+build/venv-%/.ready: release/%.txt
+	@"$(PYTHON)" -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement $<
+	@touch $@
+
+# Sdist and wheel, built twice; both are equal to the byte.
+dist: build/venv-build/.ready
+	@rm -rf dist
+	@release/build dist
+	@release/compare dist
+
+# They can be installed, and what comes with them is written down.
+installs: build/venv-check/.ready
+	@PYTHON="$(PYTHON)" release/try dist build/storewarden.cdx.json
+
+# What GitHub runs: whether anybody could misuse it.
+workflows: build/venv-check/.ready
+	@build/venv-check/bin/zizmor --offline --quiet --no-progress --persona pedantic .github action.yml
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -19,7 +19,19 @@ DOCUMENTS = sorted(
     for pattern in ("*.md", "docs/**/*.md")
     for path in glob.glob(f"{ROOT}/{pattern}", recursive=True)
 )
-FOLDERS = ("src", "tests", "docs", "nix", "systemd", "launchd", "benchmarks", "man", "completions")
+FOLDERS = (
+    "src",
+    "tests",
+    "docs",
+    "nix",
+    "systemd",
+    "launchd",
+    "benchmarks",
+    "man",
+    "completions",
+    "release",
+    ".github",
+)
 FILE = re.compile(
     r"[\w./-]+\.(?:py|md|yml|service|socket|sysusers)|[\w./-]+/[\w-]+\.nix|[\w.-]+(?:/[\w.-]+)*/"
 )

@@ -136,6 +136,7 @@ let
       "pytest-timeout"
       "pytest-xdist"
       "pytestCheckHook"
+      "pyyaml"
       "rich"
       "ruff"
       "sdnotify"
@@ -143,6 +144,7 @@ let
       "structlog"
       "types-jsonschema"
       "types-psutil"
+      "types-pyyaml"
       "watchdog"
     ]
     // {
