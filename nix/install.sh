@@ -90,7 +90,7 @@ make_workshop() {
     # These two must see the checkout's own code; nixpkgs' programs see their own alone.
     install_program "$environment" storewarden storewarden.cli main
     install_program "$environment" lint-imports importlinter.cli lint_imports_command
-    touch "$environment/.ready"
+    touch "$environment/.program" "$environment/.ready"
 }
 
 # Write a program of the environment $1, called $2, that calls $4 of the module $3.
