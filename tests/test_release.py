@@ -43,11 +43,11 @@ def test_else_it_says_why_not(tag: str, change: dict[str, Any], reason: str) -> 
     assert reason in said
 
 
-def test_as_long_as_nobody_publishes_it_there_is_no_release() -> None:
-    command = [sys.executable, f"{ROOT}/release/tag.py", f"v{__version__}"]
+def test_of_what_is_no_release_nothing_is_printed_as_new() -> None:
+    command = [sys.executable, f"{ROOT}/release/tag.py", f"v{__version__}.not"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "no addresses" in done.stderr
+    assert f"the tag is v{__version__}.not, and the version {__version__}\n" in done.stderr
 
 
 def test_what_the_guide_has_a_publisher_write_is_all_of_it() -> None:
