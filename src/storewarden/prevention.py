@@ -120,7 +120,7 @@ def _settings(conf: str, top: str, seen: list[str]) -> Iterator[tuple[str, str]]
 
 def _lines(place: str) -> list[str]:
     try:
-        with open(place, encoding="utf-8", errors="replace") as file:
+        with open(place, encoding="utf-8", errors="replace", newline="\n") as file:
             return [line.partition("#")[0].strip() for line in file]
     except OSError:
         return []

@@ -59,6 +59,18 @@ def test_the_setting_goes_first_the_line_then_and_the_hook_last(python: str, top
     assert not os.path.exists(f"{top}/etc/storewarden")
 
 
+def test_what_nix_takes_for_one_line_stays_one_and_comes_back_byte_for_byte(
+    python: str, top: str
+) -> None:
+    settings(top, "")
+    theirs = b"# off:\rsandbox = false\r\n# a\x0c!include b\ncores = 2\r\n"
+    Path(f"{top}{CONF}").write_bytes(theirs)
+    set_up(python, top, "--prevent")
+    assert Path(f"{top}{CONF}").read_bytes() == theirs + f"{INCLUDE}\n".encode()
+    set_up(python, top, "--uninstall", "--prevent")
+    assert Path(f"{top}{CONF}").read_bytes() == theirs
+
+
 def test_prevention_alone_is_taken_back_and_the_rest_stays(python: str, top: str) -> None:
     settings(top, "sandbox = false\n")
     set_up(python, top)

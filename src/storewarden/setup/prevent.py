@@ -103,13 +103,14 @@ def _write(conf: str, top: str, *, wanted: bool) -> list[SetupStep]:
     place = f"{top}{conf}"
     try:
         found = os.lstat(place)
-        with open(place, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read()
+        # Lines as Nix takes them: "\r" ends none, and stays.
+        with open(place, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            lines = file.readlines()
         mode = stat.S_IMODE(found.st_mode)
     except FileNotFoundError:
-        found, text, mode = None, "", 0o644
-    kept = [line for line in text.splitlines(keepends=True) if line.strip() != INCLUDE]
-    there = len(kept) < len(text.splitlines())
+        found, lines, mode = None, [], 0o644
+    kept = [line for line in lines if line.strip() != INCLUDE]
+    there = len(kept) < len(lines)
     if there == wanted:
         return []
     if found is not None and not stat.S_ISREG(found.st_mode):
