@@ -2,6 +2,7 @@
 """The hook's text, and the settings that lead to it."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -28,6 +29,26 @@ paths = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\
 def test_the_other_hook_is_told_from_the_text_whatever_it_is_called(other: str) -> None:
     assert chained(hook_text("/p", "/c", "/f", ("/etc/nix/nix.conf", other))) == other
     assert chained(hook_text("/p", "/c", "/f", None)) == ""
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_it_ends_where_the_ends_of_children_come_in_blocked(shell: str, tmp_path: Path) -> None:
+    (tmp_path / "helper").mkdir()
+    (tmp_path / "helper" / "before_build.py").touch()
+    text = hook_text("/bin/true", str(tmp_path), "/f", None)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    try:
+        done = subprocess.run([shell, "-c", text], capture_output=True, timeout=5, check=False)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_hook_that_has_gone_since_fails_no_build() -> None:
+    text = hook_text("/no/python", "/c", "/f", ("/etc/nix/nix.conf", "/no/it's hook"))
+    done = subprocess.run(["sh", "-c", text, "h", "x"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "/no/it's hook is gone; it is not run" in done.stderr
 
 
 @pytest.mark.parametrize("shell", [["sh"], ["bash", "--posix"]])
