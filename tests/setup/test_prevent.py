@@ -12,6 +12,7 @@ import pytest
 from json_documents import checked
 from staging import MANIFEST, picture, run, set_up, tree
 from storewarden.prevention import HOOK, INCLUDE, INCLUDED, chained
+from storewarden.setup import prevent
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="macOS asks who called sudo")
 CONF, CUSTOM = "/etc/nix/nix.conf", "/etc/nix/nix.custom.conf"
@@ -127,3 +128,13 @@ def test_the_hook_alone_begins_and_says_nothing(python: str, top: str) -> None:
     done = subprocess.run(["sh", "-c", text, "hook"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert json.dumps(text).count("before_build.py") == 1
+
+
+def test_who_was_begun_by_the_old_daemon_until_its_end_may_run_the_hook_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, daemon, fresh = (20, 2.0), (30, 3.0), (40, 4.0)
+    monkeypatch.setattr(prevent, "nix_processes", lambda: frozenset({worker, daemon, fresh}))
+    monkeypatch.setattr(prevent, "oldest_daemon", lambda: 3.0)
+    assert prevent.also_forked(frozenset({(10, 1.0)})) == {(10, 1.0), worker}
+    assert prevent.also_forked(None) is None

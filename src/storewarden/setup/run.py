@@ -182,6 +182,7 @@ def uninstall(order: Order) -> None:
         write_manifest(manifest_before(before, [], order.top, ""), order.top)
         readers = nix_processes()
         _do(order, off)
+        readers = prevent.also_forked(readers)
         _do(order, steps)
         # The services ask Nix as well; they have ended by now.
         hook = prevent.steps_back(before, readers, order.top)
