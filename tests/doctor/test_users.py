@@ -90,6 +90,21 @@ def test_another_group_is_set_in_the_configuration_of_both() -> None:
     assert 'build-group = "builders"' in str(step)
 
 
+@pytest.mark.parametrize(
+    ("uid", "accounts", "severity"),
+    [
+        (0, WELL[Users].accounts, NOTE),
+        (1000, WELL[Users].accounts, OK),  # Nix tells all but root that it is empty
+        (1000, Accounts("nixbld", exists=False), NOTE),
+    ],
+)
+def test_an_empty_group_counts_where_root_asks(
+    uid: int, accounts: Accounts, severity: Severity
+) -> None:
+    patient = replace(with_settings(WELL, replace(SETTINGS, build_group="")), uid=uid)
+    assert named(but(patient, Users, accounts=accounts), "build-users").severity is severity
+
+
 def test_a_uid_of_two_accounts_is_a_problem() -> None:
     accounts = replace(WELL[Users].accounts, shared=(("nixbld1", "postgres"),))  # type: ignore[arg-type]
     assert named(but(WELL, Users, accounts=accounts), "uid-clash").severity is PROBLEM

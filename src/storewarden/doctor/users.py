@@ -116,6 +116,8 @@ def judge(patient: Patient) -> Iterator[Diagnosis]:
 def _build_users(patient: Patient, settings: Settings) -> Iterator[Diagnosis]:
     """The build users, by Nix's settings and the system's accounts."""
     found, group = patient[Users].accounts, settings.build_group
+    if not group and group is not None and _default_of_others(patient, found):
+        group = patient.config.build_group
     if group is None:
         yield _BUILD_USERS.unknown("As whom builds run Nix does not tell")
     elif isinstance(found, Unknown):
@@ -138,6 +140,11 @@ def _build_users(patient: Patient, settings: Settings) -> Iterator[Diagnosis]:
                 "What builds strand is taken for somebody else's, and kept.",
                 *_name_group(patient, group),
             )
+
+
+def _default_of_others(patient: Patient, found: Accounts | Unknown) -> bool:
+    """Whether that it is empty says nothing: so it is by default for all but root (globals.hh)."""
+    return patient.uid != 0 and isinstance(found, Accounts) and bool(found.members)
 
 
 def _name_group(patient: Patient, group: str) -> tuple[Step, ...]:
