@@ -177,6 +177,7 @@ def test_where_nix_does_not_answer_it_ends_with_3_and_nothing_is_removed(
     done = run(desk.scan("--yes", "--json"))
     assert (done.returncode, lock in desk.names()) == (3, True)
     assert done.stderr.count("storewarden: error: Nix could not be asked") == 1
+    assert ("storewarden: root may be answered by Nix: sudo " in done.stderr) is not ROOT
     assert [found["verdict"] for found in report(done)["findings"]] == ["keep"]
 
 

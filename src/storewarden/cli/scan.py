@@ -162,7 +162,7 @@ def scan(arguments: argparse.Namespace) -> int:
         console.show(sweep_json(found, store, outcomes, removed))
     elif outcomes:
         console.show(done_line(outcomes))
-    return _exit_code(arguments, found, outcomes or [])
+    return _exit_code(arguments, found, outcomes or [], command)
 
 
 def _page(*lines: str) -> None:
@@ -274,8 +274,12 @@ def _follow(
             console.tell(removal.counter())
 
 
-def _exit_code(arguments: argparse.Namespace, found: Sweep, outcomes: list[Outcome]) -> int:
+def _exit_code(
+    arguments: argparse.Namespace, found: Sweep, outcomes: list[Outcome], command: str
+) -> int:
     if found.nix_silent:
+        if os.geteuid() != 0:  # its socket may be closed to this user, as Debian has it
+            _note(arguments, f"root may be answered by Nix: {command}")
         console.error(f"Nix could not be asked, so nothing can be removed: {found.nix_silent}")
         return Exit.UNREADABLE
     if any(outcome.status in _BAD or outcome.unproved for outcome in outcomes):
