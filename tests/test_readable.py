@@ -279,6 +279,7 @@ def put_program(place: Path, first: str = "#!/bin/sh") -> None:
             "only root can: sudo storewarden setup (or",
             f"only root can: sudo {VENV}/storewarden setup (or",
         ),
+        ("(see: storewarden --help)", f"(see: {VENV}/storewarden --help)"),
         ("python -m storewarden scan", "python -m storewarden scan"),
         ("an older storewarden than this; the storewarden service", ...),
         ("sudo systemctl start storewarden", ...),

@@ -80,8 +80,8 @@ _NEEDLESS_SUDO = re.compile(
 """Where a command begins with sudo, and not where a sentence speaks of it."""
 _TYPED = re.compile(
     r"(?<![\w/.-])(?<!-m )(?P<sudo>sudo (?:-[Hi] )?)?(?P<words>(?:env )?(?:NIX_\w+=\S+ )*)"
-    r"(?:(?P<ours>storewarden)(?= (?:scan|run|explain|locks|doctor|audit|watch|status|check-config"
-    r"|check|completion|help|setup|demo)\b)"
+    r"(?:(?P<ours>storewarden)(?= (?:--help|scan|run|explain|locks|doctor|audit|watch|status"
+    r"|check-config|check|completion|help|setup|demo)\b)"
     r"|(?P<nix>nix-(?:store|collect-garbage|build|env)|nix)(?= [a-z-]))"
 )
 _PROGRAM = re.compile(r"(^|&& |\| xargs )((?:sudo )?)(storewarden|nix(?:-[a-z]+)?)(?= )")
