@@ -216,5 +216,6 @@ def meant(word: str, words: Collection[str]) -> str:
     """What somebody may have meant who wrote that in place of one of these."""
     import difflib  # noqa: PLC0415 - for who has mistyped something
 
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(words)}"
+    bare = {one.lstrip("-"): one for one in words}  # the dashes of all options make none alike
+    close = difflib.get_close_matches(word.lstrip("-"), bare, n=1, cutoff=0.5)
+    return f"did you mean {bare[close[0]]!r}?" if close else f"known are {', '.join(words)}"

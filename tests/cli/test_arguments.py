@@ -100,6 +100,15 @@ def test_of_what_is_mistyped_it_is_told_what_may_have_been_meant(
     assert f"; did you mean '{meant}'? (see: storewarden" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["check", "--quiet"], ["check", "--kind"], ["scan", "--foo"]])
+def test_what_has_but_the_dashes_in_common_was_not_meant(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(words)
+    assert "did you mean" not in capsys.readouterr().err
+
+
 def test_nothing_given_means_to_look_at_the_usual_store_and_no_more() -> None:
     given = parser().parse_args(["scan"])
     assert [given.yes, given.dry_run, given.json, given.exit_code] == [False] * 4
