@@ -267,4 +267,14 @@ def test_what_is_not_understood_is_set_aside_and_said(
     (directory / "doubtful.json").write_text(text)
     assert "doubtful.json: " in remains.recall(str(directory))
     assert os.listdir(directory) == ["doubtful.json.broken"]
+
+
+def test_what_is_no_file_is_set_aside_and_makes_nobody_wait(
+    tmp_path: Path, remains: Remains
+) -> None:
+    directory = tmp_path / "watch"
+    directory.mkdir()
+    os.mkfifo(directory / "doubtful.json")
+    assert "is not a regular file" in remains.recall(str(directory))
+    assert os.listdir(directory) == ["doubtful.json.broken"]
     assert remains.doubtful == {}

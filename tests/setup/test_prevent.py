@@ -13,6 +13,8 @@ from json_documents import checked
 from staging import MANIFEST, picture, run, set_up, tree
 from storewarden.prevention import HOOK, INCLUDE, INCLUDED, chained
 from storewarden.setup import prevent
+from storewarden.setup.files import Manifest, put
+from storewarden.setup.plan import Write
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="macOS asks who called sudo")
 CONF, CUSTOM = "/etc/nix/nix.conf", "/etc/nix/nix.custom.conf"
@@ -37,6 +39,21 @@ def test_it_puts_the_hook_there_first_and_one_line_into_the_settings_last(
     assert Path(f"{top}{CONF}").read_text() == f"sandbox = false\n{INCLUDE}\n"
     assert Path(f"{top}{INCLUDED}").read_text().endswith(f"\npre-build-hook = {HOOK}\n")
     assert os.stat(f"{top}{HOOK}").st_mode & 0o777 == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_whoever_may_read_the_settings_still_may(tmp_path: Path) -> None:
+    top = str(tmp_path)
+    settings(top, f"access-tokens = secret\n{INCLUDE}\n")
+    for one in (tmp_path / "etc", tmp_path / "etc/nix"):
+        os.chown(one, 0, 0)
+    os.chmod(f"{top}{CONF}", 0o640)
+    [step] = prevent.steps_off(Manifest(), top)
+    assert isinstance(step, Write)
+    put(step.item, top)
+    now = os.stat(f"{top}{CONF}")
+    assert (now.st_mode & 0o777, now.st_uid, now.st_gid) == (0o640, 65534, 65534)
+    assert Path(f"{top}{CONF}").read_text() == "access-tokens = secret\n"
 
 
 def test_a_second_time_nothing_is_done_and_without_being_asked_again_it_stays(
@@ -136,5 +153,5 @@ def test_who_was_begun_by_the_old_daemon_until_its_end_may_run_the_hook_still(
     worker, daemon, fresh = (20, 2.0), (30, 3.0), (40, 4.0)
     monkeypatch.setattr(prevent, "nix_processes", lambda: frozenset({worker, daemon, fresh}))
     monkeypatch.setattr(prevent, "oldest_daemon", lambda: 3.0)
-    assert prevent.also_forked(frozenset({(10, 1.0)})) == {(10, 1.0), worker}
+    assert prevent.also_forked(frozenset({(10, 1.0)})) == frozenset({(10, 1.0), worker})
     assert prevent.also_forked(None) is None

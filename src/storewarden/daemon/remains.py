@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 
 from storewarden import processes
-from storewarden.daemon.status import BUILT_ON_REMAINS, Doubtful, replace_file, typed
+from storewarden.daemon.status import BUILT_ON_REMAINS, Doubtful, open_regular, replace_file, typed
 from storewarden.errors import StorewardenError
 from storewarden.observe import Observation
 from storewarden.protocol import Outcome, Status
@@ -215,7 +215,7 @@ class Remains:
         """
         place = f"{directory}/{_FILE}"
         try:
-            with open(place, "rb") as file:
+            with os.fdopen(open_regular(place, os.O_RDONLY), "rb") as file:
                 rows = _parsed(file.read(_LARGEST + 1))
         except FileNotFoundError:
             return ""

@@ -184,7 +184,7 @@ def held(runtime_dir: str) -> Iterator[None]:
     """
     try:
         os.makedirs(runtime_dir, mode=0o755, exist_ok=True)
-        fd = _open_regular(f"{runtime_dir}/{_PID}", os.O_RDWR | os.O_CREAT)
+        fd = open_regular(f"{runtime_dir}/{_PID}", os.O_RDWR | os.O_CREAT)
         os.fchmod(fd, 0o600)
     except OSError as cause:
         raise _unusable(runtime_dir, cause) from cause
@@ -212,7 +212,7 @@ def is_held(runtime_dir: str) -> bool:
     """Whether a service holds that runtime directory now; `StorewardenError` if none can tell."""
     place = f"{runtime_dir}/{_PID}"
     try:
-        fd = _open_regular(place, os.O_RDONLY)
+        fd = open_regular(place, os.O_RDONLY)
     except FileNotFoundError:
         return False
     except PermissionError as cause:
@@ -270,7 +270,7 @@ def read_status(runtime_dir: str) -> ServiceStatus | None:
     """
     place = f"{runtime_dir}/{_FILE}"
     try:
-        with os.fdopen(_open_regular(place, os.O_RDONLY), "rb") as file:
+        with os.fdopen(open_regular(place, os.O_RDONLY), "rb") as file:
             text = file.read(_LARGEST + 1)
         return _parsed(text)
     except FileNotFoundError:
@@ -374,7 +374,7 @@ def typed(expected: Any, value: Any) -> Any:  # noqa: ANN401 - any field, any JS
     return read
 
 
-def _open_regular(path: str, flags: int) -> int:
+def open_regular(path: str, flags: int) -> int:
     """A descriptor of a regular file and nothing else; a named pipe there makes nobody wait.
 
     `OSError` where it is another thing, a link too.

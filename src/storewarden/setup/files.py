@@ -131,6 +131,8 @@ class File:
     mode: int = 0o644
     once: bool = False
     """It is the administrator's as soon as it is there, and never replaced."""
+    owner: tuple[int, int] = (0, 0)
+    """User and group; the group of who called sudo is neither's."""
 
     def digest(self) -> str:
         """What a manifest calls this content."""
@@ -211,7 +213,7 @@ def put(item: Item, top: str) -> None:
         with open(os.open(draft, flags, 0o600), "wb") as file:
             file.write(item.content)
             if os.geteuid() == 0:
-                os.fchown(file.fileno(), 0, 0)  # not the group of who called sudo
+                os.fchown(file.fileno(), *item.owner)
             os.fchmod(file.fileno(), item.mode)
             file.flush()
             os.fsync(file.fileno())

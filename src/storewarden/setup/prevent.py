@@ -117,9 +117,9 @@ def _write(conf: str, top: str, *, wanted: bool) -> list[SetupStep]:
         # Lines as Nix takes them: "\r" ends none, and stays.
         with open(place, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             lines = file.readlines()
-        mode = stat.S_IMODE(found.st_mode)
+        mode, owner = stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid)
     except FileNotFoundError:
-        found, lines, mode = None, [], 0o644
+        found, lines, mode, owner = None, [], 0o644, (0, 0)
     kept = [line for line in lines if line.strip() != INCLUDE]
     there = len(kept) < len(lines)
     if there == wanted:
@@ -131,7 +131,7 @@ def _write(conf: str, top: str, *, wanted: bool) -> list[SetupStep]:
         kept.append("\n")
     new = "".join([*kept, f"{INCLUDE}\n"] if wanted else kept)
     state = State.ABSENT if found is None else State.OLDER
-    return [Write(File(conf, new.encode("utf-8", "surrogateescape"), mode), state)]
+    return [Write(File(conf, new.encode("utf-8", "surrogateescape"), mode, owner=owner), state)]
 
 
 def _restart() -> list[SetupStep]:
