@@ -63,7 +63,7 @@ class Claim(StrEnum):
         "its lock is held, so a build or copy of it is alive", "its lock could not be tested")
     TOO_YOUNG = ("too-young", 2, Proof.ANY & ~Proof.COVERED,
         "it changed too recently", "its age could not be told")
-    SHARED = ("writable-by-others", 9, Proof.UNCOVERED,
+    SHARED = ("writable-by-others", 10, Proof.UNCOVERED,
         ("others than its owner may write to it, its derivation is not known, and another"
          " build user is at work"),
         "others may write to it, and whether one is at work could not be seen")
@@ -71,17 +71,17 @@ class Claim(StrEnum):
         "its build user is in use by a build", "its build user's lock could not be tested")
     PROCESS = ("process-of-owner", 7, Proof.UNCOVERED,
         "a process of its owner is alive", "the processes of its owner could not all be seen")
-    ORPHAN = ("orphan-of-owner", 8, Proof.COVERED,
+    ORPHAN = ("orphan-of-owner", 9, Proof.COVERED,
         "a process of its owner is alive and not seen to belong to another build",
         "the processes of its owner could not all be seen")
-    TEMP_ROOT = ("temp-root", 10, Proof.TREE,
+    TEMP_ROOT = ("temp-root", 8, Proof.TREE,
         "a live process holds a temp root on it or its derivation", "temp roots could not be read")
     MOUNT = ("mount-inside", 3, Proof.TREE,
         "something is mounted on it or in it", "the mounts could not be read")
     COVERS = ("covers-what-is-there", 3, Proof.LOCK,
         "what it covers still lies there, and it tells whose that is",
         "whether what it covers is there could not be seen")
-    INSIDE = ("process-inside", 9, Proof.CHROOT,
+    INSIDE = ("process-inside", 10, Proof.CHROOT,
         "a process has its root or its directory in it",
         "whether a process is in it could not be seen")
     # fmt: on

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
@@ -142,6 +142,22 @@ def test_a_live_temp_root_on_its_derivation_keeps_it(place: ThrowawayStore) -> N
     path = place.strand(derivation)
     with live_temp_root(place, derivation):
         assert "(process 77)" in claimed(place, path, alone(place))
+
+
+def test_a_worker_that_ends_while_processes_are_looked_at_was_seen_by_its_temp_root(
+    place: ThrowawayStore, derivation: StorePath, scratch: StorePath
+) -> None:
+    # Its lock file may be one that was unlinked, by somebody who was killed before he marked it.
+    worker = ExitStack()
+
+    def processes(_uids: Collection[int]) -> list[int]:
+        worker.close()  # and its builder is an orphan from now on only
+        return []
+
+    with worker:
+        worker.enter_context(live_temp_root(place, derivation))
+        store = replace(place.as_store(), processes_of=processes)
+        assert "temp root" in claimed(place, scratch, store)
 
 
 def test_a_live_temp_root_alone_leads_to_its_derivation(place: ThrowawayStore) -> None:
