@@ -49,6 +49,28 @@ def test_what_may_have_become_valid_is_put_back_whole(
     assert audit_is_whole(place)
 
 
+@pytest.mark.parametrize("step", ["proved", "intended", "unchanged", "taken"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_is_no_longer_covered_because_a_lock_file_was_unlinked_stays(
+    number: int,
+    step: str,
+    place: ThrowawayStore,
+    derivation: StorePath,
+    scratch: StorePath,
+) -> None:
+    lock = place.path((output_lock(derivation, "out"), path_lock(scratch))[number])
+    before = picture(place.path(scratch.base_name))
+    # As a worker of Nix does at its end that had waited for a file which was never marked.
+    (outcome,) = run(place, scratch.base_name, checkpoint=at(step, lambda: os.unlink(lock)))
+    assert outcome.status == "kept"
+    assert "taken away at the last moment" in outcome.reasons[0]
+    assert ("put back" in outcome.reasons[0]) == (step == "taken")
+    assert picture(place.path(scratch.base_name)) == before
+    assert not left_private(place)
+    assert audit_is_whole(place)
+    assert run(place, scratch.base_name)[-1].status == "removed"
+
+
 @pytest.mark.parametrize("step", ["intended", "unchanged"])
 def test_what_took_its_place_is_there_afterwards(
     step: str, place: ThrowawayStore, scratch: StorePath

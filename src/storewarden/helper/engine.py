@@ -49,7 +49,7 @@ from storewarden.store.store import Known, Store
 Checkpoint = Callable[[str], None]
 _PATIENCE = 0.25
 """Seconds that a build is held up for each thing that can take long."""
-_LET_GO = "Nix's worker let its lock go at the last moment"
+_LET_GO = "a lock of it was let go or taken away at the last moment"
 
 
 def remove(
@@ -247,15 +247,15 @@ class _Batch:
         if now is not None and now != witness.entry:
             return "it changed at the last moment"
         self.checkpoint("unchanged")
-        # A worker that has ended holds nothing for us, and another may build.
-        return "" if witness.still_lent() else _LET_GO
+        # A worker that has ended holds nothing for us, nor do we a lock that has lost its name.
+        return "" if witness.still_held() else _LET_GO
 
     def second_thoughts(self, witness: Witness, moved: Entry | None) -> str:
         """Why what was moved is put back; empty where it is not."""
         # What another has put there is out of its place until this is done: ask nothing before.
         if moved is None or not moved.same_object(witness.entry):
             return "it was replaced at the last moment"
-        if not witness.still_lent():
+        if not witness.still_held():
             return _LET_GO
         if in_database(self.store, witness.path).known is not Known.NO:
             return "it was registered at the last moment"

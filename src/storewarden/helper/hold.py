@@ -399,9 +399,15 @@ class Witness:
         worker = self.survey.worker
         return worker is not None and worker.holds(f"{self.store.view}/{name}")
 
-    def still_lent(self) -> bool:
-        """Whether the worker lives, and waits, with all locks that it holds for us."""
-        return all(map(self._is_lent, self.lent))
+    def still_held(self) -> bool:
+        """Whether all these locks count as yet: the worker waits, and each name leads to its lock.
+
+        Nix unlinks its lock file by name (pathlocks.cc `deleteLockFile`), also a worker's that had
+        waited for a file which was unlinked and never marked: by one that was killed in between, or
+        on a full disk. So ours may go, and another build begin.
+        """
+        linked = (_is_linked(self.store_fd, lock.base_name, lock.fd) for lock in self.held)
+        return all(map(self._is_lent, self.lent)) and all(linked)
 
     def _hold_planted(self) -> None:
         """Hold the lock of a build user's file that lies where one of Nix's belongs.
