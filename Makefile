@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do "$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 PY := .venv/bin/python
 
-.PHONY: demo test lint completions lab mac faults bench picture dist installs workflows clean
+.PHONY: demo test lint completions lab mac faults model bench picture dist installs workflows clean
 
 # What the program itself needs; make demo waits for nothing else.
 .venv/.program: pyproject.toml
@@ -49,6 +49,11 @@ lab: .venv/.ready
 # step, and writes one file for an issue (docs/macos.md). TOUR=--help shows its options.
 mac: .venv/.ready
 	@PYTHONPATH=tests $(PY) -m mac.tour $(TOUR)
+
+# Every order in which builds, collector, copies, hook and helper can do their steps (tests/model):
+# what no law allows, and whether the races that are known are found. Minutes; a part is in make test.
+model: .venv/.ready
+	PYTHONPATH=tests $(PY) -m model.search $(MODEL)
 
 # Each system call of a removal fails in turn, in each way, or ends the helper (root, strace): some
 # 10,000 of them, ten minutes with two processes. make test tries some by a seed that it prints.
