@@ -52,7 +52,7 @@ DONE, REFUSED, _BUG = 0, 3, 70
 """How a helper ends; the last is for what nobody thought of."""
 _CALL = re.compile(rb"^(?:\d+ +)?(\w+)\(", re.MULTILINE)
 _SECONDS = 60
-_QUICK = "/dev/shm" if os.path.isdir("/dev/shm") else None
+QUICK = "/dev/shm" if os.path.isdir("/dev/shm") else None
 """Where no disk has to be waited for: what fails here fails by strace."""
 
 
@@ -94,7 +94,7 @@ class World:
 @contextmanager
 def world(scenario: str) -> Iterator[World]:
     """A new one of that scenario; what is alive in it is so until the end."""
-    with tempfile.TemporaryDirectory(prefix="storewarden-faults-", dir=_QUICK) as directory:
+    with tempfile.TemporaryDirectory(prefix="storewarden-faults-", dir=QUICK) as directory:
         os.chmod(directory, 0o711)  # noqa: S103 - the build user has to get in
         place = own_place(directory)
         for number in range(3):
