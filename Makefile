@@ -50,7 +50,7 @@ lab: .venv/.ready
 mac: .venv/.ready
 	@PYTHONPATH=tests $(PY) -m mac.tour $(TOUR)
 
-# Every order in which builds, collector, copies, hook and helper can do their steps (tests/model):
+# Every order in which builds, collector, copies and helper can do their steps (tests/model):
 # what no law allows, and whether the races that are known are found. Minutes; a part is in make test.
 model: .venv/.ready
 	PYTHONPATH=tests $(PY) -m model.search $(MODEL)

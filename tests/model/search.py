@@ -211,9 +211,6 @@ CASES: Mapping[str, Case] = {
     "a known path, built and copied": Case(
         Nix(Form.KNOWN, copies=True, listed=()), Engine(UNPROVED), builders=2, kills=0
     ),
-    "a scratch path, with the hook": Case(
-        Nix(Form.SCRATCH, hook=True), Engine(EVERYTHING), kills=0
-    ),
     "a scratch path, two helpers": Case(
         Nix(Form.SCRATCH, listed=()), Engine(EVERYTHING), helpers=2, kills=0
     ),
