@@ -75,6 +75,10 @@ def loaded() -> list[str]:
     return done.stdout.split()
 
 
+def test_no_file_of_the_package_is_a_link_that_leads_elsewhere() -> None:
+    assert [str(path) for path in PACKAGE.rglob("*") if path.is_symlink()] == []
+
+
 def test_the_helper_loads_the_standard_library_and_itself(loaded: list[str]) -> None:
     own = {name for name in loaded if name.split(".")[0] == "storewarden"}
     others = {name.split(".")[0] for name in loaded} - {"storewarden"}
