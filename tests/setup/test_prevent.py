@@ -147,11 +147,11 @@ def test_the_hook_alone_begins_and_says_nothing(python: str, top: str) -> None:
     assert json.dumps(text).count("before_build.py") == 1
 
 
-def test_who_was_begun_by_the_old_daemon_until_its_end_may_run_the_hook_still(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    worker, daemon, fresh = (20, 2.0), (30, 3.0), (40, 4.0)
-    monkeypatch.setattr(prevent, "nix_processes", lambda: frozenset({worker, daemon, fresh}))
-    monkeypatch.setattr(prevent, "oldest_daemon", lambda: 3.0)
-    assert prevent.also_forked(frozenset({(10, 1.0)})) == frozenset({(10, 1.0), worker})
-    assert prevent.also_forked(None) is None
+def test_who_was_begun_by_the_old_daemon_until_its_end_may_run_the_hook_still() -> None:
+    before, worker, daemon, fresh = (10, 1.0), (20, 2.0), (30, 3.0), (40, 4.0)
+    now = frozenset({worker, daemon, fresh})
+    told = prevent.also_forked(frozenset({before}), now, daemon[1])
+    assert told == frozenset({before, worker})
+    assert prevent.also_forked(frozenset({before}), now, None) == now | {before}
+    assert prevent.also_forked(frozenset({before}), None, daemon[1]) is None
+    assert prevent.also_forked(None, now, daemon[1]) is None

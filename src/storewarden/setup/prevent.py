@@ -26,7 +26,7 @@ from storewarden.prevention import (
     other_hook,
     place_in,
 )
-from storewarden.processes import nix_processes, oldest_daemon
+from storewarden.processes import nix_processes
 from storewarden.setup.code import PACKAGE, Program
 from storewarden.setup.files import File, Manifest, SetupError, State, missing_directories
 from storewarden.setup.plan import Keep, RunCommand, SetupStep, TakeAway, Write, output_of, removals
@@ -77,12 +77,12 @@ def steps_off(before: Manifest, top: str) -> list[SetupStep]:
     return [*done, *(_restart() if done and not top else ())]
 
 
-def also_forked(readers: Readers) -> Readers:
+def also_forked(readers: Readers, now: Readers, new: float | None) -> Readers:
     """Those too that the old nix-daemon began until the new one was there: they have what it read.
 
-    To be asked once Nix is set to run the hook no more.
+    `now` are Nix's processes once it is set to run the hook no more, and `new` is when the daemon
+    that is there then began.
     """
-    now, new = nix_processes(), oldest_daemon()
     if readers is None or now is None:
         return None
     return readers | {(pid, began) for pid, began in now if new is None or began < new}

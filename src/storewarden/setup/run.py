@@ -18,7 +18,7 @@ from storewarden.config import DEFAULT_CONFIG, KEYS, MANIFEST, Config, configure
 from storewarden.daemon.status import SILENCE, is_held, read_status
 from storewarden.errors import StorewardenError
 from storewarden.prevention import HOOK
-from storewarden.processes import nix_processes
+from storewarden.processes import nix_processes, oldest_daemon
 from storewarden.protocol import RemoveRequest
 from storewarden.readable import (
     DECLARE,
@@ -182,7 +182,7 @@ def uninstall(order: Order) -> None:
         write_manifest(manifest_before(before, [], order.top, ""), order.top)
         readers = nix_processes()
         _do(order, off)
-        readers = prevent.also_forked(readers)
+        readers = prevent.also_forked(readers, nix_processes(), oldest_daemon())
         _do(order, steps)
         # The services ask Nix as well; they have ended by now.
         hook = prevent.steps_back(before, readers, order.top)
