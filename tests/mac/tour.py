@@ -235,7 +235,6 @@ def stranded(tour: Tour, name: str) -> Build | None:
         with open(f"{build.signals}/{build.name}.fail", "w", encoding="ascii"):
             pass
     tour.expect(soon(lambda: not alive(build), 30), "the builder has ended")
-    tour.expect(os.path.lexists(build.out), f"and left {build.out}")
     return build
 
 
@@ -274,6 +273,7 @@ def debris(tour: Tour) -> None:
     left = stranded(tour, "interrupted")
     if left is None:
         return
+    tour.expect(os.path.lexists(left.out), f"and left {left.out}")
     tour.run("sudo", "chflags", "uchg", *_scratch_files(left.out))
     tour.root("explain", left.out)
     tour.root("scan", "--yes", "--min-age", "0")
@@ -317,7 +317,8 @@ def service(tour: Tour) -> None:
     gone = soon(lambda: not os.path.lexists(build.out), 300)
     tour.expect(gone, f"it is gone after {time.monotonic() - began:.0f} s")
     tour.expect(tour.root("audit", "verify").returncode == 0, "the audit log is in order")
-    tour.root("audit", "show")
+    told = tour.root("audit", "log", build.out).stdout
+    tour.expect(os.path.basename(build.out) in told, "and its removal is on record")
     tour.warden("status")
     tour.run("sudo", "cat", "/private/var/log/storewarden-helper.log")
     log = os.path.expanduser("~/Library/Logs/storewarden.log")
