@@ -7,7 +7,7 @@ to 2.36; `DarwinDerivationBuilder::prepareSandbox` from 2.30 on). What an interr
 the way of this one is removed by the engine, which takes what its parent's parent holds for held.
 
 The build waits for it. So nothing is imported before something lies there, and it ends within a
-second whatever hangs. It fails no build: its shell (setup/prevent.py) ends with 0 all the same.
+second whatever hangs. It fails no build: its shell (prevention.py) ends with 0 all the same.
 """
 
 import os
