@@ -56,7 +56,7 @@ model: .venv/.ready
 	PYTHONPATH=tests $(PY) -m model.search $(MODEL)
 
 # Each system call of a removal fails in turn, in each way, or ends the helper (root, strace): some
-# 10,000 of them, ten minutes with two processes. make test tries some by a seed that it prints.
+# 20,000 of them, half an hour with two processes. make test tries some by a seed that it prints.
 faults: .venv/.ready
 	PYTHONPATH=tests $(PY) -m helper.faults $(FAULTS)
 

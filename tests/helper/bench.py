@@ -4,7 +4,8 @@
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from json_documents import checked_records
 from storewarden import audit, audit_reading
@@ -16,8 +17,10 @@ from storewarden.observe import observe
 from storewarden.protocol import Outcome, RemoveRequest
 from storewarden.scan import entries_of
 from storewarden.store.entries import classify, entry_of
+from storewarden.store.paths import StorePath
 from storewarden.store.store import Store
 from storewarden.throwaway import ThrowawayStore
+from sweeps import holding
 
 
 def log_of(place: ThrowawayStore) -> str:
@@ -129,6 +132,16 @@ def picture(directory: str) -> dict[bytes, tuple[int, int, int, int, bytes]]:
                     content = file.read()
             seen[path] = (found.st_ino, found.st_mode, found.st_size, found.st_nlink, content)
     return seen
+
+
+@contextmanager
+def live_temp_root(place: ThrowawayStore, path: StorePath) -> Iterator[None]:
+    """While process 77 has one on that path."""
+    roots = f"{place.state_dir}/temproots/77"
+    with open(roots, "w", encoding="ascii") as file:
+        file.write(place.path(path.base_name) + "\0")
+    with holding(roots):
+        yield
 
 
 def can_be_locked(path: str, operation: int = fcntl.LOCK_EX) -> bool:

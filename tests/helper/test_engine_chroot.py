@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from helper.bench import audit_is_whole, kept, names, records, run
+from helper.bench import audit_is_whole, kept, live_temp_root, names, records, run
 from helper.child import among_own_processes, in_child, mount, needs_root, take_own_mounts
-from helper.trees import spread, write
+from helper.trees import spread
 from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding
@@ -85,9 +85,7 @@ def test_the_lock_of_any_output_keeps_it(
 def test_a_temp_root_on_its_derivation_keeps_it(
     place: ThrowawayStore, derivation: StorePath, chroot: str
 ) -> None:
-    roots = f"{place.state_dir}/temproots/77"
-    write(roots, place.path(derivation.base_name) + "\0")
-    with holding(roots):
+    with live_temp_root(place, derivation):
         assert "(process 77)" in among_own_processes(lambda: why(place, chroot))[0]
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from helper.bench import kept, names, records, run
+from helper.bench import kept, live_temp_root, names, records, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
 from storewarden import host
 from storewarden.protocol import Outcome
@@ -121,15 +121,6 @@ def test_its_build_users_lock_held_keeps_what_no_known_lock_covers(
 def test_a_collector_at_work_keeps_it(place: ThrowawayStore, scratch: StorePath) -> None:
     with holding(f"{place.state_dir}/gc.lock"):
         assert "garbage collector" in claimed(place, scratch)
-
-
-@contextmanager
-def live_temp_root(place: ThrowawayStore, path: StorePath) -> Iterator[None]:
-    roots = f"{place.state_dir}/temproots/77"
-    with open(roots, "w", encoding="ascii") as file:
-        file.write(place.path(path.base_name) + "\0")
-    with holding(roots):
-        yield
 
 
 def test_a_live_temp_root_on_it_keeps_it(place: ThrowawayStore, scratch: StorePath) -> None:

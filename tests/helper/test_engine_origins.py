@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from helper.bench import names, records, run
+from helper.bench import live_temp_root, names, records, run
 from helper.child import needs_root
 from storewarden.store.paths import StorePath, output_lock, path_lock, redirect_path
 from storewarden.store.store import Store
@@ -108,11 +108,8 @@ def test_the_lock_of_a_living_build_of_it_keeps_it(form: Form, place: ThrowawayS
 @every_form
 def test_a_temp_root_of_a_living_build_of_it_keeps_it(form: Form, place: ThrowawayStore) -> None:
     made = form(place)
-    for number, path in enumerate(made.rooted):
-        roots = f"{place.state_dir}/temproots/{number}"
-        with open(roots, "w", encoding="ascii") as file:
-            file.write(place.path(path.base_name) + "\0")
-        with holding(roots):
+    for path in made.rooted:
+        with live_temp_root(place, path):
             (outcome,) = run(place, made.path.base_name, store=alone(place))
         assert (outcome.status, outcome.unproved) == ("kept", False)
         assert "temp root" in outcome.reasons[0]

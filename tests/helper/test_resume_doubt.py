@@ -7,7 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from helper.bench import at, audit_is_whole, log_of, names, picture, records, run
+from helper.bench import (
+    at,
+    audit_is_whole,
+    live_temp_root,
+    log_of,
+    names,
+    picture,
+    records,
+    run,
+)
 from helper.child import kill_self, killed, needs_root
 from helper.trees import left_private, write
 from storewarden.audit_reading import verify
@@ -104,6 +113,26 @@ def test_a_new_build_at_its_place_is_left_alone(
     assert picture(place.path(scratch.base_name)) == new
     assert not left_private(place)
     assert audit_is_whole(place)
+
+
+@pytest.mark.parametrize("rooted", ["its path", "its derivation"])
+def test_what_a_build_that_is_alive_may_have_gone_on_with_waits_for_its_end(
+    rooted: str,
+    place: ThrowawayStore,
+    derivation: StorePath,
+    scratch: StorePath,
+    before: dict[bytes, object],
+) -> None:
+    # Its lock may have gone right before the move; who was killed after it had not looked.
+    with live_temp_root(place, scratch if rooted == "its path" else derivation):
+        (outcome,) = run(place)
+        assert (outcome.status, outcome.unproved) == ("kept", True)
+        assert "whether a build of it is alive (process 77) cannot be told" in outcome.reasons[0]
+        (private,) = left_private(place)
+        waiting = picture(place.path(f"{private}/{scratch.base_name}"))
+        assert list(waiting.values()) == list(before.values())
+        assert verify_open(place) == 1
+    assert [outcome.status for outcome in run(place)] == ["removed"]
 
 
 def test_what_no_intent_tells_of_is_purged_and_recorded(

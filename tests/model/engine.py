@@ -254,6 +254,14 @@ class Engine(NamedTuple):
         if left is None:
             return to("finds nothing left", "purging", entry=None)
         valid, proved = world.valid != 0, left.thing.number == left.proved
+        if (
+            not valid
+            and proved
+            and Guard.TEMP_ROOT in self.guards
+            and any(b.at != "idle" for b in world.builders)
+        ):
+            waiting = put_private(world, left, left._replace(keeper=number, back=True))
+            return to("sees a temp root on what is left", "purging", waiting)
         if proved and (not valid or world.entry is not None):
             mine = left._replace(keeper=number)
             return to("finds what is dead", "sorting", put_private(world, left, mine))

@@ -203,9 +203,18 @@ def rooted(roots: Mapping[StorePath, Sequence[str]], paths: Collection[StorePath
     """Whether a live temp root has the hash part of one of `paths`, as the collector compares."""
     hash_parts = {path.hash_part for path in paths}
     for root, pids in roots.items():
-        if root.hash_part in hash_parts:
+        if pids and root.hash_part in hash_parts:
             return Fact(Known.YES, f"process {pids[-1]}")
     return NO
+
+
+def awaited(store: Store, path: StorePath, deriver: str) -> Fact:
+    """Whether somebody alive may be building that path, or copying it here, by their temp roots.
+
+    A lock tells of it by its name alone, which such a worker's may have lost.
+    """
+    built = filter(None, [StorePath.maybe(deriver)])
+    return settle(lambda: rooted(temp_roots(store), [path, *built]))
 
 
 def in_database(store: Store, path: StorePath) -> Fact:
@@ -461,12 +470,10 @@ class Witness:
         # A chroot has the hash part of its derivation, as the collector knows too.
         paths = (self.path, *(self.origin.rooted if self.origin else ()))
         roots, worker = temp_roots(self.store), self.survey.worker
-        if worker is not None:  # it has one on what it is about to build
-            others = (
-                (p, [pid for pid in pids if pid != f"{worker.pid}"]) for p, pids in roots.items()
-            )
-            roots = {path: pids for path, pids in others if pids}
-        return rooted(roots, paths)
+        # Who waits for us has one on what it is about to build.
+        ours = f"{worker.pid}" if worker else ""
+        others = {path: [pid for pid in pids if pid != ours] for path, pids in roots.items()}
+        return rooted(others, paths)
 
 
 LOOKS: Mapping[Claim, Callable[[Witness], Fact]] = {

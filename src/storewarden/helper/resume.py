@@ -10,12 +10,12 @@ from enum import Enum, auto
 from storewarden.audit import Intent, Result, counts_of, result_of
 from storewarden.errors import reason_of
 from storewarden.helper.audit import AuditLog
-from storewarden.helper.hold import NotHeldError, hold_collector, hold_path, in_database
+from storewarden.helper.hold import NotHeldError, awaited, hold_collector, hold_path, in_database
 from storewarden.helper.purge import Private, Purged, old_private, purge, put_back
 from storewarden.protocol import CANNOT_BE_PUT_BACK, Outcome, Status
 from storewarden.store.entries import PRIVATE_PREFIX, EntryKind, each_name, look, opened_anew
 from storewarden.store.paths import StorePath, parse_lock_name, path_lock
-from storewarden.store.store import UNKNOWN, Known, Store
+from storewarden.store.store import NO, UNKNOWN, Known, Store
 
 _AGAIN = "an earlier removal of it was interrupted"
 _LONG = "it takes long, the next run goes on with it"
@@ -154,13 +154,18 @@ def _settle_one(
     moved, again = look(private.fd, name), look(store_fd, name)
     # Without an intent nothing contradicts.
     proved = moved is None or intent.seq is None or moved.file_id == intent.file_id
-    match fate(nix, database, is_what_was_proved=proved, is_there_again=again is not None):
-        case Fate.PURGE:
-            return None
-        case Fate.WAIT:
-            reason = f"whether it is valid cannot be told, so it waits in {private.name}"
-            return Outcome(name, Status.KEPT, (f"{_AGAIN}; {reason}",), unproved=True)
     valid = Known.YES in {nix, database}
+    # Who was killed right after the move had not asked whether its locks held till then.
+    live = NO if valid else awaited(store, path, intent.deriver)
+    match fate(nix, database, is_what_was_proved=proved, is_there_again=again is not None):
+        case Fate.PURGE if live.known is Known.NO:
+            return None
+        case Fate.PURGE | Fate.WAIT as fated:
+            what = (
+                "it is valid" if fated is Fate.WAIT else f"a build of it is alive ({live.detail})"
+            )
+            reason = f"whether {what} cannot be told, so it waits in {private.name}"
+            return Outcome(name, Status.KEPT, (f"{_AGAIN}; {reason}",), unproved=True)
     try:
         if not _went_back(store, store_fd, left, path, valid=valid):
             return None
