@@ -15,7 +15,13 @@ from storewarden.daemon.status import Doubtful
 from storewarden.observe import observe
 from storewarden.protocol import Outcome, Status
 from storewarden.store.entries import FileId
-from storewarden.store.paths import Deriver, StorePath, output_lock, path_lock, redirect_path
+from storewarden.store.paths import (
+    Deriver,
+    StorePath,
+    output_lock,
+    path_lock,
+    redirect_path,
+)
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding, needs_lock_table
 from tables import execute
@@ -186,22 +192,42 @@ DOUBTFUL = Doubtful(
 )
 
 
+def beside(place: ThrowawayStore) -> StorePath:
+    """Where that is built while it is there."""
+    return redirect_path(StorePath(DOUBTFUL.derivation), StorePath(DOUBTFUL.name), place.store_dir)
+
+
 @needs_lock_table
-@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("looks", [0, 1, 2])
 def test_a_rebuild_that_comes_out_the_same_is_seen_by_the_lock_of_its_result(
-    place: ThrowawayStore, remains: Remains, *, ended: bool
+    looks: int, place: ThrowawayStore, remains: Remains
 ) -> None:
     remains.doubtful = {DOUBTFUL.name: DOUBTFUL}
-    drv, path = StorePath(DOUBTFUL.derivation), StorePath(DOUBTFUL.name)
-    remains.made(path_lock(path))
+    remains.made(path_lock(StorePath(DOUBTFUL.name)))
     assert remains.doubtful, "nothing is built: whoever locks it does something else"
-    remains.made(redirect_path(drv, path, place.store_dir).base_name)
-    if ended:
-        look(place, remains)
+    remains.made(beside(place).base_name)
+    for _ in range(looks):
+        look(place, remains)  # and nobody is at work any more, which may be told before the lock is
     remains.made(path_lock(StorePath("yrkwwz4dfxhf6di83pzsxjaiyz5ipra5-job")))
     assert remains.doubtful
-    remains.made(path_lock(path))
-    assert bool(remains.doubtful) == ended
+    remains.made(path_lock(StorePath(DOUBTFUL.name)))
+    assert bool(remains.doubtful) == (looks > 1)
+
+
+@needs_lock_table
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_removes_the_remains_of_a_rebuild_is_not_its_end(
+    place: ThrowawayStore, remains: Remains, *, asked: bool
+) -> None:
+    remains.doubtful = {DOUBTFUL.name: DOUBTFUL}
+    remains.made(beside(place).base_name)
+    if asked:
+        remains.asked([beside(place).base_name])
+    else:
+        place.add_output(beside(place))
+        look(place, remains)
+    remains.made(path_lock(StorePath(DOUBTFUL.name)))
+    assert remains.doubtful
 
 
 @pytest.mark.parametrize("how", ["stays", "is gone", "is registered anew"])

@@ -478,6 +478,7 @@ class Loop:
         if self._is_to_end():
             return
         self.asked = _Asked(changed, {request.base_name for request in requests})
+        self.remains.asked(self.asked.waiting)
         asking = threading.Thread(target=self._ask, args=(requests,), daemon=True)
         asking.start()
         while self.asked is not None:

@@ -22,7 +22,7 @@ from storewarden.errors import StorewardenError
 from storewarden.observe import Observation
 from storewarden.protocol import Outcome, Status
 from storewarden.scan import Finding
-from storewarden.store.entries import EntryKind, FileId, look
+from storewarden.store.entries import Entry, EntryKind, FileId, look
 from storewarden.store.paths import (
     LOCK_SUFFIX,
     Deriver,
@@ -75,8 +75,9 @@ class Remains:
     """By the name of the scratch path."""
     doubtful: dict[str, Doubtful] = field(default_factory=dict)
     """By name the valid paths that were built on what an interrupted build left."""
-    rebuilt: set[str] = field(default_factory=set)
-    """Those of which a build is under way beside them."""
+    rebuilt: dict[str, str] = field(default_factory=dict)
+    """Those of which a build is under way beside them, and what it makes there, until that is gone.
+    """
 
     # What it is told
 
@@ -107,13 +108,17 @@ class Remains:
         The builder writes at the redirect of the path; and when it has ended, Nix locks the path
         that its result belongs at (`registerOutputs`, 2.8.1, 2.26.4, 2.34.6): if that is this very
         path, the result was the same. A helper of ours takes that lock as well, but of what was
-        left alone, which ends the rebuild in `look`.
+        left alone, which ends the rebuild in `look` or `asked`.
         """
         drv, path = StorePath(one.derivation), StorePath(one.name)
         if name == redirect_path(drv, path, self.store_dir).base_name:
-            self.rebuilt.add(one.name)
+            self.rebuilt[one.name] = name
         elif name == f"{one.name}{LOCK_SUFFIX}" and one.name in self.rebuilt:
             self._forget(one, "it was built again, and the result was the same")
+
+    def asked(self, names: Collection[str]) -> None:
+        """A helper is to remove these: what locks the paths that they stand for is no build."""
+        self.rebuilt = {one: made for one, made in self.rebuilt.items() if made not in names}
 
     def heard(self, outcome: Outcome) -> None:
         """A helper has done that: on what it has taken out of the store nothing is built."""
@@ -136,9 +141,7 @@ class Remains:
             return False  # then nobody can tell one build from another
         before = len(self.doubtful)
         for name, sighting in [*self.sightings.items()]:
-            entry = None
-            with suppress(OSError):
-                entry = look(seen.store_fd, name)
+            entry = _there(seen, name)
             holders = sorted(seen.holders_of(sighting.covering))
             holder = (holders[0], processes.began(holders[0])) if holders else None
             if not self.hears:  # its inode may be that of one that has gone
@@ -152,9 +155,15 @@ class Remains:
                 del self.sightings[name]
             else:
                 self.sightings[name] = latest
-        for one in [self.doubtful[name] for name in self.rebuilt & self.doubtful.keys()]:
-            if not seen.holders_of([output_lock(StorePath(one.derivation), one.output)]):
-                self.rebuilt.discard(one.name)
+        for name, made in [*self.rebuilt.items()]:
+            one = self.doubtful[name]
+            if seen.holders_of([output_lock(StorePath(one.derivation), one.output)]):
+                continue
+            # Of the last that a build has done the system may not have told yet.
+            if made and _there(seen, made) is None:
+                self.rebuilt[name] = ""
+            else:
+                del self.rebuilt[name]
         return len(self.doubtful) > before
 
     def _find_what_came_of(self, seen: Observation, name: str, sighting: Sighting) -> None:
@@ -194,7 +203,7 @@ class Remains:
 
     def _forget(self, one: Doubtful, why: str) -> None:
         self.doubtful.pop(one.name, None)
-        self.rebuilt.discard(one.name)
+        self.rebuilt.pop(one.name, None)
         self.log("doubtful no more", path=self.store_dir.join(one.name), reasons=why)
 
     # What outlives it
@@ -230,6 +239,12 @@ class Remains:
     def is_idle(self) -> bool:
         """Whether there is nothing to look at again."""
         return not self.sightings and not self.rebuilt
+
+
+def _there(seen: Observation, name: str) -> Entry | None:
+    with suppress(OSError):
+        return look(seen.store_fd, name)
+    return None
 
 
 def after(
