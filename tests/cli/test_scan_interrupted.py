@@ -232,6 +232,30 @@ def test_who_may_not_remove_is_offered_the_very_command_by_sudo(of_root: Desk) -
     assert (code, "as root:" in shown, "nothing was removed" in shown) == (0, False, True)
 
 
+@pytest.mark.parametrize(("words", "answer"), [((), b"y\n"), (("--yes",), b"")])
+def test_who_is_not_answered_by_nix_is_offered_the_same_by_sudo(
+    of_root: Desk, words: tuple[str, ...], answer: bytes
+) -> None:
+    write_program(of_root.nix, "echo you are not allowed to connect >&2; exit 1\n")
+    code, shown = at_a_terminal(as_nobody(of_root, *words), answer)
+    assert (code, of_root.locks(), "[y/N]" in shown) == (7, 1, bool(answer))
+    lines = " ".join(shown.split())
+    command = typed_by_nobody("sudo storewarden scan --yes")
+    assert f"running: {command} --config /dev/null" in lines
+    assert f"as root: {command.removeprefix('sudo ')} --config /dev/null" in lines
+
+
+def test_who_is_not_answered_by_nix_and_does_not_want_sudo_is_told_why_once(of_root: Desk) -> None:
+    write_program(of_root.nix, "echo you are not allowed to connect >&2; exit 1\n")
+    for words, answer in (((), b"n\n"), (("--dry-run",), b"")):
+        code, shown = at_a_terminal(as_nobody(of_root, *words), answer)
+        assert (code, "as root:" in shown, "[y/N]" in shown) == (3, False, bool(answer))
+        lines = " ".join(shown.split())
+        command = typed_by_nobody("sudo storewarden scan --yes")
+        assert lines.count(f"root may be answered by Nix: {command} --config /dev/null") == 1
+        assert lines.count("Nix could not be asked, so nothing can be removed") == 1
+
+
 def test_where_nobody_could_type_a_password_sudo_is_not_run(of_root: Desk) -> None:
     done = run(as_nobody(of_root, "--yes"))
     assert (done.returncode, "as root:" in done.stdout) == (4, False)

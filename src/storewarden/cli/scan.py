@@ -62,6 +62,9 @@ _WELL = {Status.TAKEN, Status.REMOVED, Status.VANISHED}
 """What needs no line of its own: it is counted."""
 _BAD = {Status.FAILED, Status.PARTIAL}
 _INDENT = "    "
+_ROOT_MAY = "root may be answered by Nix"
+"""Where this user is not: its socket may be closed to them, as Debian has it, or `allowed-users`
+leaves them out."""
 
 
 class Way(Enum):
@@ -142,8 +145,8 @@ def scan(arguments: argparse.Namespace) -> int:
     if found.leftovers:
         _note(arguments, f"an interrupted removal waits; this finishes it: {command}")
     requests, groups = requests_for(found.findings, removed), grouped(found.findings, removed)
-    way = _way(arguments, config, store, requests)
-    agreed = arguments.yes and way is not Way.NOT
+    way = _way(arguments, config, store, found, requests)
+    agreed, question = arguments.yes and way is not Way.NOT, False
     if not arguments.json:
         question = way is not Way.NOT and not agreed and asks and console.at_terminal()
         most = None if arguments.all else 0 if arguments.quiet else MOST
@@ -155,6 +158,8 @@ def scan(arguments: argparse.Namespace) -> int:
                 console.note("nothing was removed")
         elif requests and not agreed:
             _note(arguments, f"to remove what can go: {command}")
+    if found.nix_silent and not question and os.geteuid() != 0:
+        _note(arguments, f"{_ROOT_MAY}: {command}")
     if agreed and way is Way.BY_SUDO:
         _by_sudo(command)
     outcomes = _repaired(arguments, config, store, found, requests) if agreed else None
@@ -162,7 +167,7 @@ def scan(arguments: argparse.Namespace) -> int:
         console.show(sweep_json(found, store, outcomes, removed))
     elif outcomes:
         console.show(done_line(outcomes))
-    return _exit_code(arguments, found, outcomes or [], command)
+    return _exit_code(arguments, found, outcomes or [])
 
 
 def _page(*lines: str) -> None:
@@ -182,18 +187,21 @@ def _way(
     arguments: argparse.Namespace,
     config: Config,
     store: Store,
+    found: Sweep,
     requests: Sequence[RemoveRequest],
 ) -> Way:
     """How it may be removed: what cannot be done is not offered.
 
     Without a terminal nobody could answer sudo, so there --yes says why it cannot be done.
     """
-    if arguments.dry_run or not (requests or arguments.yes):
+    for_root = bool(found.nix_silent) and not requests and not removes_here(store)
+    if arguments.dry_run or not (requests or arguments.yes or for_root):
         return Way.NOT
-    if removes_here(store) or may_connect(config.socket):
+    if not for_root and (removes_here(store) or may_connect(config.socket)):
         return Way.HERE
     # Where root may not, because the store is another user's, sudo would lead back here.
-    if not requests or arguments.json or os.geteuid() == 0 or not console.at_terminal():
+    nobody = arguments.json or os.geteuid() == 0 or not console.at_terminal()
+    if nobody or not (requests or for_root):
         return Way.HERE if arguments.yes else Way.NOT
     return Way.BY_SUDO
 
@@ -204,8 +212,10 @@ def _agreed(groups: Groups, way: Way, command: str) -> bool:
     much = much_text(groups.going)
     question = f"Remove {'this one' if count == 1 else f'these {count}'}"
     question += f" ({much})" if much else ""
+    if not count:  # Nix answers root alone
+        question = "Remove what is proved dead then"
     if way is Way.BY_SUDO:
-        console.note(f"root removes them, by: {command}")
+        console.note(f"{'root removes them, by' if count else _ROOT_MAY}: {command}")
         question += " by sudo"
     try:
         return input(f"{question}? [y/N] ").strip().lower() in {"y", "yes"}
@@ -274,12 +284,8 @@ def _follow(
             console.tell(removal.counter())
 
 
-def _exit_code(
-    arguments: argparse.Namespace, found: Sweep, outcomes: list[Outcome], command: str
-) -> int:
+def _exit_code(arguments: argparse.Namespace, found: Sweep, outcomes: list[Outcome]) -> int:
     if found.nix_silent:
-        if os.geteuid() != 0:  # its socket may be closed to this user, as Debian has it
-            _note(arguments, f"root may be answered by Nix: {command}")
         console.error(f"Nix could not be asked, so nothing can be removed: {found.nix_silent}")
         return Exit.UNREADABLE
     if any(outcome.status in _BAD or outcome.unproved for outcome in outcomes):
