@@ -16,6 +16,7 @@ from storewarden.cli.check import State
 from storewarden.daemon.starting import how_started
 from storewarden.daemon.status import ServiceStatus, held, write_status
 from sweeps import needs_lock_table
+from watcher import configure, serving
 
 CODES = {
     State.OK: (0, 0),
@@ -99,6 +100,14 @@ def test_a_service_that_left_a_status_and_does_not_run_is_down(desk: Desk) -> No
     with service(desk, WELL):
         pass
     assert_state(desk, State.DOWN, "CRITICAL: the service does not run")
+
+
+@_no_service
+def test_a_service_that_was_run_by_hand_and_told_to_end_is_missed_by_nobody(desk: Desk) -> None:
+    with serving(desk):
+        pass
+    told = report(run([*check(desk, "--json"), "--config", configure(desk)]))
+    assert (told["state"], told["service"]["expected"]) == (State.OK, False)
 
 
 def test_a_path_that_may_hold_stale_files_needs_somebody(desk: Desk) -> None:

@@ -157,6 +157,7 @@ def test_a_service_that_does_not_run_says_how_to_start_it() -> None:
         assert others[0] == "  to have it run from now on: sudo storewarden setup"
         assert "all is well" not in others
     assert "heard of it was on 20" in text(WELL, running=False)
+    assert "it ended when it was told to, on 20" in text(replace(WELL, ended=True), running=False)
 
 
 def test_a_service_that_was_set_up_and_stopped_is_started_and_its_log_told(tmp_path: Path) -> None:

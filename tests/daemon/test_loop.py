@@ -122,6 +122,7 @@ def test_it_ends_well_when_told_to(desk: Desk, number: int) -> None:
         service.process.send_signal(number)
         assert service.process.wait(20) == 0
         assert [said["event"] for said in service.said] == ["watching", "ended"]
+        assert service.status["ended"]
 
 
 def test_a_signal_during_the_first_sweep_ends_it_too(desk: Desk) -> None:

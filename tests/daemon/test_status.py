@@ -75,6 +75,7 @@ STATUSES = st.builds(
     recent=st.lists(
         st.builds(Removed, TEXTS, TEXTS, TIMES, st.integers(), st.integers(0, 10**15)), max_size=3
     ).map(tuple),
+    ended=st.booleans(),
     problems=st.dictionaries(TEXTS, TEXTS),
 )
 
@@ -117,6 +118,7 @@ DOCUMENT = {"version": 1, "pid": 7, "started": 1, "updated": 2, "mode": "repair"
             for odd in (
                 {"pid": "7"},
                 {"pid": True},
+                {"ended": 1},
                 {"started": True},
                 {"started": None},
                 {"started": 1e300},
@@ -131,7 +133,7 @@ DOCUMENT = {"version": 1, "pid": 7, "started": 1, "updated": 2, "mode": "repair"
         (json.dumps({**DOCUMENT, "stuck": [{"name": "x"}]}).encode(), "missing 3 required"),
         (json.dumps({**DOCUMENT, "stuck": ["x"]}).encode(), "'x' stands where"),
     ],
-    ids=range(23),
+    ids=range(24),
 )
 def test_what_is_no_status_is_one_clear_error(tmp_path: Path, text: bytes, says: str) -> None:
     (tmp_path / "status.json").write_bytes(text)

@@ -12,7 +12,7 @@ import pytest
 from command import ROOT
 from stand_in import listening
 from storewarden.audit_reading import Verification
-from storewarden.config import Config
+from storewarden.config import DEFAULT_CONFIG, Config
 from storewarden.daemon.starting import Starting
 from storewarden.daemon.status import ServiceStatus, held, write_status
 from storewarden.doctor import diagnose
@@ -113,6 +113,8 @@ def test_a_service_that_runs_is_told_with_what_it_says(tmp_path: Path) -> None:
     assert (found.running, found.status, found.owns) == (True, status, ROOT)
     found = look(patient_of(config))
     assert (found.running, found.installed) == (False, True)
+    write_status(config.runtime_dir, replace(status, ended=True))
+    assert look(patient_of(config)).installed is os.path.lexists(DEFAULT_CONFIG)
 
 
 def test_a_status_that_is_not_understood_says_nothing(tmp_path: Path) -> None:

@@ -180,7 +180,9 @@ def checked(config: Config) -> Check:
 def _service(config: Config) -> Service:
     status = read_status(config.runtime_dir)
     running = is_held(config.runtime_dir)
-    expected = running or status is not None or bool(how_started().unit)
+    # Nobody misses one that was run by hand, and told to end.
+    broken_off = status is not None and not status.ended
+    expected = running or broken_off or bool(how_started().unit)
     if running and status is not None:
         from time import time  # noqa: PLC0415 - the one look at the clock
 

@@ -185,7 +185,8 @@ def _headline(
         case _ if running:
             text = f" since {moment(status.started, now)}"
         case _:
-            text = f"; the last heard of it was on {moment(status.updated, now)}"
+            last = "it ended when it was told to," if status.ended else "the last heard of it was"
+            text = f"; {last} on {moment(status.updated, now)}"
     yield from style.wrapped("", text, "  ", lead, mark)
 
 

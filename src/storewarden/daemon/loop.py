@@ -71,6 +71,7 @@ def serve(load: Callable[[], Config], log: Log) -> None:
         loop.recall()
         with suppress(Ended):
             loop.run(load)
+        loop.end()
         notify("STOPPING=1\nSTATUS=ended")
         log.info("ended", removed=sum(loop.tally.removed.values()))
 
@@ -153,6 +154,11 @@ class Loop:
                 self._serve(self._watch(stack), stack)
             if self.reload:
                 self._reload(load)
+
+    def end(self) -> None:
+        """Say that this is its last word: who finds it later knows that nothing went wrong."""
+        self.tally.ended = True
+        self._tell()
 
     def _open(self) -> None:
         """Open store and remover again: build users, mounts and configuration may have changed."""

@@ -143,6 +143,8 @@ class ServiceStatus:
     """How often a removal failed, in whole or in part."""
     program_version: str = ""
     """Of the storewarden that the service runs; before 0.2 it did not say."""
+    ended: bool = False
+    """Whether it was told to end, and did: this is its last word."""
     doubtful: tuple[Doubtful, ...] = ()
     """Valid paths that may hold stale files, at most 100; `doubtful_count` counts all."""
     doubtful_count: int = 0
@@ -367,7 +369,7 @@ def typed(expected: Any, value: Any) -> Any:  # noqa: ANN401 - any field, any JS
         # type() and not isinstance(): in Python True is an int.
         case kind, _ if kind is float and type(value) in {int, float} and abs(value) < _MOST:
             read = float(value)
-        case kind, _ if kind in {int, str} and type(value) is kind:
+        case kind, _ if kind in {bool, int, str} and type(value) is kind:
             read = value
         case _:
             raise ValueError(f"{value!r:.40} stands where {expected} is wanted")

@@ -49,7 +49,7 @@ class Service:
     """storewarden's own service, its helper, and what they recorded."""
 
     installed: bool
-    """Whether there is a unit, a job or a status of it."""
+    """Whether there is a unit, a job, a configuration, or a status of one that was not told to end."""
     running: bool | Unknown
     status: ServiceStatus | None
     """What it last said."""
@@ -83,7 +83,9 @@ def look(patient: Patient) -> Service:
     running = within(lambda: is_held(config.runtime_dir))
     user = within(lambda: _user(status)) if running is True else None
     return Service(
-        installed=status is not None or bool(starting.unit) or os.path.lexists(DEFAULT_CONFIG),
+        installed=(status is not None and not status.ended)
+        or bool(starting.unit)
+        or os.path.lexists(DEFAULT_CONFIG),
         running=running,
         status=status,
         owns=user == "root" if isinstance(user, str) else None,
@@ -172,7 +174,7 @@ def _service(patient: Patient) -> Iterator[Diagnosis]:
         yield _SERVICE.unknown(f"Whether the service runs cannot be told: {why}", "", _STATUS)
     elif not service.running and service.installed:
         yield _SERVICE.problem(
-            "The service does not run, although it was set up, or has run here",
+            "The service does not run, although it was set up, or was not told to end",
             "; ".join(filter(None, ("Debris is left where it is until somebody looks", hindered))),
             *_again(patient),
         )
