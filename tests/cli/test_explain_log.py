@@ -5,6 +5,7 @@ Signals, closed and full streams do no harm to what is passed through.
 """
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -73,6 +74,42 @@ def test_a_path_in_a_command_is_quoted_for_the_shell() -> None:
     path = f"/nix/store/{'0' * 32}-a?b=c"
     told = explained(f"error: path '{path}' is not valid\n".encode()).stderr.decode()
     assert f"storewarden explain '{path}'\n" in told
+
+
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [
+        ("/nix/store/trash/a b/lib", "ls -ld '/nix/store/trash/a b/lib'"),
+        ("/nix/store/trash/a", "ls -ld /nix/store/trash/a"),
+        ("/nix/store/trash/a\x1b[2J\u00e9", ""),
+        ("/srv/store/trash/a", ""),
+    ],
+)
+def test_a_file_that_the_log_names_stands_in_a_command_and_else_no_command_is_shown(
+    file: str, command: str
+) -> None:
+    told = explained(f"error: chmod '{file}': Operation not permitted\n".encode()).stderr.decode()
+    assert "Whose is what the line names?" in told
+    commands = [line.strip() for line in told.splitlines() if "ls -ld" in line]
+    assert commands == ([command] if command else [])
+    assert not re.search(r"\bPATHS?\b", told)
+
+
+def test_a_path_that_the_next_line_names_stands_in_a_command() -> None:
+    log = "\n".join(
+        [
+            "error: Trying to register a realisation of 'x!out', but we already have another one"
+            " locally.",
+            f"       Local:  /nix/store/{'0' * 32}-a",
+            f"       Remote: /nix/store/{'1' * 32}-a",
+        ]
+    )
+    told = explained(log.encode()).stderr.decode()
+    assert f" nix-store --delete /nix/store/{'0' * 32}-a\n" in told
+    assert f"{'1' * 32}" not in told
+    told = explained(log.replace("Local:", "Other:").encode()).stderr.decode()
+    assert "delete the path that is called Local" in " ".join(told.split())
+    assert "nix-store --delete" not in told
 
 
 def test_what_is_advised_for_another_store_is_for_that_store(tmp_path: Path) -> None:

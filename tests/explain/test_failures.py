@@ -110,6 +110,13 @@ def test_what_repairs_is_told_as_nix_does_it() -> None:
     assert all(command.endswith(f" {REPAIRING}") for command in repairing)
 
 
+def test_no_command_has_a_gap_that_whoever_reads_it_must_fill_in() -> None:
+    filled = re.compile(r"\$\w+|\w+=|PATHS")
+    commands = {step.command for failure in catalogue() for step in failure.steps}
+    gaps = {one for one in commands if re.search(r"\b[A-Z]{2,}\b|<|…|\.\.\.", filled.sub("", one))}
+    assert gaps == set()
+
+
 def test_a_step_that_has_a_name_is_taken_more_than_once() -> None:
     text = TOML.read_text(encoding="utf-8")
     for name in re.findall(r"^\[step\.([a-z]+)\]$", text, re.MULTILINE):

@@ -6,9 +6,10 @@ For people and as JSON (docs/json.md). Builders choose what is in a log.
 
 import argparse
 import os
+import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 from storewarden.cli import console
@@ -17,7 +18,7 @@ from storewarden.cli.usage import JSON, Exit, Parser, first_interrupt_waits, int
 from storewarden.config import Config, ConfigError
 from storewarden.errors import StorewardenError, reason_of
 from storewarden.explain.buildlog import BuildLog, Reading, Seen, pass_on
-from storewarden.explain.failures import Step, issue_url
+from storewarden.explain.failures import QUOTES, Step, issue_url
 from storewarden.readable import (
     PLAIN,
     USUAL,
@@ -46,6 +47,8 @@ examples:
 """
 _INDENT = "    "
 _PATHS = "PATHS"
+_QUOTED = re.compile(r"'(/[0-9A-Za-z+\-._?=/ ]+)'", re.ASCII)
+"""A file that a line names, if it can be copied as it is."""
 _PERHAPS = (
     "a line resembles it; it may be a test's, of something that went on, or before another error"
 )
@@ -194,14 +197,22 @@ def _failure_lines(seen: Seen, style: Style, this: ThisStore) -> Iterator[str]:
     yield f"{_INDENT}what to do:"
     for step in failure.steps:
         yield from style.wrapped(_INDENT * 2, typed(step.words), _INDENT * 2)
-        if step.command:
-            yield f"{_INDENT * 3}{style.mark(Mark.NAME, _command(step, seen.paths, this))}"
+        if command := _command(step, seen, this):
+            yield f"{_INDENT * 3}{style.mark(Mark.NAME, command)}"
     yield from style.wrapped(_INDENT, f"versions: {failure.versions}", _INDENT * 2)
     yield from (f"{_INDENT}see: {issue_url(issue)}" for issue in failure.issues)
 
 
-def _command(step: Step, paths: Sequence[str], this: ThisStore) -> str:
-    return this.template(step.command).replace(_PATHS, " ".join(map(shlex.quote, paths)) or "PATH")
+def _command(step: Step, seen: Seen, this: ThisStore) -> str:
+    """As it is typed; empty where it has none, or wants a path and the log names none."""
+    paths = seen.paths
+    if _PATHS in step.command and not paths:
+        # What lies below no store path, such as in the trash.
+        named = _QUOTED.search(seen.line.translate(QUOTES))
+        if named is None or not named[1].startswith(f"{this.store_dir}/"):
+            return ""
+        paths = (named[1],)
+    return this.template(step.command).replace(_PATHS, " ".join(map(shlex.quote, paths)))
 
 
 def reading_json(reading: Reading, this: ThisStore = USUAL) -> str:
@@ -223,7 +234,7 @@ def _failure_json(seen: Seen, this: ThisStore) -> dict[str, object]:
         "cause": typed(failure.cause),
         "tell": typed(failure.tell) or None,
         "steps": [
-            {"words": typed(step.words), "command": _command(step, seen.paths, this) or None}
+            {"words": typed(step.words), "command": _command(step, seen, this) or None}
             for step in failure.steps
         ],
         "versions": failure.versions,

@@ -90,6 +90,8 @@ _INTERRUPTED = "interrupted by the user"
 _LONGEST_WRAPPED = 2000
 _SOON = 200
 """Lines: after more of them a builder has gone on, and what it said is not why it ended."""
+_NEXT = 3
+"""Lines: among these an error that names its path by a line of its own does."""
 _STILL = 20
 """Lines: after more of them a wait may be over."""
 _MOST_SIGHTINGS = 512
@@ -222,6 +224,10 @@ class BuildLog:
         """Builders that told of a failure, with when a test last gave a verdict since."""
         self._testing: set[str] = set()
         self._wrapped = ""
+        self._unnamed: _Sighting | None = None
+        """What one of the next lines names the path of."""
+        self._unnamed_lines = 0
+        """So many of them are still to come."""
 
     def feed(self, chunk: bytes) -> None:
         """Read on; a chunk may end anywhere."""
@@ -263,7 +269,7 @@ class BuildLog:
         marks = [mark for mark in self._marks if mark in lowered]
         if marks or self._watched:
             marks += [mark for mark in _verdict_marks() if mark in lowered]
-        if marks or (_DRV in lowered and len(self._names) < _MOST_NAMES):
+        if marks or self._unnamed or (_DRV in lowered and len(self._names) < _MOST_NAMES):
             for number, line in enumerate(_END.split(block), start=self._lines + 1):
                 self._read_line(_without_escapes(line), number, marks)
         elif lowered.strip():
@@ -275,13 +281,15 @@ class BuildLog:
         found = [mark for mark in marks if mark in lowered]
         if not self._watched and all(mark in _verdict_marks() for mark in found):
             found = []
-        if not found and (_DRV not in lowered or len(self._names) >= _MOST_NAMES):
+        named = self._unnamed or (_DRV in lowered and len(self._names) < _MOST_NAMES)
+        if not found and not named:
             if self._wrapped and line.strip():
                 self._wrapped = ""
             return
         escaped = b"\\u" in line
         for text in _texts(line):
             self._remember(islice(self._paths(text), MOST_PATHS))
+            self._name(text)
             marked = self._marks_in(text) if escaped else found
             if marked:
                 said = self._undressed(text)
@@ -292,6 +300,18 @@ class BuildLog:
                 else:
                     self._wrapped, text_of = said.text.rstrip() if said.error else "", text
                 self._look(said, text_of, text, number, marked)
+
+    def _name(self, text: str) -> None:
+        """Take a failure's path from a line soon after the one that tells of it."""
+        if (one := self._unnamed) is None or one.failure.then_about is None:
+            return
+        path = next(self._paths(text), None)
+        if path and one.failure.then_about.fits(plain(self._undressed(text).text)):
+            _keep(one.paths, self._store_dir.join(path.base_name))
+            self._unnamed_lines = 0
+        self._unnamed_lines -= 1
+        if self._unnamed_lines <= 0:
+            self._unnamed = None
 
     def _marks_in(self, text: str) -> list[bytes]:
         lowered = text.lower().encode(errors="replace")
@@ -404,6 +424,8 @@ class BuildLog:
         seen.last, seen.turn = heard.number, heard.turn
         seen.aside &= said.aside
         seen.tested &= heard.tested
+        if told.failure.then_about is not None:
+            self._unnamed, self._unnamed_lines = seen, _NEXT
         if heard.path is not None:
             _keep(seen.paths, self._store_dir.join(heard.path.base_name))
         if by_any:

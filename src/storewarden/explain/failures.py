@@ -98,6 +98,7 @@ class Failure:
     own_signs: tuple[Sign, ...] = ()
     tell: str = ""
     about: About = About.FIRST
+    then_about: Sign | None = None
     needs_path: bool = False
     in_the_way: bool = False
     passes: bool = False
@@ -155,6 +156,7 @@ def _failure(name: str, row: dict[str, Any], shared: Mapping[str, Step]) -> Fail
             shared[one] if isinstance(one, str) else _step(one) for one in _of(list, value)
         ),
         "issues": _texts,
+        "then-about": lambda value: signs(_text(value))[0],
         "about": lambda value: About[_of(str, value).upper()],
         **dict.fromkeys(("needs-path", "in-the-way", "passes"), lambda value: _of(bool, value)),
     }
