@@ -26,6 +26,7 @@ from storewarden.readable import (
     caller_of,
     can_be_copied,
     count_text,
+    quoted,
     repair_path,
     shown,
     size_text,
@@ -53,6 +54,18 @@ def test_whatever_is_shown_is_one_line_of_printable_ascii(text: str) -> None:
 def test_what_is_plain_is_shown_as_it_is_and_the_rest_escaped() -> None:
     assert shown("/nix/store/a-b_c.d?=+") == "/nix/store/a-b_c.d?=+"
     assert shown("a\x1b[31m\n\t\udcff\u202e") == r"a\x1b[31m\n\t\udcff\u202e"
+
+
+@given(st.text() | st.binary().map(os.fsdecode))
+def test_whatever_is_quoted_is_one_line_of_printable_ascii(text: str) -> None:
+    assert quoted(text).isascii()
+    assert quoted(text).isprintable()
+
+
+def test_what_a_log_draws_and_sets_well_is_quoted_as_ascii_has_it() -> None:
+    assert quoted("\u2503 \u2026 path \u2018/x\u2019 \u2014 no") == "| ... path '/x' - no"
+    assert quoted("\u2570\u2500\u25b6 \u26a0\ufe0f \u274c \u202e") == r"+-> ! x \u202e"
+    assert shown("a\u2010b") == r"a\u2010b", "a name is told from every other"
 
 
 @pytest.mark.parametrize(

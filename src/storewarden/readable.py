@@ -36,6 +36,24 @@ _WHOLE = re.compile(
 """What stays on one line, so that it can be copied or read at a glance: commands, numbers."""
 _JOINED = "\0"
 _SGR = re.compile(r"\x1b\[[\d;]*m")
+_AS_ASCII = {
+    ord(one): ascii_form
+    for ascii_form, same in {
+        "|": "│┃║╎╏┆┇┊┋",
+        "-": "─━═╌╍┄┅┈┉\u2010\u2011\u2012\u2013\u2014\u2212",
+        "+": "┌┏╭╔┐┓╮╗└┗╰╚┘┛╯╝├┣╠┤┫╣┬┳╦┴┻╩┼╋╬┝┠╞",
+        "'": "\u2018\u2019\u201a\u201b",
+        '"': "\u201c\u201d\u201e\u201f",
+        "...": "…",
+        "*": "•●·",
+        ">": "▶\u276f\u203a",
+        "->": "→",
+        "x": "\u00d7✖❌✗✘",
+        "!": "⚠",
+        "": "\ufe0f",  # says how the one before it is to look
+    }.items()
+    for one in same
+}
 _KIB = 1024
 _AGES = ((86400 * 2, 86400, "days"), (7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
 _KINDS = {
@@ -91,6 +109,14 @@ _PLACE = re.compile(rf"(?<=\s)({_STORE_DIR}|{_STATE_DIR})(?!\w)")
 def shown(text: str) -> str:
     """Text that a builder may have chosen, safe for a terminal: only printable ASCII is left."""
     return "".join(c if c.isprintable() and c.isascii() else ascii(c)[1:-1] for c in text)
+
+
+def quoted(text: str) -> str:
+    """A line of a log, as `shown`, but that what is drawn there or set well is as ASCII has it.
+
+    Not for names: two could look the same.
+    """
+    return shown(text.translate(_AS_ASCII))
 
 
 def json_text(document: Mapping[str, object]) -> str:

@@ -58,6 +58,22 @@ def test_what_is_shown_of_a_log_cannot_write_to_the_terminal() -> None:
     assert r"\ufffd\u202e" in told
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_line_that_is_drawn_is_told_in_ascii_whatever_the_terminal_takes(encoding: str) -> None:
+    path = f"/nix/store/{'0' * 32}-a"
+    log = f"\u2503 error: path \u2018{path}\u2019 is not valid\n"
+    done = subprocess.run(
+        [*EXPLAIN, "-"],
+        input=log.encode(),
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": encoding},
+    )
+    assert (done.returncode, done.stdout) == (0, log.encode())
+    assert f"    line 1: | error: path '{path}' is not valid\n" in done.stderr.decode("ascii")
+
+
 @pytest.mark.parametrize("quoted", known()[::9], ids=str)
 def test_cause_cure_and_where_it_is_known_from_are_told(quoted: Quoted, tmp_path: Path) -> None:
     text = quoted.text
@@ -96,13 +112,9 @@ def test_a_file_that_the_log_names_stands_in_a_command_and_else_no_command_is_sh
 
 
 def test_a_path_that_the_next_line_names_stands_in_a_command() -> None:
-    log = "\n".join(
-        [
-            "error: Trying to register a realisation of 'x!out', but we already have another one"
-            " locally.",
-            f"       Local:  /nix/store/{'0' * 32}-a",
-            f"       Remote: /nix/store/{'1' * 32}-a",
-        ]
+    log = (
+        "error: Trying to register a realisation of 'x!out', but we already have another one"
+        f" locally.\n  Local:  /nix/store/{'0' * 32}-a\n  Remote: /nix/store/{'1' * 32}-a\n"
     )
     told = explained(log.encode()).stderr.decode()
     assert f" nix-store --delete /nix/store/{'0' * 32}-a\n" in told

@@ -27,6 +27,7 @@ from storewarden.readable import (
     ThisStore,
     count_text,
     json_text,
+    quoted,
     shown,
     size_text,
     typed,
@@ -185,7 +186,7 @@ def _failure_lines(seen: Seen, style: Style, this: ThisStore) -> Iterator[str]:
         yield f"Perhaps: {style.mark(Mark.KEPT, failure.title)}"
         yield from style.wrapped(_INDENT, _PERHAPS, _INDENT)
     often = f" (and {seen.times - 1} more)" if seen.times > 1 else ""
-    yield f"{_INDENT}line {seen.number}{often}: {shown(seen.line.strip())}"
+    yield f"{_INDENT}line {seen.number}{often}: {quoted(seen.line.strip())}"
     for path in seen.paths:
         yield f"{_INDENT}about: {style.mark(Mark.NAME, shown(path))}"
     if seen.certain:

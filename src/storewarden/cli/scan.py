@@ -158,8 +158,6 @@ def scan(arguments: argparse.Namespace) -> int:
                 console.note("nothing was removed")
         elif requests and not agreed:
             _note(arguments, f"to remove what can go: {command}")
-    if found.nix_silent and not question and os.geteuid() != 0:
-        _note(arguments, f"{_ROOT_MAY}: {command}")
     if agreed and way is Way.BY_SUDO:
         _by_sudo(command)
     outcomes = _repaired(arguments, config, store, found, requests) if agreed else None
@@ -167,7 +165,7 @@ def scan(arguments: argparse.Namespace) -> int:
         console.show(sweep_json(found, store, outcomes, removed))
     elif outcomes:
         console.show(done_line(outcomes))
-    return _exit_code(arguments, found, outcomes or [])
+    return _exit_code(arguments, found, outcomes or [], "" if question else command)
 
 
 def _page(*lines: str) -> None:
@@ -284,8 +282,13 @@ def _follow(
             console.tell(removal.counter())
 
 
-def _exit_code(arguments: argparse.Namespace, found: Sweep, outcomes: list[Outcome]) -> int:
+def _exit_code(
+    arguments: argparse.Namespace, found: Sweep, outcomes: list[Outcome], untold: str
+) -> int:
+    """With what it ends; `untold` is root's command, where it was not offered already."""
     if found.nix_silent:
+        if untold and os.geteuid() != 0:
+            _note(arguments, f"{_ROOT_MAY}: {untold}")
         console.error(f"Nix could not be asked, so nothing can be removed: {found.nix_silent}")
         return Exit.UNREADABLE
     if any(outcome.status in _BAD or outcome.unproved for outcome in outcomes):

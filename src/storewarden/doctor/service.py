@@ -49,7 +49,7 @@ class Service:
     """storewarden's own service, its helper, and what they recorded."""
 
     installed: bool
-    """Whether there is a unit, a job, a configuration, or a status of one that was not told to end."""
+    """Whether there is a unit, a job, a configuration, or a status that was not its last word."""
     running: bool | Unknown
     status: ServiceStatus | None
     """What it last said."""
