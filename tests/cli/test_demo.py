@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from command import PROGRAM, ROOT, run
+from command import PROGRAM, ROOT, run, typed
 from storewarden.cli.demo import demo
 
 
@@ -47,6 +47,8 @@ def test_it_shows_a_record_that_holds_and_fits_two_screens(said: str) -> None:
     assert "14 records in 1 file, all in order" in said
     assert len(said.splitlines()) < 50
     assert "sudo" not in said
+    look = typed("storewarden scan --dry-run")
+    assert said.splitlines()[-1] == f"Your own store: {look} looks, and changes nothing."
 
 
 def test_it_is_safe_to_run_twice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from command import PROGRAM, run
+from command import PROGRAM, run, typed
 from grammar import Command, commands
 from storewarden import __version__
 from storewarden.cli import COMMANDS, parser
@@ -32,11 +32,26 @@ def _examples(text: str) -> list[str]:
     return [line.strip() for line in given.splitlines()]
 
 
+def _written(command: Command) -> list[str]:
+    """Its examples, as they stand in the source."""
+    return _examples(f"\n{command.parser.epilog}")
+
+
+@_COMMANDS
+def test_an_example_by_sudo_is_typed_as_sudo_finds_it_and_another_as_it_is_written(
+    command: Command,
+) -> None:
+    expected = [typed(one) if one.startswith("sudo ") else one for one in _written(command)]
+    assert _examples(_help(command)) == expected
+
+
 @_COMMANDS
 def test_help_describes_the_command_shows_examples_and_fits_80_columns(command: Command) -> None:
     text = _help(command)
     assert text.startswith(f"usage: storewarden {command.name}".rstrip())
-    assert [line for line in text.splitlines() if len(line) > _WIDTH] == []
+    typed_whole = {typed(f"  {example}") for example in _written(command)}
+    long = {line for line in text.splitlines() if len(line) > _WIDTH}
+    assert long <= typed_whole
     assert (command.parser.description or "").strip()
     assert _examples(text)
     assert command.name == "audit" or exit_codes("".join(command.words[:1])) in text
@@ -81,7 +96,7 @@ def test_completion_prints_what_is_committed(shell: str) -> None:
 @_COMMANDS
 def test_each_example_is_one_that_the_command_takes(command: Command) -> None:
     for example in _examples(_help(command)):
-        (said,) = re.findall(r"(?:^|[ |])storewarden (.*?)(?: {2,}| \| |$)", example)
+        (said,) = re.findall(r"(?:^|[ |/])storewarden (.*?)(?: {2,}| \| |$)", example)
         assert said.startswith(command.name), example
         assert callable(parser().parse_args(shlex.split(said)).run), example
 

@@ -46,7 +46,7 @@ own locks, and removes it.
 _EXAMPLES = """\
 examples:
   storewarden scan --dry-run                look; changes nothing
-  sudo storewarden scan --yes               remove what is proved dead
+  storewarden scan                          look, then offer to remove it
   nix build 2>&1 | storewarden explain -    why did it fail?
 
 storewarden help COMMAND tells more of each; so does: man storewarden

@@ -16,7 +16,7 @@ from storewarden.cli.usage import Parser
 from storewarden.client import IMPORT_THIS, own_helper, requests_for
 from storewarden.config import Config
 from storewarden.protocol import Status
-from storewarden.readable import PLAIN, Mark, Style, shown
+from storewarden.readable import PLAIN, Mark, Style, shown, typed
 from storewarden.scan import sweep
 from storewarden.store.paths import StorePath, output_lock
 from storewarden.throwaway import ThrowawayStore
@@ -169,7 +169,8 @@ def _show(
     removed = sum(outcome.status is Status.REMOVED for outcome in outcomes)
     rest = len({finding.base_name for finding in left} - {wedged.base_name})
     say(f"\n{removed} removed, {rest} kept: what is alive, what is Nix's own, what is foreign.")
-    say("Your own store: storewarden scan --dry-run looks, and changes nothing.")
+    own = typed("Your own store: storewarden scan --dry-run looks, and changes nothing.")
+    say(style.folded("", own, "    "))
     kept_alive = os.path.isdir(place.path(alive.base_name))
     cured = not began and ended
     return 0 if cured and kept_alive and removed and not removable and not verified.problem else 1

@@ -58,6 +58,8 @@ JSON = "one JSON object on stdout (docs/json.md)"
 
 _COLUMNS = 80
 """Where there is no terminal."""
+_BY_SUDO = "  sudo "
+"""How an example begins that is for root."""
 _HANG = 7
 """Columns before the meaning of an exit code."""
 Run = Callable[[argparse.Namespace], int]
@@ -165,6 +167,16 @@ class Parser(argparse.ArgumentParser):
         name = self.prog.split()[1]
         self.epilog = f"examples:\n{examples}\n{exit_codes(name)}"
         self.set_defaults(run=run)
+
+    def format_help(self) -> str:
+        """As argparse; an example by sudo has the place of the program where sudo needs it."""
+        if self.epilog and _BY_SUDO in self.epilog:
+            from storewarden.readable import typed  # noqa: PLC0415 - a start without help needs none
+
+            lines = self.epilog.split("\n")
+            lines = [typed(line) if line.startswith(_BY_SUDO) else line for line in lines]
+            self.epilog = "\n".join(lines)
+        return super().format_help()
 
     def shows_help(self) -> None:
         """Answer with its help, and exit code 2, where no command is given."""
