@@ -135,6 +135,31 @@ def test_a_strange_name_is_foreign_and_kept(place: ThrowawayStore, name: bytes) 
     assert (finding.kind, finding.judgement.verdict) == (EntryKind.FOREIGN, Verdict.KEEP)
 
 
+@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+def test_what_a_renumbered_build_user_left_is_told_with_what_removes_it_and_kept(
+    place: ThrowawayStore,
+) -> None:
+    place.builder = 4321
+    proved = place.strand(place.add_derivation("known"))
+    unproved = place.invent("unknown")
+    place.add_output(unproved)
+    os.mkdir(place.path("no store path"))
+    os.chown(place.path("no store path"), 4321, 4321)
+    found = look_at(place)
+    assert found[proved.base_name].kind is EntryKind.OUTPUT, "its derivation proves it"
+    finding = found[unproved.base_name]
+    assert (finding.kind, finding.judgement.verdict) == (EntryKind.FOREIGN, Verdict.KEEP)
+    this = ThisStore(place.store_dir.path, place.state_dir)
+    delete = this.command(f"nix-store --delete {place.path(unproved.base_name)}")
+    why, cure = finding.judgement.reasons
+    assert "of an earlier installation" in why
+    assert cure == f"to have Nix delete it, if nothing builds it: {delete}"
+    assert found["no store path"].judgement.reasons == (EntryKind.FOREIGN.only_reported,)
+    hiding = replace(place.as_store(), hidden_uid=4321)
+    [hidden] = [f for f in sweep(hiding).findings if f.base_name == unproved.base_name]
+    assert hidden.judgement.reasons == (EntryKind.FOREIGN.only_reported,)
+
+
 def test_a_private_directory_of_ours_is_a_leftover(place: ThrowawayStore) -> None:
     os.mkdir(place.path(f"{PRIVATE_PREFIX}12-0"), 0o700)
     swept = sweep(place.as_store())

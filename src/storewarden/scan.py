@@ -8,6 +8,7 @@ notes say so.
 import itertools
 import os
 import pwd
+import shlex
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -71,6 +72,9 @@ class Finding:
     size: int | None = None
     """Bytes on disk, as far as could be read."""
     size_complete: bool = False
+    of_stranger: bool = False
+    """Whether it is called like a store path, and its owner is no build user here. Only build users
+    and the store's owner can make anything there: it was one once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,19 +334,24 @@ def _findings(
 def _finding(seen: Observation, it: Unregistered, deriver: Deriver | None) -> Finding:
     entry, provable = it.entry, it.kind in PROOF
     judgement = judge(it.kind, it.origin, seen.facts(it))
+    hidden = entry.uid == seen.store.hidden_uid
+    of_stranger = it.kind is EntryKind.FOREIGN and entry.store_path is not None and not hidden
+    if of_stranger:
+        judgement = replace(judgement, reasons=_of_stranger(seen.store, entry.base_name))
     size, complete = tree_size(seen.store_fd, entry) if provable else (None, False)
     return Finding(
         base_name=entry.base_name,
         kind=it.kind,
         judgement=judgement,
         entry=entry,
-        owner_name=None if entry.uid == seen.store.hidden_uid else user_name(entry.uid),
+        owner_name=None if hidden else user_name(entry.uid),
         age=seen.now - entry.ctime,
         deriver=deriver,
         locks=seen.locks(entry, it.covering) if provable else (),
         covering=it.covering,
         size=size,
         size_complete=complete,
+        of_stranger=of_stranger,
     )
 
 
@@ -362,6 +371,17 @@ def locked_by(
     covered = covered_paths(base_name, seen.store.store_dir)
     by_origin = [origins[path].deriver for path in covered if path in origins]
     return next(iter(present or by_origin or readings), None)
+
+
+def _of_stranger(store: Store, name: str) -> tuple[str, str]:
+    """Why it is only reported, and what to do."""
+    delete = f"nix-store --delete {shlex.quote(store.store_dir.join(name))}"
+    command = ThisStore(store.store_dir.path, store.state_dir).command(delete)
+    return (
+        "its owner is no build user here, but was one of an earlier installation, as far as can be"
+        " told",
+        f"to have Nix delete it, if nothing builds it: {command}",
+    )
 
 
 def _missing(store: Store, name: str) -> Finding:

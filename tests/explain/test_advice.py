@@ -108,15 +108,14 @@ def test_an_output_of_a_renumbered_build_user_is_told_with_what_removes_it(
     path = place.strand(place.add_derivation("hello"))
     story = story_of(place, write_nix(f"{tmp_path}/bin"), path.base_name)
     assert story.finding is not None
-    foreign = replace(
-        story, owner_name=None, finding=replace(story.finding, kind=EntryKind.FOREIGN)
-    )
+    finding = replace(story.finding, kind=EntryKind.FOREIGN, of_stranger=True)
+    foreign = replace(story, owner_name=None, finding=finding)
     [one] = advice(foreign)
-    assert "an earlier installation (its number is nobody's now)" in one.purpose
+    assert one.purpose.endswith("if nothing builds it (the owner's number is free)")
     assert one.command == f"nix-store --delete {story.path}"
     [one] = advice(replace(foreign, owner_name="_aonsensed"))
-    assert "its number is now _aonsensed's" in one.purpose
-    [one] = advice(replace(foreign, derivers=()))
+    assert "the owner's number is now _aonsensed's" in one.purpose
+    [one] = advice(replace(foreign, finding=replace(finding, of_stranger=False)))
     assert one.command == f"ls -lad {story.path}"
 
 

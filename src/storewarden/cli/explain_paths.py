@@ -316,7 +316,8 @@ def would(story: Story) -> Iterator[str]:
     act = _ACTS[judgement.verdict] if finding.kind in PROOF else "only report it"
     if finding.kind is EntryKind.CHROOT and judgement.verdict is not Verdict.KEEP:
         act += " (only with --kind chroot)"
-    for reason in judgement.reasons:
+    # Of what is only reported the others say what to do, as the advice does.
+    for reason in judgement.reasons if finding.kind in PROOF else judgement.reasons[:1]:
         yield f"{act}: {reason}"
 
 

@@ -64,7 +64,7 @@ def _advice(story: Story) -> Iterator[Advice]:
             if story.finding.kind in PROOF:
                 yield from _debris(story, story.finding)
             else:
-                yield from _reported(story, story.finding.kind)
+                yield from _reported(story, story.finding)
         case _:
             yield _ASK_AGAIN
 
@@ -128,9 +128,9 @@ def _held(story: Story) -> Iterator[Advice]:
             yield Advice(f"to end process {one.pid} and what it does", f"sudo kill {one.pid}")
 
 
-def _reported(story: Story, kind: EntryKind) -> Iterator[Advice]:
+def _reported(story: Story, finding: Finding) -> Iterator[Advice]:
     path = shlex.quote(story.path)
-    match kind:
+    match finding.kind:
         case EntryKind.OUTPUT_OF_ROOT if _is_poisoned_lock(story):
             yield Advice(
                 "Nix takes a lock file that is not empty for one that was deleted, and no build"
@@ -153,13 +153,11 @@ def _reported(story: Story, kind: EntryKind) -> Iterator[Advice]:
             kept = shlex.quote(story.path.rpartition(".old-")[0])
             yield Advice("is what it was replaced by whole?", f"nix-store --verify-path {kept}")
             yield Advice("if so, to delete it", f"nix-store --delete {path}")
-        case EntryKind.FOREIGN if story.derivers:
+        case EntryKind.FOREIGN if finding.of_stranger:
             owner = story.owner_name
-            now = f"its number is now {owner}'s" if owner else "its number is nobody's now"
+            now = f"the owner's number is now {owner}'s" if owner else "the owner's number is free"
             yield Advice(
-                "it is an output that a build left, and its owner was a build user of an earlier"
-                f" installation ({now}); to have Nix delete it, if nothing builds it",
-                f"nix-store --delete {path}",
+                f"to have Nix delete it, if nothing builds it ({now})", f"nix-store --delete {path}"
             )
         case _:
             yield Advice("look at it: whose it is cannot be told here", f"ls -lad {path}")
