@@ -30,7 +30,8 @@ _PROSE = 110
 _WHOLE = re.compile(
     r"(?:sudo )?(?:env (?:NIX_\w+=\S+ )+)?"
     r"(?:(?:/\S+/)?(?:storewarden|systemctl|nix-store|nix)|/\S+ -m storewarden) [\w-]+"
-    r"(?: (?:log|show|verify)\b| experimental-features ''| [-/']\S+)*"
+    r"(?: (?:log|show|verify)\b| experimental-features ''"
+    r"| --(?:kind|config|min-age|nix|build-group|audit-log) (?:'[^']*'|\S+)| [-/']\S+)*"
     r"|process \d+|uid \d+|\d[\d.]* (?:B|KiB|MiB|GiB|files?|(?:s|min|h|days)(?: ago)?)\b"
 )
 """What stays on one line, so that it can be copied or read at a glance: commands, numbers."""
