@@ -174,8 +174,8 @@ def test_a_path_and_a_command_stay_whole_on_a_line_of_their_own() -> None:
         repair_path(PATH),
         this.command(f"nix-store --delete {PATH}"),
         this.command("sudo storewarden scan --yes"),
-        "sudo storewarden scan --yes --kind lock --min-age 0s --nix n --build-group g --config"
-        " '/a b' --audit-log ./log",
+        "sudo storewarden scan --yes --kind lock --min-age 0s --config '/a b' --audit-log ./log",
+        "sudo storewarden scan --yes --nix n --build-group g",
     ):
         text = f"to fetch or build it again, if it is not whole: {command}"
         for width in (40, 80):

@@ -378,8 +378,7 @@ def _of_stranger(store: Store, name: str) -> tuple[str, str]:
     delete = f"nix-store --delete {shlex.quote(store.store_dir.join(name))}"
     command = ThisStore(store.store_dir.path, store.state_dir).command(delete)
     return (
-        "its owner is no build user here, but was one of an earlier installation, as far as can be"
-        " told",
+        "its owner is no build user, but seems to have been one of an earlier installation",
         f"to have Nix delete it, if nothing builds it: {command}",
     )
 

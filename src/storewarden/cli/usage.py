@@ -80,8 +80,11 @@ class Help(argparse.RawDescriptionHelpFormatter):
         groups: "Iterable[argparse._MutuallyExclusiveGroup]",
         prefix: str | None,
     ) -> str:
-        """As argparse; where there are few columns without the options, which are listed below."""
-        if self._width >= _COLUMNS - 2:
+        """As argparse; where there are few columns without the options, which are listed below.
+
+        Without a prefix it becomes the name of a command, which is the same at every width.
+        """
+        if prefix == "" or self._width >= _COLUMNS - 2:
             return super()._format_usage(usage, actions, groups, prefix)
         places = [one for one in actions if not one.option_strings]
         words = [self._format_args(one, str(one.metavar)) for one in places]
