@@ -325,6 +325,7 @@ def test_a_command_of_ours_is_typed_with_the_place_where_sudo_does_not_find_it(
         ("find /x | xargs sudo kill && sudo sh -c 'a'", "find /x | xargs kill && sh -c 'a'"),
         ("sudo -H NIX_REMOTE=local nix-collect-garbage", "NIX_REMOTE=local nix-collect-garbage"),
         ("With sudo the path stands there (sudo -i)", "With sudo the path stands there (sudo -i)"),
+        ("To change it: sudo -i, then the same", "To change it: sudo -i, then the same"),
         ("by sudo of uid 7", "by sudo of uid 7"),
     ],
 )

@@ -93,7 +93,7 @@ _NIX_BIN = "/nix/var/nix/profiles/default/bin"
 _LONGEST_FIRST_LINE = 4096
 _BEGINS = r"(?:(?<!.)|(?<=[:;] )|(?<=&& )|(?<=\| )|(?<=xargs ))"
 _NEEDLESS_SUDO = re.compile(
-    rf"{_BEGINS}sudo (?:-[Hi] )?"
+    rf"{_BEGINS}sudo (?:-[Hi] )?(?!-)"
     r"|\bsudo (?:-[Hi] )?(?=(?:env|nix[\w-]*|storewarden|systemctl|launchctl) )"
 )
 """Where a command begins with sudo, and not where a sentence speaks of it."""
