@@ -73,6 +73,13 @@ def test_the_dashboard_s_panels_have_ids_places_and_titles_of_their_own() -> Non
     )
 
 
+def test_what_a_variable_begins_with_has_a_text_and_a_value_as_grafana_s_schema_wants() -> None:
+    variables = json.loads(text_of("dashboard.json"))["templating"]["list"]
+    begun = [one["current"] for one in variables if "current" in one]
+    assert begun
+    assert all({"text", "value"} <= one.keys() for one in begun)
+
+
 def exported() -> set[str]:
     families = text_string_to_metric_families(exposition(BUSY).decode())
     return {sample.name for family in families for sample in family.samples}
