@@ -11,7 +11,7 @@ from real.builds import Build, let_finish, start_build, stranded
 from real.explaining import commands, explained, explained_as_text, listed, pids
 from real.recipes import Recipe, arguments
 from real.rig import Rig, picture, unregistered
-from real.warden import scan, typed
+from real.warden import finding, scan, statuses, typed
 from storewarden.readable import REPAIRING, repair_path
 
 
@@ -76,6 +76,24 @@ def test_debris_is_told_to_go_by_the_very_rule_of_a_scan(rig: Rig) -> None:
     [gone] = explained(rig, build.outputs["out"])
     assert gone["outputOf"] == [{"deriver": build.drv, "output": "out"}]
     assert commands(gone) == [f"nix-store --realise {build.drv}"], "it tells who wants it"
+
+
+def test_what_a_renumbered_build_user_left_goes_if_proved_and_else_by_the_command_that_is_told(
+    rig: Rig,
+) -> None:
+    path, lone = stranded(rig, "proved").outputs["out"], f"/nix/store/{'0' * 32}-unproved"
+    os.mkdir(rig.outside(lone))
+    for left in (path, lone):
+        subprocess.run(["chown", "-R", "4321:4321", rig.outside(left)], check=True)
+    report = scan(rig, "--yes")
+    assert (finding(report, path)["kind"], statuses(report)[path]) == ("output", "removed")
+    assert (finding(report, lone)["kind"], lone in statuses(report)) == ("foreign", False)
+    why, cure = finding(report, lone)["reasons"]
+    assert "of an earlier installation" in why
+    [told] = explained(rig, lone)
+    assert commands(told) == [cure.partition(": ")[2]]
+    assert _typed(rig, commands(told)[0]) == 0
+    assert unregistered(rig) == set()
 
 
 def test_a_valid_path_is_told_with_its_root_its_referrer_and_the_process_in_it(rig: Rig) -> None:
