@@ -18,7 +18,7 @@ from storewarden.cli.usage import JSON, Exit, Parser, first_interrupt_waits, int
 from storewarden.config import Config, ConfigError
 from storewarden.errors import StorewardenError, reason_of
 from storewarden.explain.buildlog import BuildLog, Reading, Seen, pass_on
-from storewarden.explain.failures import QUOTES, Step, issue_url
+from storewarden.explain.failures import Step, issue_url, plainly_quoted
 from storewarden.readable import (
     PLAIN,
     USUAL,
@@ -209,7 +209,7 @@ def _command(step: Step, seen: Seen, this: ThisStore) -> str:
     paths = seen.paths
     if _PATHS in step.command and not paths:
         # What lies below no store path, such as in the trash.
-        named = _QUOTED.search(seen.line.translate(QUOTES))
+        named = _QUOTED.search(plainly_quoted(seen.line))
         if named is None or not named[1].startswith(f"{this.store_dir}/"):
             return ""
         paths = (named[1],)

@@ -25,13 +25,13 @@ from itertools import islice
 
 from storewarden.explain.failures import (
     PATH,
-    QUOTES,
     About,
     Failure,
     Sign,
     catalogue,
     fits,
     plain,
+    plainly_quoted,
     sayings,
 )
 from storewarden.store.floating import NIX32
@@ -279,7 +279,7 @@ class BuildLog:
     def _read_line(self, line: bytes, number: int, marks: Sequence[bytes]) -> None:
         lowered = line.lower()
         found = [mark for mark in marks if mark in lowered]
-        if not self._watched and all(mark in _verdict_marks() for mark in found):
+        if not self._watched and _verdict_marks().issuperset(found):
             found = []
         named = self._unnamed or (_DRV in lowered and len(self._names) < _MOST_NAMES)
         if not found and not named:
@@ -288,8 +288,10 @@ class BuildLog:
             return
         escaped = b"\\u" in line
         for text in _texts(line):
-            self._remember(islice(self._paths(text), MOST_PATHS))
-            self._name(text)
+            paths = list(islice(self._paths(text), MOST_PATHS))
+            self._remember(paths)
+            if self._unnamed is not None:
+                self._name(self._unnamed, text, paths)
             marked = self._marks_in(text) if escaped else found
             if marked:
                 said = self._undressed(text)
@@ -299,15 +301,15 @@ class BuildLog:
                         marked = self._marks_in(text_of)
                 else:
                     self._wrapped, text_of = said.text.rstrip() if said.error else "", text
-                self._look(said, text_of, text, number, marked)
+                if text_of is not text:
+                    paths = list(islice(self._paths(text_of), MOST_PATHS))
+                self._look(said, text_of, paths, text, number, marked)
 
-    def _name(self, text: str) -> None:
+    def _name(self, one: _Sighting, text: str, paths: Sequence[StorePath]) -> None:
         """Take a failure's path from a line soon after the one that tells of it."""
-        if (one := self._unnamed) is None or one.failure.then_about is None:
-            return
-        path = next(self._paths(text), None)
-        if path and one.failure.then_about.fits(plain(self._undressed(text).text)):
-            _keep(one.paths, self._store_dir.join(path.base_name))
+        sign = one.failure.then_about
+        if paths and sign is not None and sign.fits(plain(self._undressed(text).text)):
+            _keep(one.paths, self._store_dir.join(paths[0].base_name))
             self._unnamed_lines = 0
         self._unnamed_lines -= 1
         if self._unnamed_lines <= 0:
@@ -319,7 +321,7 @@ class BuildLog:
 
     def _undressed(self, text: str) -> _Said:
         """What is said, and who says it."""
-        plain_quotes = text.translate(QUOTES)
+        plain_quotes = plainly_quoted(text)
         at, layers, name = 0, set(), ""
         for _ in range(_LAYERS):
             match = _DRESS.match(plain_quotes, at)
@@ -341,10 +343,15 @@ class BuildLog:
         return replace(said, text=text, error=bool(self._wrapped)), text
 
     def _look(
-        self, said: _Said, whole: str, text: str, number: int, marks: Sequence[bytes]
+        self,
+        said: _Said,
+        whole: str,
+        paths: Sequence[StorePath],
+        text: str,
+        number: int,
+        marks: Sequence[bytes],
     ) -> None:
         self._turn += 1
-        paths = list(islice(self._paths(whole), MOST_PATHS))
         line = plain(said.text)
         failed = fits("failed", line) if _failed_marks().intersection(marks) else False
         tested = said.builder in self._testing or (

@@ -17,9 +17,7 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _ANY = "…"
-QUOTES = str.maketrans(dict.fromkeys('"`\u2018\u2019\u201c\u201d', "'"))
-"""Every quotation mark as ASCII's."""
-_UNQUOTED = str.maketrans(dict.fromkeys("'\"`\u2018\u2019\u201c\u201d"))
+_QUOTES = str.maketrans(dict.fromkeys("\u2018\u2019\u201c\u201d", "'"))
 PATH = "\0"
 """Stands in a line for a store path with nothing below it."""
 _TRACKER = re.compile(r"([\w.-]+/[\w.-]+)#([0-9]+)", re.ASCII)
@@ -37,25 +35,25 @@ class Sign:
 
     def fits(self, line: str) -> bool:
         """Whether a line, already `plain`, is such a line."""
-        first, *middle = self.parts
-        if not middle:
-            return line == first
-        if not line.startswith(first):
+        first, last = self.parts[0], self.parts[-1]
+        if not line.startswith(first) or not line.endswith(last):
             return False
-        last, at = middle.pop(), len(first)
-        for part in middle:
+        if len(self.parts) == 1:
+            return line == first
+        at = len(first)
+        for part in self.parts[1:-1]:
             found = line.find(part, at)
             if found < 0:
                 return False
             at = found + len(part)
-        return at + len(last) <= len(line) and line.endswith(last)
+        return at + len(last) <= len(line)
 
 
 def signs(*texts: str) -> tuple[Sign, ...]:
     """Signs as they are written in failures.toml."""
     return tuple(
         Sign(
-            tuple(part.replace("PATH", PATH) for part in text.translate(_UNQUOTED).split(_ANY)),
+            tuple(part.replace("PATH", PATH) for part in _unquoted(text).split(_ANY)),
             max(re.split(f"'|PATH|{_ANY}", text), key=len).encode(),
             "PATH" in text,
         )
@@ -63,9 +61,19 @@ def signs(*texts: str) -> tuple[Sign, ...]:
     )
 
 
+def plainly_quoted(text: str) -> str:
+    """The same with each quotation mark as ASCII's; most have no other, and that is told soon."""
+    some = text if text.isascii() else text.translate(_QUOTES)
+    return some.replace('"', "'").replace("`", "'")
+
+
+def _unquoted(text: str) -> str:
+    return plainly_quoted(text).replace("'", "")
+
+
 def plain(line: str) -> str:
     """A line in the letters in which signs are compared."""
-    return line.translate(_UNQUOTED).lower().strip(" .")
+    return _unquoted(line).lower().strip(" .")
 
 
 class About(Enum):
