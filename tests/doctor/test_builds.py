@@ -142,6 +142,9 @@ def test_what_strands_is_a_problem_unless_a_service_removes_it() -> None:
         found = named(but(patient, Service, **service), "content-addressed")
         assert found.severity is PROBLEM
         assert "NixOS/nix#13703" in found.issues
+    for count, said in ((1, "recorded 1 output so far"), (2, "recorded 2 outputs so far")):
+        some = but(but(patient, Service, **IDLE), Building, recorded=count)
+        assert said in named(some, "content-addressed").why
 
 
 def test_with_a_sandbox_or_in_lix_nothing_is_stranded() -> None:

@@ -13,6 +13,7 @@ from storewarden.doctor.service import Service, service_step
 from storewarden.errors import StoreUnreadableError
 from storewarden.nix_queries import Settings
 from storewarden.observe import misplaced
+from storewarden.readable import count_text
 from storewarden.store import database
 from storewarden.store.paths import StoreDir
 from storewarden.store.store import Known
@@ -226,7 +227,7 @@ def _switched_off(count: int | None) -> Diagnosis:
 
 def _stranding(patient: Patient, which: Sandboxed, strands: Known, count: int | None) -> Diagnosis:
     some = "some of them " if which is Sandboxed.MOST else ""
-    used = f" Nix has recorded {count} outputs so far." if count else ""
+    used = f" Nix has recorded {count_text(count, 'output')} so far." if count else ""
     sure = "" if strands is Known.YES else " (Whether this version still does that is not known.)"
     why = f"Here {STRANDED.title}. {STRANDED.why}{used}{sure}"
     title = f"Content-addressed derivations are on, and {some}built without a sandbox"

@@ -24,7 +24,7 @@ from storewarden.daemon.status import (
 )
 from storewarden.doctor.nix import Installation
 from storewarden.doctor.patient import Diagnosis, Patient, Step, Subject, Unknown, attempt, within
-from storewarden.readable import DECLARE, REMOVE, SET_UP, TAKE_BACK, WATCH, age_text
+from storewarden.readable import DECLARE, REMOVE, SET_UP, TAKE_BACK, WATCH, age_text, count_text
 
 _SERVICE, _HELPER, _AUDIT_LOG = Subject("service"), Subject("helper"), Subject("audit-log")
 _SETUP, _PROGRAM = Subject("setup"), Subject("own-version")
@@ -320,12 +320,12 @@ def _audit(patient: Patient) -> Diagnosis:
             )
         case Verification(open_intents=count) if count:
             return _AUDIT_LOG.note(
-                f"The audit log is sound; {count} removals were begun and not ended",
+                f"The audit log is sound; {count_text(count, 'removal')} begun and not ended",
                 "Something ended storewarden in the middle. The next run finishes or undoes them.",
                 Step("Finish them now.", "sudo storewarden scan --yes"),
             )
         case Verification(records=count):
-            return _AUDIT_LOG.ok(f"The audit log is sound ({count} records)")
+            return _AUDIT_LOG.ok(f"The audit log is sound ({count_text(count, 'record')})")
 
 
 def _aside(log: str) -> str:

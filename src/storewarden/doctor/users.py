@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from storewarden.doctor.nix import Installation, place_of_settings
 from storewarden.doctor.patient import Diagnosis, Patient, Step, Subject, Unknown, exists, within
 from storewarden.nix_queries import Settings
+from storewarden.readable import count_text
 from storewarden.store.store import Known
 
 _BUILD_USERS = Subject("build-users")
@@ -209,7 +210,7 @@ def _members(found: Accounts) -> Iterator[Diagnosis]:
             issues=_ISSUES_OF_MACOS,
         )
     else:
-        yield _BUILD_USERS.ok(f"{len(found.members)} build users in {found.group}")
+        yield _BUILD_USERS.ok(f"{count_text(len(found.members), 'build user')} in {found.group}")
 
 
 def _clashes(patient: Patient, found: Accounts) -> Iterator[Diagnosis]:
