@@ -211,7 +211,7 @@ def _agreed(groups: Groups, way: Way, command: str) -> bool:
     question = f"Remove {'this one' if count == 1 else f'these {count}'}"
     question += f" ({much})" if much else ""
     if not count:  # Nix answers root alone
-        question = "Remove what is proved dead then"
+        question = "Ask as root, and remove what is proved dead,"
     if way is Way.BY_SUDO:
         console.note(f"{'root removes them, by' if count else _ROOT_MAY}: {command}")
         question += " by sudo"
