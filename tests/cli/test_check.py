@@ -12,9 +12,10 @@ import pytest
 from cli.test_status import WELL
 from command import PROGRAM, Desk, report, run, strand_lock
 from stand_in import write_program
-from storewarden.cli.check import State
-from storewarden.daemon.starting import how_started
+from storewarden.cli.check import State, is_missed
+from storewarden.daemon.starting import Starting, how_started
 from storewarden.daemon.status import ServiceStatus, held, write_status
+from storewarden.readable import SET_UP
 from sweeps import needs_lock_table
 from watcher import configure, serving
 
@@ -108,6 +109,13 @@ def test_a_service_that_was_run_by_hand_and_told_to_end_is_missed_by_nobody(desk
         pass
     told = report(run([*check(desk, "--json"), "--config", configure(desk)]))
     assert (told["state"], told["service"]["expected"]) == (State.OK, False)
+
+
+def test_a_service_that_is_set_up_is_missed_also_where_it_was_told_to_end() -> None:
+    by_hand, set_up = Starting(SET_UP), Starting(SET_UP, unit="storewarden.service")
+    for status in (None, WELL, replace(WELL, ended=True)):
+        assert is_missed(status, set_up)
+        assert is_missed(status, by_hand) is (status is WELL)
 
 
 def test_a_path_that_may_hold_stale_files_needs_somebody(desk: Desk) -> None:

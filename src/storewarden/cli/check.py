@@ -11,7 +11,7 @@ from storewarden.cli.options import STORE, add_options, config_of
 from storewarden.cli.status import noticed
 from storewarden.cli.usage import JSON, Exit, Parser
 from storewarden.config import Config, Mode
-from storewarden.daemon.starting import how_started
+from storewarden.daemon.starting import Starting, how_started
 from storewarden.daemon.status import ServiceStatus, is_held, read_status
 from storewarden.errors import StorewardenError
 from storewarden.observe import open_store
@@ -180,14 +180,20 @@ def checked(config: Config) -> Check:
 def _service(config: Config) -> Service:
     status = read_status(config.runtime_dir)
     running = is_held(config.runtime_dir)
-    # Nobody misses one that was run by hand, and told to end.
-    broken_off = status is not None and not status.ended
-    expected = running or broken_off or bool(how_started().unit)
+    expected = running or is_missed(status, how_started())
     if running and status is not None:
         from time import time  # noqa: PLC0415 - the one look at the clock
 
         status = noticed(status, time())
     return Service(expected, running, status)
+
+
+def is_missed(status: ServiceStatus | None, starting: Starting) -> bool:
+    """Whether one that does not run should: it is set up, or was run by hand and not told to end.
+
+    `status` is what it last said.
+    """
+    return bool(starting.unit) or (status is not None and not status.ended)
 
 
 def _left(finding: Finding, service: Service) -> bool:
