@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do "$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 PY := .venv/bin/python
 
-.PHONY: demo test lint completions lab mac faults model bench picture dist installs workflows clean
+.PHONY: demo test lint completions lab mac faults fuzz model bench picture dist installs workflows clean
 
 # What the program itself needs; make demo waits for nothing else.
 .venv/.program: pyproject.toml
@@ -59,6 +59,15 @@ model: .venv/.ready
 # 20,000 of them, half an hour with two processes. make test tries some by a seed that it prints.
 faults: .venv/.ready
 	PYTHONPATH=tests $(PY) -m helper.faults $(FAULTS)
+
+# Bytes that nobody thought of, for all that reads what others wrote, guided by coverage: a minute for
+# each of a dozen readers, by a seed that it prints (FUZZ=--help). make test reads the inputs kept.
+.venv/.fuzz: .venv/.ready
+	@$(PY) -m pip install --quiet --disable-pip-version-check --only-binary :all: --group fuzz
+	@touch $@
+
+fuzz: .venv/.fuzz
+	@PYTHONPATH=tests $(PY) -m fuzz.run $(FUZZ)
 
 bench: .venv/.ready
 	$(PY) benchmarks/start.py

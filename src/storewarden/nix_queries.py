@@ -51,11 +51,15 @@ def registration(nix: Nix, path: StorePath) -> Registration | None:
         infos = path_info(nix, [nix.store_dir.join(path.base_name)])
     if path not in infos:
         raise SilentError(f"what nix path-info says of {path.base_name} is not understood")
-    if (info := infos[path]) is None:
-        return None
+    info = infos[path]
+    return None if info is None else registration_in(info, nix.store_dir)
+
+
+def registration_in(info: PathInfo, store_dir: StoreDir) -> Registration:
+    """What `nix path-info` says of a valid path; what is not as Nix writes it is not known."""
     return Registration(
         _of(int, info.get("registrationTime")),
-        _full_path(info.get("deriver"), nix.store_dir),
+        _full_path(info.get("deriver"), store_dir),
         _of(int, info.get("narSize")),
         _content_address(info.get("ca")),
     )
