@@ -22,6 +22,8 @@ DEFAULT_CONFIG = "/etc/storewarden/config.toml"
 MANIFEST = "/etc/storewarden/manifest.json"
 """Where `storewarden setup` records what it has written on this machine."""
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_ENDLESS = 10**9
+"""Entries, and seconds: 31 years; no system call waits for some hundred."""
 _LARGEST = 64 * 1024
 """Bytes of a configuration file; a longer one is not one."""
 _LONGEST_LINE = 4096
@@ -46,11 +48,10 @@ class Mode(StrEnum):
 
 def seconds(untrusted: object) -> float:
     """A length of time such as 30s, 5m, 2h or 1d in seconds; `ConfigError` for anything else."""
-    text = untrusted if isinstance(untrusted, str) else ""
-    match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
-    if match is None:
+    match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", untrusted if isinstance(untrusted, str) else "")
+    if match is None or (length := float(match[1]) * _UNITS[match[2]]) >= _ENDLESS:
         raise ConfigError(f"{untrusted!r} is not a length of time such as 0, 30s or 2h")
-    return float(match[1]) * _UNITS[match[2]]
+    return length
 
 
 def _interval(untrusted: object) -> float:
@@ -78,7 +79,7 @@ def _kinds(untrusted: object) -> frozenset[EntryKind]:
 
 def _count(untrusted: object) -> int:
     # type() and not isinstance(): in Python True is an int.
-    if type(untrusted) is not int or untrusted < 0:
+    if type(untrusted) is not int or not 0 <= untrusted < _ENDLESS:
         raise ConfigError(f"{untrusted!r} is not a number of entries")
     return untrusted
 
@@ -200,7 +201,7 @@ def parse_config(document: Mapping[str, object]) -> Config:
             raise ConfigError(f"unknown key {key[:60]!r}; {meant(key[:60], KEYS)}")
         try:
             values[KEYS[key].name] = KEYS[key].metadata["read"](value)
-        except StorewardenError as cause:
+        except (StorewardenError, ValueError) as cause:  # the latter of a number without end
             raise ConfigError(f"{key}: {cause}") from cause
     return Config(**values)
 
