@@ -35,7 +35,7 @@ from storewarden.protocol import (
     RemoveRequest,
     Status,
 )
-from storewarden.readable import REMOVE
+from storewarden.readable import REMOVE, shown
 from storewarden.scan import Finding
 from storewarden.store.entries import Entry, EntryKind
 from storewarden.store.store import Store
@@ -339,9 +339,14 @@ def decode_reply(line: bytes) -> Outcome | StorewardenError | None:
                 return _error(error, message.get("code")) if error else None
             case {"reasons": list(reasons), "status": status, **rest}:
                 del rest["v"]
-                return Outcome(status=Status(status), reasons=tuple(map(str, reasons)), **rest)
+                outcome = Outcome(status=Status(status), reasons=tuple(map(str, reasons)), **rest)
+                counts = outcome.files, outcome.directories, outcome.bytes
+                types = [*map(type, (outcome.base_name, outcome.unproved, *counts))]
+                if types == [str, bool, int, int, int] and min(counts) >= 0:
+                    return outcome
     except (TypeError, ValueError) as cause:
-        raise BadMessageError(f"the helper's answer is not understood: {cause}") from cause
+        why = shown(str(cause))  # it quotes what came
+        raise BadMessageError(f"the helper's answer is not understood: {why}") from cause
     raise BadMessageError("the helper's answer is not understood")
 
 

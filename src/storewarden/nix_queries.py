@@ -7,7 +7,6 @@ understood.
 """
 
 import base64
-import binascii
 import os
 import re
 import select
@@ -82,7 +81,7 @@ def _content_address(value: object) -> str | None:
             return value
         case {"method": str(method), "hash": str(hash_)} if method in _METHODS:
             algorithm, _, digest = hash_.partition("-")
-            with suppress(binascii.Error):
+            with suppress(ValueError):
                 return f"{_METHODS[method]}{algorithm}:{nix32(base64.b64decode(digest))}"
     return None
 

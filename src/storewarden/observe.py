@@ -375,9 +375,9 @@ def registered_bytes(store: Store) -> int | None:
     try:
         with connect(store.state_dir) as connection:
             (total,) = connection.execute("SELECT sum(narSize) FROM ValidPaths").fetchone()
-    except (StoreUnreadableError, sqlite3.Error):
+        return int(total or 0)
+    except (StoreUnreadableError, OverflowError):  # the latter of what is damaged
         return None
-    return int(total or 0)
 
 
 def unregistered_names(
