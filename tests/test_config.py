@@ -168,7 +168,8 @@ def test_any_document_is_a_configuration_or_one_clear_error(document: dict[str, 
     try:
         config = parse_config(document)
     except ConfigError as refused:
-        assert any(repr(key) in str(refused) or key in str(refused) for key in document)  # noqa: PT017
+        keys = [key[:60] for key in document]
+        assert any(repr(key) in str(refused) or key in str(refused) for key in keys)  # noqa: PT017
     else:
         assert set(document) <= {*document_of(config)}
 
