@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from programs import program
 from storewarden.prevention import (
     CUSTOM_CONF,
     HOOK,
@@ -35,7 +36,7 @@ def test_the_other_hook_is_told_from_the_text_whatever_it_is_called(other: str) 
 def test_it_ends_where_the_ends_of_children_come_in_blocked(shell: str, tmp_path: Path) -> None:
     (tmp_path / "helper").mkdir()
     (tmp_path / "helper" / "before_build.py").touch()
-    text = hook_text("/bin/true", str(tmp_path), "/f", None)
+    text = hook_text(program("true", "coreutils"), str(tmp_path), "/f", None)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:
         done = subprocess.run([shell, "-c", text], capture_output=True, timeout=5, check=False)

@@ -320,7 +320,7 @@ def test_a_command_of_ours_is_typed_with_the_place_where_sudo_does_not_find_it(
             "by themselves, or: sudo storewarden setup",
             f"by themselves, or: {VENV}/storewarden setup",
         ),
-        ("sudo env NIX_STORE_DIR=/x nix-store --gc", "env NIX_STORE_DIR=/x nix-store --gc"),
+        ("sudo env NIX_STORE_DIR=/x nix-nowhere -x", "env NIX_STORE_DIR=/x nix-nowhere -x"),
         ("sudo rm -r /x", "rm -r /x"),
         ("find /x | xargs sudo kill && sudo sh -c 'a'", "find /x | xargs kill && sh -c 'a'"),
         ("sudo -H NIX_REMOTE=local nix-collect-garbage", "NIX_REMOTE=local nix-collect-garbage"),

@@ -94,7 +94,8 @@ def test_every_finding_is_told_with_kind_owner_age_and_reason(place: ThrowawaySt
     store = place.as_store()
     text = "\n".join(sweep_lines(sweep(store), store))
     path, verdict = place.path(output.base_name), SAYS[BEST]
-    assert f"{path}\n    {verdict}: output of {derivation.base_name} (out)" in text
+    said = f"{path} {verdict}: output of {derivation.base_name} (out)"
+    assert said in " ".join(text.split())
     assert f"uid {place.builder}" in text
     assert "last changed" in text
     assert text.startswith(f"2 found in {place.store_dir.path}\n  2 {TOLD[BEST]}: 1 lock file, 1 ")

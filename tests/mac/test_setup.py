@@ -14,6 +14,7 @@ from real import namespace as ns
 from real.builds import stranded
 from real.rig import answers
 from storewarden.host.darwin import SOCKET
+from storewarden.setup.darwin import LOCK
 
 
 def test_whoever_is_in_group_daemon_can_exchange_neither_socket_nor_lock(installed: Mac) -> None:
@@ -34,6 +35,36 @@ def test_what_members_of_admin_may_write_to_is_no_reason_to_refuse(mac: Mac) -> 
     removed(mac, stranded(mac.rig, "interrupted"))
     done = mac.warden("setup", "--uninstall", user="root")
     assert done.returncode == 0, done.stderr
+
+
+def have_launchctl(mac: Mac, end: str) -> None:
+    """Have it end otherwise, once it has launchd's answer: `status`, `out` and `err`."""
+    place = mac.outside("/bin/launchctl")
+    answer = ns.read(place).partition("sys.stdout.write(out)")[0]
+    with open(place, "w", encoding="utf-8") as file:
+        file.write(f"{answer}{end}\nsys.exit(status)\n")
+
+
+def test_whether_a_job_is_there_is_told_by_launchctls_status_not_by_what_it_prints(
+    mac: Mac,
+) -> None:
+    have_launchctl(mac, "sys.stdout.write(err)")
+    service.set_up(mac)
+    assert "nothing to change" in service.set_up(mac).stdout
+    assert "kickstart -k system/org.nixos.nix-daemon" in service.set_up(mac, "--prevent").stdout
+    done = mac.warden("setup", "--uninstall", user="root")
+    assert done.returncode == 0, done.stderr
+    assert mac.run("launchctl", "print", WATCHER).returncode == 113
+
+
+def test_where_launchctl_does_not_tell_whether_a_job_is_there_nothing_is_begun(mac: Mac) -> None:
+    have_launchctl(mac, "status = 1")
+    before = service.files(mac)
+    done = mac.warden("setup", user="root")
+    assert done.returncode == 3
+    assert f"launchctl print {HELPER}` failed (1)" in " ".join(done.stderr.split())
+    left = service.files(mac).keys() - before.keys()
+    assert left == {LOCK, os.path.dirname(LOCK)}
 
 
 @pytest.mark.slow
@@ -83,8 +114,8 @@ def test_whoever_may_not_set_it_up_is_shown_what_would_be_done(mac: Mac) -> None
     assert "none of them is taken" in done.stdout
 
 
-def test_apples_stub_of_a_python_is_never_run(mac: Mac) -> None:
-    # The person's own interpreter is none that a service may run, so that another is looked for.
+def with_an_interpreter_of_the_persons_own(mac: Mac) -> str:
+    """Have the checkout run by a copy, which is none that a service may run; gives its name."""
     own = f"{HOME}/python"
     version = os.path.basename(os.readlink(mac.outside(f"{OWN_CHECKOUT}/.venv/bin/python")))
     script = f"""
@@ -93,12 +124,45 @@ ln -sf {own}/bin/{version} {OWN_CHECKOUT}/.venv/bin/python
 printf 'home = {own}/bin\\ninclude-system-site-packages = false\\n' >{OWN_CHECKOUT}/.venv/pyvenv.cfg
 """
     assert mac.run("sh", "-ec", script).returncode == 0
+    return version
+
+
+def test_apples_stub_of_a_python_is_never_run(mac: Mac) -> None:
+    with_an_interpreter_of_the_persons_own(mac)
     service.set_up(mac)
     [copy] = os.listdir(mac.outside("/opt/storewarden"))
     python = os.readlink(mac.outside(f"/opt/storewarden/{copy}/bin/python"))
     assert python.startswith("/nix/store/")
     mac.warden("doctor")
     assert not os.path.exists(mac.outside("/var/db/standin/stubs-run"))
+
+
+@pytest.mark.parametrize("profile", ["storewarden", "per-user/root/profile"])
+def test_an_interpreter_is_found_where_setup_says_and_where_determinate_puts_roots_own(
+    mac: Mac, profile: str
+) -> None:
+    version = with_an_interpreter_of_the_persons_own(mac)
+    profiles = os.path.dirname(PROFILE)
+    script = f"""
+cd {profiles}
+mkdir -p per-user/root
+readlink -f default
+cp -R default/ no-python
+rm no-python/bin/python*
+ln -sfn no-python default
+"""
+    done = mac.run("sh", "-ec", script, user="root")
+    assert done.returncode == 0, done.stderr
+    refused = mac.warden("setup", user="root")
+    assert refused.returncode == 3
+    advice = f"profile install --profile {profiles}/storewarden nixpkgs#python3"
+    assert advice in " ".join(refused.stderr.split())
+    path = done.stdout.strip()
+    assert mac.run("ln", "-s", path, f"{profiles}/{profile}", user="root").returncode == 0
+    service.set_up(mac)
+    [copy] = os.listdir(mac.outside("/opt/storewarden"))
+    python = os.readlink(mac.outside(f"/opt/storewarden/{copy}/bin/python"))
+    assert python == f"{path}/bin/{version}"
 
 
 def test_the_volume_of_nix_comes_after_the_jobs_that_wait_for_it(set_up_disk: Root) -> None:

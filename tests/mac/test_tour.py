@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`make mac`, which somebody with a Mac is to run: on the stand-in nothing of it is odd."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -30,6 +31,23 @@ def test_all_its_steps_are_as_expected_and_it_leaves_nothing_but_its_report(mac:
     left = {path for path in service.files(mac).keys() - before.keys() if path[:5] != "/nix/"}
     others = {path for path in left if not path.startswith((service.AUDIT_LOG, OWN_CHECKOUT))}
     assert others <= {"/Users/you/Library/Logs/storewarden.log"}
+
+
+# Of each some look at what only Linux has; the first binds sockets.
+TESTS = ["tests/doctor/test_service.py", "tests/helper/test_engine.py"]
+TESTS += ["tests/helper/test_hold_witness.py"]
+
+
+@pytest.mark.slow
+def test_tests_run_where_macos_has_its_temporary_files_and_say_which_are_linux_own(
+    mac: Mac,
+) -> None:
+    place = "/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T"
+    os.makedirs(mac.outside(place))
+    os.chmod(mac.outside(place), 0o1777)  # noqa: S103 - as anybody's
+    python = [f"{OWN_CHECKOUT}/.venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = mac.run("env", "-C", OWN_CHECKOUT, f"TMPDIR={place}/", *python, *TESTS, seconds=250)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="there is one, and it would begin")

@@ -108,7 +108,7 @@ def helper_log() -> str:
 
 def start_words(*, changed: bool) -> list[RunCommand]:
     """The commands still wanted once the files are right; the watcher ends first, begins last."""
-    loaded = {label: _is_loaded(label) for label in PLACES}
+    loaded = {label: is_loaded(label) for label in PLACES}
     stop = [label for label in reversed(PLACES) if loaded[label] and changed]
     start = [label for label in PLACES if changed or not loaded[label]]
     return [
@@ -133,7 +133,7 @@ def stop_words() -> list[RunCommand]:
         # As that person, who owns every directory on the way.
         own = (settings(owner)["runtime-dir"], owner.log)
         forget = [RunCommand(["sudo", "-u", owner.name, "rm", "-rf", *own])]
-    return [*(_stop(label) for label in reversed(PLACES) if _is_loaded(label)), *forget]
+    return [*(_stop(label) for label in reversed(PLACES) if is_loaded(label)), *forget]
 
 
 def _stop(label: str) -> RunCommand:
@@ -147,7 +147,8 @@ def _stop(label: str) -> RunCommand:
     )
 
 
-def _is_loaded(label: str) -> bool:
+def is_loaded(label: str) -> bool:
+    """Whether launchd knows the job, by launchctl's status; `SetupError` if that tells neither."""
     words = ["launchctl", "print", f"system/{label}"]
     status, said = execution(words)
     if status not in {0, _NO_SERVICE}:

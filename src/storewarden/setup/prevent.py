@@ -27,6 +27,7 @@ from storewarden.prevention import (
     place_in,
 )
 from storewarden.processes import nix_processes
+from storewarden.setup import darwin
 from storewarden.setup.code import PACKAGE, Program
 from storewarden.setup.files import File, Manifest, SetupError, State, missing_directories
 from storewarden.setup.plan import Keep, RunCommand, SetupStep, TakeAway, Write, output_of, removals
@@ -137,9 +138,8 @@ def _write(conf: str, top: str, *, wanted: bool) -> list[SetupStep]:
 def _restart() -> list[SetupStep]:
     """Have nix-daemon read its settings anew; builds that run go on."""
     if sys.platform == "darwin":
-        jobs = [f"system/{label}" for label in _DAEMONS]
-        there = [job for job in jobs if output_of(["launchctl", "print", job])]
-        return [RunCommand(["launchctl", "kickstart", "-k", job]) for job in there]
+        jobs = [f"system/{label}" for label in _DAEMONS if darwin.is_loaded(label)]
+        return [RunCommand(["launchctl", "kickstart", "-k", job]) for job in jobs]
     unit = "nix-daemon.service"
     if output_of(["systemctl", "is-active", unit]).strip() != "active":
         return []  # its socket starts it when somebody asks
