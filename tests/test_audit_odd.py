@@ -48,6 +48,11 @@ ODD: list[tuple[dict[str, Any], str]] = [
     ({"action": "resumed", "status": "removed"}, "'name' is missing"),
     ({"action": "note", "deep": json.loads("[" * 400 + "]" * 400)}, "nested deeper"),
     ({"action": "note", "deep": json.loads('{"a":' * 9 + "1" + "}" * 9)}, "nested deeper"),
+    ({"action": "note", "deep": json.loads("[" * 800 + "]" * 800)}, "nested deeper"),
+    (
+        {"action": "rotated", "open": [INTENT], "partial": []},
+        "an intent without a number of its own",
+    ),
 ]
 
 

@@ -20,6 +20,7 @@ from storewarden.config import (
     ConfigError,
     Mode,
     load_config,
+    load_config_if_there,
     parse_config,
     seconds,
 )
@@ -109,6 +110,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ('state-dir = "var"', "state-dir: 'var' is not an absolute path"),
         ('nix = ""', "nix: '' is not a text"),
         ('socket = "/run/\\u0000"', "is not an absolute path"),
+        ('metrics-listen = "9913"', "metrics-listen: '9913' is not HOST:PORT, such as 127.0.0.1:"),
+        ('metrics-listen = "::1:65536"', "metrics-listen: '::1:65536' is not HOST:PORT"),
         ('mode = "report"\nmode = "repair"', "overwrite"),
         ("mode = report", "Invalid value"),
         ("mode", "Expected"),
@@ -137,6 +140,16 @@ def test_a_file_that_cannot_be_read_is_an_error_and_not_the_defaults(
     place = str(tmp_path) if kind == "directory" else f"{tmp_path}/absent"
     with pytest.raises(ConfigError, match="cannot read the configuration"):
         load_config(place)
+
+
+@pytest.mark.parametrize("name", ["loop/config.toml", "a" * 300])
+def test_one_of_which_it_cannot_be_told_whether_it_is_there_is_not_taken_for_absent(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*too (many|long)"):
+        load_config_if_there(f"{tmp_path}/{name}")
+    assert load_config_if_there(f"{tmp_path}/absent") == Config()
 
 
 CONFIGS = st.builds(

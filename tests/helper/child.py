@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Work done in a forked process: to be killed there, limited there, or given mounts of its own."""
+"""Work done in a forked process: to be killed there, limited there, or given mounts of its own.
+
+And work that meets what another process might do at just that moment, or runs out of descriptors.
+"""
 
 import ctypes
+import errno
 import json
 import os
+import platform
+import resource
 import signal
+import struct
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -17,6 +25,9 @@ import pytest
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount or change owners")
 _CLONE_NEWNS = 0x20000
 _CLONE_NEWPID = 0x20000000
+_NO_NEW_PRIVS, _SET_SECCOMP, _FILTER = 38, 22, 2
+_LOAD, _IF_EQUAL, _RETURN, _ALLOW, _ERROR = 0x20, 0x15, 0x06, 0x7FFF0000, 0x00050000
+_RENAMEAT2 = {"x86_64": 316, "aarch64": 276}
 
 
 def in_child(work: Callable[[], Any]) -> Any:  # noqa: ANN401 - anything that JSON can carry
@@ -101,6 +112,65 @@ def kill_self_after(count: int, *functions: str) -> None:
             kill_self()
 
     sys.setprofile(note)
+
+
+@contextmanager
+def beside(
+    acts: Iterable[Callable[[], object]], *functions: str, before: bool = False
+) -> Iterator[None]:
+    """While another might act here: one act each time that one of those functions is left.
+
+    Whether it gave something or failed; or each time `before` it is called. They are the system's.
+    """
+    events = {"c_call"} if before else {"c_return", "c_exception"}
+    left = iter(acts)
+
+    def note(_frame: FrameType, event: str, called: object) -> None:
+        if event in events and getattr(called, "__name__", "") in functions:
+            next(left, lambda: None)()
+
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """While this process can have so many more descriptors, and none beyond."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    top = max(map(int, os.listdir("/dev/fd"))) + 1
+    filled = []
+    while (fd := os.open(os.devnull, os.O_RDONLY)) < top:
+        filled.append(fd)
+    os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (fd + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in filled:
+            os.close(fd)
+
+
+def forbid_renameat2() -> None:
+    """From now on, for good, the kernel says to renameat2(2) what one without it would (ENOSYS)."""
+    number = _RENAMEAT2.get(platform.machine())
+    if number is None:
+        pytest.skip("the number of the call is not known here")
+    program = [
+        (_LOAD, 0, 0, 0),
+        (_IF_EQUAL, 0, 1, number),
+        (_RETURN, 0, 0, _ERROR | errno.ENOSYS),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
+    of = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for words in ((_NO_NEW_PRIVS, 1, 0), (_SET_SECCOMP, _FILTER, ctypes.addressof(of))):
+        if libc.prctl(*map(ctypes.c_ulong, words), 0, 0):
+            raise OSError(ctypes.get_errno(), "prctl")
 
 
 def take_own_mounts() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helper.child import kill_self, kill_self_after, killed, traced
+from helper.child import beside, kill_self, kill_self_after, killed, traced
 from helper.trees import descriptors
 from json_documents import checked_records
 from storewarden import host
@@ -120,6 +120,20 @@ def test_two_sessions_exclude_each_other(path: str) -> None:
 def test_a_session_that_waits_too_long_gives_up(path: str) -> None:
     with open_log(path), pytest.raises(AuditUnavailableError, match="at work for 30 s"):
         open_log(path).__enter__()
+
+
+def test_a_log_that_another_session_rotates_away_just_then_is_opened_anew(path: str) -> None:
+    note(path)
+
+    def rotate() -> None:
+        with open_log(path) as other:
+            other.rotate()
+        note(path)
+
+    with beside([rotate], "flock", before=True):
+        assert note(path) == 4
+    found = verify(path)
+    assert (found.problem, found.records, len(found.files)) == ("", 4, 2)
 
 
 @pytest.mark.parametrize("dangling", [True, False])
@@ -259,17 +273,25 @@ def test_a_log_that_an_earlier_version_rotated_is_gone_on_with(path: str) -> Non
     assert verify(path).problem == ""
 
 
-@pytest.mark.parametrize("odd", [{"open": [1], "partial": []}, {"open": [{}], "partial": [{}]}])
+@pytest.mark.parametrize(
+    ("odd", "why"),
+    [
+        ({"open": [1], "partial": []}, "'open' is not what it should be"),
+        ({"open": [{}], "partial": [{}]}, "'open' is not what it should be"),
+        ({"open": [{"name": "x"}], "partial": []}, "an intent without a number of its own"),
+        ({"seq": "2"}, "a record without a number"),
+    ],
+)
 def test_a_rotated_file_with_an_odd_end_is_an_error_that_is_told(
-    path: str, odd: dict[str, object]
+    path: str, odd: dict[str, object], why: str
 ) -> None:
     note(path)
     with open_log(path) as log:
-        sealed = seal({"v": 1, "seq": 2, "prev": log.chain.last, "action": "rotated", **odd})
+        last = {"v": 1, "seq": 2, "prev": log.chain.last, "time": "", "action": "rotated"}
     with open(path, "ab") as file:
-        file.write(sealed)
+        file.write(seal({**last, **odd}))
     os.rename(path, f"{path.removesuffix('.jsonl')}-{2:016d}.jsonl")
-    with pytest.raises(StorewardenError, match="damaged at its end"):
+    with pytest.raises(StorewardenError, match=f"damaged at its end: {why}"):
         note(path)
 
 

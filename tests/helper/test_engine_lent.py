@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from helper.bench import audit_is_whole, log_of, names, picture, records
+from helper.child import among_own_processes, needs_root
 from stand_in import ends
 from storewarden.errors import StoreUnreadableError
 from storewarden.helper.engine import remove_before_build
@@ -181,3 +182,15 @@ def test_a_derivation_that_the_database_does_not_have_is_another_stores(
     [outcome] = before_build(place, unknown, lent(unknown))
     assert outcome[1] == "broken"
     assert "the database does not have it as valid" in outcome[2]
+
+
+@needs_root
+def test_a_parent_outside_of_this_container_lends_nothing(place: ThrowawayStore) -> None:
+    lock = place.path(place.invent("x.lock").base_name)
+
+    def lends() -> bool:
+        with open(lock, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            return Worker(os.getpid(), os.getppid()).holds(lock)
+
+    assert among_own_processes(lends, proc=False) is False

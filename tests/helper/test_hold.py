@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from itertools import repeat
 
 import pytest
 
 from helper.bench import at, can_be_locked, names, picture, run
-from helper.child import traced
+from helper.child import beside, traced
 from storewarden.helper.hold import (
     HeldLock,
     NotHeldError,
@@ -183,7 +184,56 @@ def test_a_lock_file_is_unlinked_before_it_is_marked(
     assert order == ["unlink", "ftruncate"]
 
 
+@pytest.mark.parametrize("hold", [hold_lock_file, hold_path])
+def test_a_name_that_leads_out_of_the_store_is_unknown_and_nothing_is_made_there(
+    hold: Callable[[ExitStack, int, str], HeldLock | None],
+    place: ThrowawayStore,
+    store_fd: int,
+    locks: ExitStack,
+) -> None:
+    with pytest.raises(NotHeldError, match="is no name in the store directory") as refused:
+        hold(locks, store_fd, f"../{NAME}")
+    assert refused.value.fact.known is Known.UNKNOWN
+    assert not os.path.lexists(f"{place.store_dir.path}/../{NAME}")
+
+
 # Path locks among builders that come and go.
+
+
+def test_a_path_lock_that_always_comes_and_goes_is_unknown_in_the_end(
+    place: ThrowawayStore, store_fd: int, locks: ExitStack
+) -> None:
+    path = place.path(NAME)
+
+    def come_or_go() -> None:
+        if os.path.exists(path):
+            os.unlink(path)
+        else:
+            place.add_lock(NAME)
+
+    with beside(repeat(come_or_go), "open"), pytest.raises(NotHeldError) as refused:
+        hold_path(locks, store_fd, NAME)
+    assert refused.value.fact == Fact(Known.UNKNOWN, f"{NAME} changed hands 8 times")
+    assert NAME not in names(place)
+
+
+def test_a_lock_file_that_is_exchanged_while_its_lock_is_taken_stays(place: ThrowawayStore) -> None:
+    lock = output_lock(place.add_derivation("x"), "out")
+    place.add_lock(lock)
+    first = os.stat(place.path(lock)).st_ino
+
+    def exchange() -> None:
+        if os.stat(place.path(lock)).st_ino == first and not can_be_locked(place.path(lock)):
+            place.add_lock(f"{lock}.new")
+            os.rename(place.path(f"{lock}.new"), place.path(lock))
+
+    with beside(repeat(exchange), "flock"):
+        (outcome,) = run(place, lock)
+    assert outcome.status == "kept"
+    assert "another one took its place" in outcome.reasons[0]
+    found = os.stat(place.path(lock))
+    assert found.st_ino != first
+    assert found.st_size == 0
 
 
 # Takes and releases a path lock over and over, as pathlocks.cc does, and is alone meanwhile.

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from helper.bench import can_be_locked, picture
+from helper.child import in_child, mount, needs_root, take_own_mounts
 from storewarden import host
 from storewarden.claims import Claim, Facts, proof_of
+from storewarden.errors import StoreUnreadableError
 from storewarden.helper.hold import Survey, Witness, in_database
+from storewarden.helper.surroundings import check_file_system
 from storewarden.store.entries import Entry, EntryKind, FileId, look
 from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, path_lock
 from storewarden.store.store import NO, Fact, Known, Store
@@ -176,3 +179,21 @@ def test_a_database_that_is_not_there_is_unknown(
     if state:
         os.mkdir(f"{place.state_dir}/db")
     assert in_database(place.as_store(), scratch).known is Known.UNKNOWN
+
+
+@needs_root
+def test_where_the_mounts_cannot_be_read_nothing_is_begun_and_none_is_ruled_out(
+    place: ThrowawayStore, store_fd: int, seen: Survey, entry: Entry
+) -> None:
+    def without_proc() -> list[str]:
+        take_own_mounts()
+        mount("-t", "tmpfs", "none", "/proc")
+        with pytest.raises(StoreUnreadableError) as refused:
+            check_file_system(place.as_store())
+        with ExitStack() as locks:
+            it = Witness(locks, place.as_store(), store_fd, seen, entry, EntryKind.OUTPUT)
+            return [str(refused.value), it.mounted().known.value]
+
+    told, mounted = in_child(without_proc)
+    assert told == "the mounts of this machine cannot be read; nothing is removed"
+    assert mounted == "unknown"

@@ -2,6 +2,7 @@
 """`--for-parent` serves the process that has started the helper, as its user, and nobody else."""
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -58,6 +59,27 @@ def test_it_answers_one_request_after_the_other(near: ThrowawayStore) -> None:
 def test_a_parent_that_never_asks_is_served_until_it_goes(near: ThrowawayStore) -> None:
     with served(near):
         pass
+
+
+def test_where_its_parent_interrupts_it_it_leaves_at_once_without_a_word(
+    near: ThrowawayStore,
+) -> None:
+    lock = stale_lock(near)
+    ours, theirs = socket.socketpair()
+    with (
+        ours,
+        subprocess.Popen(
+            words_of(near), stdin=theirs.fileno(), stderr=subprocess.PIPE, cwd="/"
+        ) as helper,
+    ):
+        theirs.close()
+        ours.sendall(b"what?\n")  # when that is answered it serves
+        assert b'"code":"unreadable"' in ours.recv(4096)
+        helper.send_signal(signal.SIGINT)
+        assert helper.wait(20) == 130
+        assert helper.stderr
+        assert helper.stderr.read() == b""
+    assert lock in names(near)
 
 
 def refused(place: ThrowawayStore, stdin: int) -> None:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 
+import itertools
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 
 from disks import BLOCK, debugfs, needs_a_disk, of_a_changed_disk
 from helper.bench import audit_is_whole, names, picture, run
-from helper.child import in_child, needs_root
+from helper.child import beside, descriptors_left, in_child, needs_root
 from helper.trees import (
     descriptors,
     dig,
@@ -150,6 +152,29 @@ def test_another_who_removes_it_too_is_no_failure(place: ThrowawayStore) -> None
         assert os.listdir(private.fd) == []
 
 
+@pytest.mark.parametrize("function", ["open", "scandir", "stat", "rename", "unlink", "rmdir"])
+def test_another_who_removes_all_of_it_is_no_failure_at_any_moment(
+    function: str, place: ThrowawayStore
+) -> None:
+    for number in itertools.count():
+        spread(f"{place.path(NAME)}/deep", 2, 2)
+        with taken(place, NAME) as private:
+            inside = place.path(private.name)
+
+            def remove_all(inside: str = inside) -> None:
+                for name in os.listdir(inside):
+                    shutil.rmtree(f"{inside}/{name}")
+
+            acts = iter([*([lambda: None] * number), remove_all])
+            with beside(acts, function, before=True):
+                purged = purge(private, Purged())
+            assert (purged.failures, os.listdir(private.fd)) == (0, []), purged.reason
+        assert not left_private(place)
+        if next(acts, None) is not None:
+            break  # it is not called so often
+    assert number > 1
+
+
 def test_no_descriptor_leaks(place: ThrowawayStore) -> None:
     before = descriptors()
     spread(place.path(NAME), 20, 2)
@@ -170,6 +195,20 @@ def test_a_few_descriptors_are_enough_for_any_tree(place: ThrowawayStore) -> Non
         return take_and_purge(place, NAME).failures
 
     assert in_child(limited) == 0
+    assert not left_private(place)
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_where_descriptors_run_out_that_is_told_and_what_is_left_goes_later(
+    count: int, place: ThrowawayStore
+) -> None:
+    spread(place.path(NAME), 2, 2)
+    with taken(place, NAME) as private:
+        with descriptors_left(count):
+            purged = purge(private, Purged())
+        assert (purged.failures, purged.files) == (1, 0)
+        assert "too many open files" in purged.reason
+        assert (purge(private, purged).failures, purged.files) == (0, 4)
     assert not left_private(place)
 
 

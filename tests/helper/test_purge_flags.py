@@ -9,11 +9,13 @@ import fcntl
 import os
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from helper.child import needs_root
+from helper.child import beside, needs_root
 from helper.trees import left_private, take_and_purge, taken, write
 from storewarden.helper.purge import Purged, purge
 from storewarden.throwaway import ThrowawayStore
@@ -134,3 +136,18 @@ def test_on_linux_only_root_can_have_set_it_so_it_stays(
     assert purged.failures
     assert purged.reason
     assert left_private(place)
+
+
+@needs_root
+def test_where_it_stays_and_somebody_goes_on_writing_it_is_given_up_in_the_end(
+    place: ThrowawayStore, immutable: Callable[[str], None]
+) -> None:
+    os.mkdir(place.path(NAME))
+    write(f"{place.path(NAME)}/file")
+    immutable(f"{place.path(NAME)}/file")
+    with taken(place, NAME) as private:
+        new = (partial(write, place.path(f"{private.name}/{number}")) for number in count())
+        with beside(new, "scandir", before=True):
+            purged = purge(private, Purged())
+        assert (purged.failures, purged.late) == (2, False)
+        assert 8 <= purged.files <= 16 + 2, "so often at most it is tried again"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from helper.bench import picture
-from helper.child import needs_root
+from helper.child import beside, forbid_renameat2, in_child, needs_root
 from helper.trees import left_private, take_and_purge, taken, write
 from storewarden.helper.purge import (
     Purged,
@@ -16,6 +16,7 @@ from storewarden.helper.purge import (
     put_back,
     remove_from_store,
 )
+from storewarden.host import rename_exclusive
 from storewarden.store.entries import PRIVATE_PREFIX
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding
@@ -185,4 +186,46 @@ def test_an_empty_private_directory_that_was_collected_is_no_failure(
 def test_what_is_not_there_cannot_be_taken(place: ThrowawayStore) -> None:
     with pytest.raises(FileNotFoundError):
         take_and_purge(place, NAME)
+    assert not left_private(place)
+
+
+def test_one_that_a_collector_takes_before_its_lock_is_held_is_not_used(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    def collect() -> None:
+        (name,) = left_private(place)
+        os.rmdir(place.path(name))
+
+    with (
+        beside([collect], "mkdir"),
+        pytest.raises(OSError, match="the private directory was taken away"),
+        new_private(store_fd),
+    ):
+        pytest.fail("it was used")
+
+
+def test_a_kernel_that_cannot_rename_so_overwrites_nothing_either(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    write(place.path(NAME), "dead")
+
+    def take_and_put_back() -> list[str]:
+        forbid_renameat2()
+        with pytest.raises(OSError, match=r"not implemented|Invalid"):  # the library's word for it
+            rename_exclusive(store_fd, NAME, store_fd, f"{NAME}-2")
+        seen = []
+        with new_private(store_fd) as private:
+            remove_from_store(store_fd, NAME, private)
+            write(place.path(NAME), "new")
+            with pytest.raises(FileExistsError):
+                put_back(store_fd, NAME, private)
+            for _ in range(2):
+                with open(place.path(NAME), encoding="ascii") as file:
+                    seen.append(file.read())
+                os.unlink(place.path(NAME))
+                if len(seen) == 1:
+                    put_back(store_fd, NAME, private)
+        return seen
+
+    assert in_child(take_and_put_back) == ["new", "dead"]
     assert not left_private(place)

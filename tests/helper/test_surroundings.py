@@ -16,7 +16,7 @@ from helper.serving import ROOT, line_for, serving, stale_lock
 from helper.trees import write
 from stand_in import write_answering_nix
 from storewarden.errors import StoreUnreadableError, StorewardenError
-from storewarden.helper.surroundings import check_place
+from storewarden.helper.surroundings import check_place, check_view
 from storewarden.host import FIRST_ALLOCATED
 from storewarden.store.paths import StoreDir
 from storewarden.throwaway import ThrowawayStore
@@ -205,3 +205,11 @@ def test_a_daemon_outside_of_this_container_keeps_everything(near: ThrowawayStor
     with daemon(near):
         assert "runs outside this container" in among_own_processes(look, proc=False)
     assert os.path.exists(near.path(path))
+
+
+def test_a_store_or_a_view_of_it_that_is_not_there_is_told(place: ThrowawayStore) -> None:
+    store_dir = place.store_dir.path
+    for both in ((f"{store_dir}/gone", store_dir), (store_dir, f"{store_dir}/gone")):
+        with pytest.raises(StoreUnreadableError, match=r"cannot look at the store: .*/gone'"):
+            check_view(*both, {})
+    check_view(store_dir, store_dir, {})

@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from helper.child import needs_root
-from storewarden.host.linux import orphans
+from storewarden.host.linux import holds, orphans
 from sweeps import needs_lock_table
 
 pytestmark = [
@@ -34,6 +36,19 @@ with subprocess.Popen(sys.argv[2:], stdout=subprocess.PIPE, text=True) as builde
 _BELOW = ["sh", "-c", "sleep 60 >/dev/null & echo $!; wait"]
 # Who is between them has ended before the pid is told.
 _DETACHED = ["sh", "-c", "pid=$(sleep 60 >/dev/null & echo $!); echo $pid; exec sleep 60"]
+
+# So many, each the parent of the next one, and each takes over what has lost its parent below it.
+_FOSTERED = """
+import ctypes, os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for left in range(int(sys.argv[1]), 0, -1):
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+    print(os.getpid(), flush=True)
+    if left == 1 or os.fork():
+        break
+while True:
+    signal.pause()
+"""
 
 
 @contextmanager
@@ -91,6 +106,46 @@ def test_what_stands_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) ->
         fcntl.flock(file, fcntl.LOCK_EX)
         (tmp_path / "link").symlink_to("lock")
         assert orphans(f"{tmp_path}/link", [os.getpid()]) == [os.getpid()]
+
+
+def test_where_the_lock_cannot_be_looked_at_all_are_orphans_and_nobody_holds_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    lock = f"{tmp_path}/file/lock"
+    assert orphans(lock, [os.getpid()]) == [os.getpid()]
+    assert not holds(os.getpid(), lock)
+
+
+@pytest.mark.parametrize(("times", "orphaned"), [(1, False), (7, False), (8, True)])
+def test_what_is_handed_from_parent_to_parent_is_followed_as_long_as_that_ends(
+    times: int, *, orphaned: bool, tmp_path: Path
+) -> None:
+    with open(tmp_path / "lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [sys.executable, "-I", "-S", "-c", _FOSTERED, "10"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+            assert first.stdout is not None
+            pids = [int(first.stdout.readline()) for _ in range(10)]
+            left = [times]
+
+            def end_its_parent(frame: FrameType, event: str, parent: object) -> None:
+                at = frame.f_code.co_name, frame.f_locals.get("pid")
+                if event == "return" and at == ("parent_of", pids[-1]) and left[0]:
+                    left[0] -= 1
+                    os.kill(int(str(parent)), signal.SIGKILL)
+                    while os.path.exists(f"/proc/{parent}"):
+                        time.sleep(0.001)
+
+            sys.setprofile(end_its_parent)
+            try:
+                found = orphans(lock.name, [pids[-1]])
+            finally:
+                sys.setprofile(None)
+                first.kill()
+                os.kill(pids[-1], signal.SIGKILL)
+    assert left == [0]
+    assert found == ([pids[-1]] if orphaned else [])
 
 
 def test_a_process_that_has_ended_claims_nothing(tmp_path: Path) -> None:

@@ -3,15 +3,24 @@
 
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
 from storewarden.errors import StoreUnreadableError
-from storewarden.store.database import check_census, check_schema, connect, registered, sample
+from storewarden.store.database import (
+    DatabaseUnseenError,
+    check_census,
+    check_schema,
+    connect,
+    registered,
+    sample,
+)
 from storewarden.store.paths import StoreDir
 from storewarden.throwaway import ThrowawayStore
 from sweeps import still_valid, valid_names
@@ -216,3 +225,16 @@ def test_a_sample_is_spread_over_the_paths_that_are_there(place: ThrowawayStore)
     assert count == 503
     assert len(names) == len(set(names)) == 64
     assert set(names) <= set(valid_names(place.state_dir, place.store_dir))
+
+
+def test_where_only_the_daemons_socket_is_to_be_seen_there_may_be_a_database(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "daemon-socket").mkdir()
+    os.mknod(tmp_path / "daemon-socket/socket", stat.S_IFSOCK | 0o600)
+    with pytest.raises(DatabaseUnseenError, match="only nix-daemon's socket is to be seen here"):
+        check_schema(str(tmp_path))
+    (tmp_path / "db").mkdir()
+    with pytest.raises(StoreUnreadableError, match="is --state-dir right") as refused:
+        check_schema(str(tmp_path))
+    assert not isinstance(refused.value, DatabaseUnseenError)

@@ -217,3 +217,20 @@ def test_an_origin_is_never_found_for_a_wrong_hash(place: ThrowawayStore, store_
     wrong = StorePath(f"{right.base_name[:31]}{'0' if right.base_name[31] != '0' else '1'}-x")
     assert origin_of(place, store_fd, right) is not None
     assert origin_of(place, store_fd, wrong) is None
+
+
+def test_an_output_in_the_database_that_its_derivation_could_not_have_hides_no_other(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation = place.add_derivation("x")
+    odd, path = place.invent("y"), place.invent("x-dev")
+    for number, known in enumerate((odd, path)):
+        know_output(place, derivation, f"output-{number}", known)
+        place.add_valid(known.name)
+    redirects = [redirect_path(derivation, one, place.store_dir) for one in (odd, path)]
+    for redirect in redirects:
+        place.add_output(redirect)
+    found = [origin_of(place, store_fd, redirect) for redirect in redirects]
+    locks = tuple(sorted((path_lock(redirects[1]), path_lock(path))))
+    wanted = Origin(Deriver(derivation, "dev"), locks, scratch=True, replaced=path)
+    assert found == [None, wanted]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from helper.child import descriptors_left
 from storewarden.errors import StoreUnreadableError
 from storewarden.scan import is_private
 from storewarden.store.entries import (
@@ -303,3 +304,11 @@ def test_an_empty_output_called_lock_is_an_output() -> None:
     assert classify(cargo_lock, None, store_uid=STORE_UID, build_users=USERS) is EntryKind.OUTPUT
     own = replace(cargo_lock, uid=STORE_UID)
     assert classify(own, None, store_uid=STORE_UID, build_users=USERS) is EntryKind.LOCK
+
+
+def test_a_store_that_cannot_be_listed_is_not_taken_for_an_empty_one(store_fd: int) -> None:
+    for left in range(2):
+        with descriptors_left(left), pytest.raises(StoreUnreadableError) as refused:
+            list(each_name(store_fd))
+        assert str(refused.value) == "cannot list the store directory: too many open files"
+    assert list(each_name(store_fd))

@@ -4,7 +4,9 @@
 import grp
 import os
 import pwd
+from pathlib import Path
 
+from helper.child import in_child, mount, needs_root, take_own_mounts
 from storewarden.store.store import build_users
 from storewarden.throwaway import ThrowawayStore
 
@@ -31,6 +33,19 @@ def test_every_group_of_this_machine_resolves_to_its_listed_members() -> None:
         }
         assert users.uids == listed - {0}
         assert users.gid == grp.getgrnam(group.gr_name).gr_gid
+
+
+@needs_root
+def test_a_member_that_no_longer_exists_builds_nothing(tmp_path: Path) -> None:
+    somebody = pwd.getpwuid(65534)
+    (tmp_path / "group").write_text(f"builders:x:30000:gone,{somebody.pw_name},root\n")
+
+    def members() -> list[int]:
+        take_own_mounts()
+        mount("--bind", f"{tmp_path}/group", "/etc/group")
+        return sorted(build_users("builders", ALLOCATED).uids)
+
+    assert in_child(members) == [65534]
 
 
 def test_root_is_no_build_user_of_any_group() -> None:

@@ -215,7 +215,7 @@ def _cannot_work(cause: Exception) -> bytes:
 def _answer_client(connection: socket.socket, arguments: argparse.Namespace, met: Met) -> None:
     try:
         uid, pid = host.peer(connection)
-    except OSError as cause:
+    except OSError as cause:  # macOS, of one that has gone by now; Linux tells of it all the same
         _say(4, f"connection lost: {cause}")
         return
     if uid in arguments.allow_uid:
