@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from helper.child import among_own_processes, needs_root
+from helper.child import among_own_processes, in_child, mount, needs_root, take_own_mounts
 from storewarden import host
 from storewarden.host import darwin, linux, listener
 from storewarden.host.linux import flocks, hidden_uid
@@ -177,6 +178,30 @@ def test_a_writable_store_stays_in_its_namespace(tmp_path: Path) -> None:
     before = os.readlink("/proc/self/ns/mnt")
     linux.make_writable(str(tmp_path))
     assert os.readlink("/proc/self/ns/mnt") == before
+
+
+@needs_root
+def test_a_read_only_store_is_made_writable_for_this_process_alone_and_else_left_as_it_was(
+    tmp_path: Path,
+) -> None:
+    def is_writable() -> bool:
+        with suppress(OSError):
+            (tmp_path / "file").touch()
+            return True
+        return False
+
+    def make_writable() -> list[bool]:
+        linux.make_writable(str(tmp_path))
+        flags = os.statvfs(tmp_path).f_flag
+        return [is_writable(), *(bool(flags & one) for one in (os.ST_NOSUID, os.ST_NOEXEC))]
+
+    def beside_it() -> list[object]:
+        take_own_mounts()
+        mount("--bind", str(tmp_path), str(tmp_path))
+        mount("-o", "remount,bind,ro,nosuid,noexec", str(tmp_path))
+        return [is_writable(), in_child(make_writable), is_writable()]
+
+    assert in_child(beside_it) == [False, [True, True, True], False]
 
 
 def test_nixos_is_known_by_its_sign(tmp_path: Path) -> None:

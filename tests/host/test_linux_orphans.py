@@ -127,13 +127,13 @@ def test_what_is_handed_from_parent_to_parent_is_followed_as_long_as_that_ends(
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
             assert first.stdout is not None
             pids = [int(first.stdout.readline()) for _ in range(10)]
-            left = [times]
+            ended: list[int] = []
 
             def end_its_parent(frame: FrameType, event: str, parent: object) -> None:
                 at = frame.f_code.co_name, frame.f_locals.get("pid")
-                if event == "return" and at == ("parent_of", pids[-1]) and left[0]:
-                    left[0] -= 1
-                    os.kill(int(str(parent)), signal.SIGKILL)
+                if event == "return" and at == ("parent_of", pids[-1]) and len(ended) < times:
+                    ended.append(int(str(parent)))
+                    os.kill(ended[-1], signal.SIGKILL)
                     while os.path.exists(f"/proc/{parent}"):
                         time.sleep(0.001)
 
@@ -142,9 +142,9 @@ def test_what_is_handed_from_parent_to_parent_is_followed_as_long_as_that_ends(
                 found = orphans(lock.name, [pids[-1]])
             finally:
                 sys.setprofile(None)
-                first.kill()
-                os.kill(pids[-1], signal.SIGKILL)
-    assert left == [0]
+                for pid in {*pids} - {*ended}:
+                    os.kill(pid, signal.SIGKILL)
+    assert len(ended) == times
     assert found == ([pids[-1]] if orphaned else [])
 
 
