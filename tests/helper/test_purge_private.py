@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from helper.bench import picture
-from helper.child import beside, forbid_renameat2, in_child, needs_root
+from helper.child import beside, can_forbid_renameat2, forbid_renameat2, in_child, needs_root
 from helper.trees import left_private, take_and_purge, taken, write
 from storewarden.helper.purge import (
     Purged,
@@ -204,6 +204,7 @@ def test_one_that_a_collector_takes_before_its_lock_is_held_is_not_used(
         pytest.fail("it was used")
 
 
+@can_forbid_renameat2
 def test_a_kernel_that_cannot_rename_so_overwrites_nothing_either(
     place: ThrowawayStore, store_fd: int
 ) -> None:
