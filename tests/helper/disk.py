@@ -162,10 +162,10 @@ def make_disk(disk: Disk, top: str) -> dict[int, int]:
 
 
 def follow(disk: Disk, top: str, trace: bytes) -> list[Op]:
-    """The operations of a process that strace recorded as TRACED, done to the disk as well.
+    """The operations of a process that strace recorded as TRACED; they are done to the disk, too.
 
-    Each is one that this process could see the next moment. What was done outside of the
-    directory `top`, whose disk it is, is left out.
+    Left out is what was done outside of the directory `top`, whose disk it is, and to the bytes of
+    files that had lost their last name.
     """
     one = _Follower(disk, top)
     ops = []
