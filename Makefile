@@ -69,7 +69,7 @@ faults: .venv/.ready
 	PYTHONPATH=tests $(PY) -m helper.faults $(FAULTS)
 
 # The power fails at any moment of a removal: what strace recorded is replayed, with any of what no
-# sync had covered lost (root, strace): some 7,500 times, eight minutes with two processes.
+# sync had covered lost (root, strace): some 6,000 times, six minutes with two processes.
 power: .venv/.ready
 	PYTHONPATH=tests $(PY) -m helper.power $(POWER)
 
