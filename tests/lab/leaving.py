@@ -2,8 +2,8 @@
 """What has left a store, as inotify saw it, and by whose doing: ours on record, or Nix's own.
 
 Who did it is not told. So each time a name has left there must be a reason: the audit log has it,
-a collector says that it deleted it, or Nix put something else there, by a rename of its own, or
-something that it then registered. Its temporary names and its locks come and go as it likes.
+a collector says that it deleted it, or Nix put something else there: a copy, something else that
+it moved there, or what it then registered. Its temporary names and its locks come and go.
 """
 
 import contextlib
@@ -64,13 +64,28 @@ class Seen:
         return Counter(name for what, name in self.trail if what == "left")
 
     def made_way(self, registered: Collection[str]) -> Counter[str]:
-        """How often each has left for what Nix then moved to its place, or wrote and registered."""
-        found, then = Counter[str](), dict[str, str]()
-        for what, name in reversed(self.trail):
-            by_nix = then.get(name) == "replaced" or (
-                then.get(name) == "made" and name in registered
+        """How often each has left for what Nix put there: a copy of it, which stands beside it
+        before that, something else that it moved there, or what it wrote and registered.
+        """
+        found, now = Counter[str](), dict[str, int]()
+        after = self._next()
+        for place, (what, name) in enumerate(self.trail):
+            copy = now.get(f"{name}.tmp")
+            then = after.get(place)
+            found[name] += what == "left" and (
+                (copy is not None and self.trail[copy][0] == "made")
+                or then == "replaced"
+                or (then == "made" and name in registered)
             )
-            found[name] += what == "left" and by_nix
+            now[name] = place
+        return found
+
+    def _next(self) -> dict[int, str]:
+        """What is next in the trail of the same name, by the place in it."""
+        found, then = dict[int, str](), dict[str, str]()
+        for place, (what, name) in reversed([*enumerate(self.trail)]):
+            if name in then:
+                found[place] = then[name]
             then[name] = what
         return found
 
@@ -126,9 +141,9 @@ def unexplained(
             if times > reasons[name] and not _is_fleeting(name)
         ),
         *(
-            f"{old} was moved to {new}, which was never valid"
+            f"{old} was moved to {new}, which was never valid, and stays"
             for old, new in seen.moved
-            if new not in registered and not _is_fleeting(old) and not _is_fleeting(new)
+            if new not in {*registered, *left} and not _is_fleeting(old) and not _is_fleeting(new)
         ),
         *(
             f"{name} is on record as removed {times} times, and left {left[name]} times"

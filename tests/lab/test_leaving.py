@@ -72,13 +72,24 @@ def test_nix_may_put_something_in_its_place_that_it_registers(tmp_path: Path) ->
     assert wrong(tmp_path, *again) == [f"{NAME} has left 1 times, with 0 reasons"]
     assert wrong(tmp_path, *again, registered=[NAME]) == []
     assert wrong(tmp_path, f"+{NAME}.tmp", f"-{NAME}", f"{NAME}.tmp>{NAME}") == []
+    assert wrong(tmp_path, "+other", f"-{NAME}", f"other>{NAME}", registered=["other"]) == []
+
+
+def test_nix_may_be_killed_when_it_has_a_copy_in_its_place_no_more(tmp_path: Path) -> None:
+    assert wrong(tmp_path, f"+{NAME}.tmp", f"-{NAME}") == []
+    assert wrong(tmp_path, f"-{NAME}.tmp", f"-{NAME}") == [
+        f"{NAME} has left 1 times, with 0 reasons"
+    ]
 
 
 def test_only_what_gets_registered_is_moved_to_another_name(tmp_path: Path) -> None:
     new = "b" * 32 + "-x"
-    assert wrong(tmp_path, f"{NAME}>{new}") == [f"{NAME} was moved to {new}, which was never valid"]
+    assert wrong(tmp_path, f"{NAME}>{new}") == [
+        f"{NAME} was moved to {new}, which was never valid, and stays"
+    ]
     (tmp_path / new).unlink()
     assert wrong(tmp_path, f"{NAME}>{new}", registered=[new]) == []
+    assert wrong(tmp_path, f"{NAME}>{new}", f"-{new}", deleted=[new]) == []
 
 
 def test_names_that_come_and_go_need_no_reason(tmp_path: Path) -> None:
