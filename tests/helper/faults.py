@@ -20,7 +20,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ def world(scenario: str) -> Iterator[World]:
         place.add_lock(old)
         asked = [request(place, name) for name in (dead, *kept, old)]
         place.hold(place.path(output_lock(alive, "out")))
-        before, wanted = _by_entry(place), kept
+        before, wanted = by_entry(place), kept
         if scenario != "remove":
             kill = at("taken", kill_self)
             killed(lambda: run_requests(place, asked, store=alone(place), checkpoint=kill))
@@ -131,7 +131,7 @@ def world(scenario: str) -> Iterator[World]:
 SCENARIOS = ("remove", "resume", "put-back", "mend")
 
 
-def _by_entry(place: ThrowawayStore) -> dict[str, object]:
+def by_entry(place: ThrowawayStore) -> dict[str, object]:
     """Each entry of the store with all that is in it, to be compared."""
     entries: dict[str, list[object]] = {}
     start = len(os.fsencode(place.store_dir.path)) + 1
@@ -147,7 +147,9 @@ def helped(place: ThrowawayStore) -> int:
     return serve([f"--{key}={value}" for key, value in options.items()], open_store)
 
 
-def under_strace(one: World, *options: str) -> tuple[int, list[Outcome], str]:
+def under_strace(
+    one: World, *options: str, work: Callable[[ThrowawayStore], int] = helped
+) -> tuple[int, list[Outcome], str]:
     """Have a helper do what is asked for while strace is attached.
 
     How it ended, what it told, and what it wrote to its standard error.
@@ -162,7 +164,7 @@ def under_strace(one: World, *options: str) -> tuple[int, list[Outcome], str]:
                 os.dup2(errors.fileno(), 2)
                 os.dup2(theirs.fileno(), 0)
                 os.kill(os.getpid(), signal.SIGSTOP)
-                code = helped(one.place)
+                code = work(one.place)
             except SystemExit as cause:
                 code = cause.code if isinstance(cause.code, int) else _BUG
             except BaseException:  # noqa: BLE001 - it is told
@@ -259,18 +261,18 @@ def _wrong(fault: Fault, one: World, ended: int, told: list[Outcome], said: str)
     allowed = {DONE, REFUSED, -signal.SIGKILL} if fault.how == KILLED else {DONE, REFUSED}
     if ended not in allowed:
         yield f"it ended with {ended}: {said}"
-    there = _by_entry(one.place)
-    yield from _wrong_in_store(one, there)
+    there = by_entry(one.place)
+    yield from wrong_in_store(one, there)
     for outcome in told:
         gone = outcome.status in {Status.TAKEN, Status.REMOVED, Status.VANISHED}
         if gone and outcome.base_name in there:
             yield f"{outcome.base_name} is there, and it told: {outcome.status}"
     yield from _wrong_on_record(one, there)
     one.remove([request(one.place, name) for name in {*one.dead} - {*one.wanted} if name in there])
-    yield from _wrong_in_the_end(one)
+    yield from wrong_in_the_end(one)
 
 
-def _wrong_in_store(one: World, there: Mapping[str, object]) -> Iterator[str]:
+def wrong_in_store(one: World, there: Mapping[str, object]) -> Iterator[str]:
     for name, before in one.before.items():
         # What is not there may have gone, if it was dead; what is there is whole.
         if name in one.dead and name not in there:
@@ -282,9 +284,9 @@ def _wrong_in_store(one: World, there: Mapping[str, object]) -> Iterator[str]:
             yield f"{name} is poisoned"
 
 
-def _wrong_in_the_end(one: World) -> Iterator[str]:
+def wrong_in_the_end(one: World) -> Iterator[str]:
     place = one.place
-    there = _by_entry(place)
+    there = by_entry(place)
     if lost := [name for name in one.wanted if there.get(name) != one.before[name]]:
         yield f"not there in the end: {lost}"
     if left := [*there.keys() & {*one.dead} - {*one.wanted}, *left_private(place)]:
@@ -297,15 +299,20 @@ def _wrong_in_the_end(one: World) -> Iterator[str]:
 
 
 def _wrong_on_record(one: World, there: Container[str]) -> Iterator[str]:
-    gone = {name for name in one.dead if name not in there}
-    try:
+    with suppress(AuditUnavailableError):
         problem = verify(log_of(one.place)).problem
         if problem and not _is_torn(log_of(one.place)):
             yield f"the audit log does not verify: {problem}"
+    yield from not_on_record(one, there)
+
+
+def not_on_record(one: World, there: Container[str]) -> Iterator[str]:
+    """What is gone of the dead without an intent."""
+    try:
         noted = {record["name"] for record in records(one.place, "intent")}
     except AuditUnavailableError:
         noted = set()
-    if lost := gone - noted:
+    if lost := {name for name in one.dead if name not in there} - noted:
         yield f"not on record: {lost}"
 
 

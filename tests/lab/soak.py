@@ -14,19 +14,29 @@ import re
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from signal import SIGINT, SIGKILL
 
-from lab import jobs
+from lab import jobs, service
 from real import namespace as ns
 from real.rig import Rig, valid_paths
 from storewarden import audit_reading
 
 AT_A_TIME = 6
+SWEPT = {0, 5}
+"""How a sweep ends that has removed all that may go, or something was in its way."""
 NAMES = 12  # few, so that what was stranded is soon built again
 _DELETED = re.compile(r"^deleting '(/nix/store/[^']+)'", re.MULTILINE)
+_COPY = """
+head -c 100000 /dev/urandom > "$1"
+path=$(nix-store --add "$1")
+nix-store --export "$path" > "$1.export"
+nix-store --delete "$path"
+nix-store --import < "$1.export"
+"""
 _WORKS = r"^{name} works on (\d+)\.$"
 
 
@@ -66,7 +76,7 @@ class Failure:
 class Collection:
     began: float
     ended: float
-    deleted: frozenset[str]
+    deleted: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -86,7 +96,12 @@ class Tally:
     generations: dict[str, int] = field(default_factory=dict)
     """How often each name was made another derivation: when it was built, or never can be."""
     collections: list[Collection] = field(default_factory=list)
-    restarts: int = 0
+    acts: Counter[str] = field(default_factory=Counter)
+    """What was done beside the builds."""
+    registered: set[str] = field(default_factory=set)
+    """Paths that the database was seen to have at any time."""
+    failed: list[str] = field(default_factory=list)
+    """What of that did not end well, and what it said."""
 
     def hurt(self) -> list[str]:
         """What builds had said that were hurt by nobody else than storewarden."""
@@ -115,8 +130,7 @@ class Tally:
             "live builds hurt by us": len(self.hurt()),
             "live builds hurt by gc": len(self.failures) - len(self.hurt()),
             "refused by the daemon": self.refused,
-            "collections": len(self.collections),
-            "restarts": self.restarts,
+            **self.acts,
             "debris": len(self.deaths),
             "debris removed by us": len(waits),
             "median seconds from death to gone": round(statistics.median(waits), 2)
@@ -144,6 +158,7 @@ def soak(rig: Rig, chance: random.Random, tally: Tally, seconds: float) -> None:
                 running.remove(one)
                 _interrupt(rig, chance, one, tally)
         _watch_deaths(rig, tally)
+        tally.registered |= valid_paths(rig)
         tally.lost |= lost_paths(rig)
         time.sleep(0.05)
 
@@ -301,26 +316,42 @@ def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
         thread.join()
 
 
-def troubled(rig: Rig, tally: Tally, every: float) -> AbstractContextManager[None]:
-    """While a collection is made, or the daemon is restarted, every so many seconds."""
+def troubled(
+    rig: Rig, chance: random.Random, tally: Tally, every: float
+) -> AbstractContextManager[None]:
+    """While something else is done to the store, the daemon or the service every so often.
 
-    def collect(user: str, *command: str) -> None:
-        began = time.monotonic()
+    By chance, but each of these once before another is done again.
+    """
+
+    def run(*command: str, user: str = "root", fine: Container[int] = (0,)) -> str:
         done = ns.run(rig.namespace, command, user=user, seconds=300)
-        deleted = frozenset(_DELETED.findall(done.stderr))
-        tally.collections.append(Collection(began, time.monotonic(), deleted))
+        tally.failed += [f"{command}: {done.stderr}"] * (done.returncode not in fine)
+        return done.stderr
+
+    def collect(*command: str, user: str = "root", fine: Container[int] = range(256)) -> None:
+        began = time.monotonic()
+        deleted = _DELETED.findall(run(*command, user=user, fine=fine))
+        tally.collections.append(Collection(began, time.monotonic(), tuple(deleted)))
+
+    copied = f"{rig.base}/scratch/copied"
+    acts: dict[str, Callable[[], object]] = {
+        "collections by a user": lambda: collect("nix", "store", "gc", user=rig.user),
+        "collections by root": lambda: collect("nix-store", "--gc"),
+        "restarts of the daemon": lambda: run("systemctl", "restart", "nix-daemon.service"),
+        "restarts of the service": lambda: run("systemctl", "restart", service.WATCHER),
+        "copies": lambda: collect("sh", "-ec", _COPY, "sh", copied, fine=(0,)),
+        "optimised": lambda: run("nix-store", "--optimise"),
+        "verified": lambda: run("nix-store", "--verify", "--check-contents"),
+        "sweeps by hand": lambda: run("storewarden", "scan", "--yes", "--quiet", fine=SWEPT),
+    }
 
     def trouble(stop: threading.Event) -> None:
         while True:
-            for number in range(3):
+            for name in chance.sample([*acts], len(acts)):
                 if stop.wait(every):
                     return
-                if number == 0:
-                    collect(rig.user, "nix", "store", "gc")
-                elif number == 1:
-                    ns.run(rig.namespace, ["systemctl", "restart", "nix-daemon.service"])
-                    tally.restarts += 1
-                else:
-                    collect("root", "nix-store", "--gc")
+                acts[name]()
+                tally.acts[name] += 1
 
     return meanwhile(trouble)

@@ -14,17 +14,19 @@ from contextlib import AbstractContextManager
 import pytest
 
 from lab import service as installed
+from lab.leaving import Seen, unexplained, watching_what_leaves
 from lab.machine import Machine
-from lab.soak import Tally, lost_paths, meanwhile, soak, troubled
+from lab.soak import SWEPT, Tally, lost_paths, meanwhile, soak, troubled
 from real import namespace as ns
-from real.rig import Rig, unregistered
+from real.rig import Rig, unregistered, valid_paths
 from real.warden import AT_ONCE, Report, audit_log, records, scan, warden
 from storewarden import audit_reading
 
-SECONDS = float(os.environ.get("STOREWARDEN_LAB_SOAK", "20"))
+SECONDS = float(os.environ.get("STOREWARDEN_LAB_SOAK", "30"))
+SEED = int(os.environ.get("STOREWARDEN_SEED", "20261122"))
 EVERY = 0.2
-TROUBLE = max(5.0, SECONDS / 30)
-"""Seconds from a collection, or a restart of the daemon, to the next."""
+TROUBLE = min(10.0, max(2.0, SECONDS / 30))
+"""Seconds from what is done beside the builds to the next."""
 Property = Callable[[str, object], None]
 
 
@@ -33,14 +35,16 @@ def test_no_build_fails_that_would_not_fail_without_storewarden(
     machine: Machine, record_property: Property
 ) -> None:
     rig, tally, sweeps = machine.rig, Tally(), list[int]()
-    with sweeping(rig, sweeps):
-        soak(rig, dice(), tally, SECONDS)
+    with watching_what_leaves(rig.store) as seen:
+        with sweeping(rig, sweeps):
+            soak(rig, dice(), tally, SECONDS)
+        assert_all_debris_goes(rig)
     counted = tally.line(machine.suite, "sweeps", SECONDS, audit_log(rig))
     record_property("tally", json.dumps(counted))
     assert_nobody_was_hurt(rig, tally)
-    assert set(sweeps) <= {0, 5}, sweeps
+    assert_explained(rig, seen, tally, audit_log(rig))
+    assert set(sweeps) <= SWEPT, sweeps
     assert len(sweeps) >= 3, sweeps
-    assert_all_debris_goes(rig)
     assert_every_intent_has_its_result(records(rig))
 
 
@@ -48,23 +52,25 @@ def test_no_build_fails_that_would_not_fail_without_storewarden(
 def test_beside_the_service_collections_and_restarts_no_live_build_is_hurt(
     service: Machine, record_property: Property
 ) -> None:
-    rig, tally = service.rig, Tally()
-    with troubled(rig, tally, TROUBLE):
-        soak(rig, dice(), tally, SECONDS)
-    log = installed.audit_log(rig)
-    counted = tally.line(service.suite, "service", SECONDS, log)
-    record_property("tally", json.dumps(counted))
+    rig, tally, log = service.rig, Tally(), installed.audit_log(service.rig)
+    beside = random.Random(SEED + 1)  # noqa: S311 - no secret
+    with watching_what_leaves(rig.store) as seen:
+        with troubled(rig, beside, tally, TROUBLE):
+            soak(rig, dice(), tally, SECONDS)
+        counted = tally.line(service.suite, "service", SECONDS, log)
+        record_property("tally", json.dumps(counted))
+        wait_for_orphans(rig)
+        ns.wait_until(lambda: not unregistered(rig), installed.journal(rig), 60)
     assert_nobody_was_hurt(rig, tally)
-    assert tally.collections
-    assert tally.restarts
-    wait_for_orphans(rig)
-    ns.wait_until(lambda: not unregistered(rig), installed.journal(rig), 60)
+    assert_explained(rig, seen, tally, log)
+    assert not tally.failed, "\n".join(tally.failed)
+    assert len(tally.acts) > 3, tally.acts
     assert not audit_reading.verify(log).problem
     assert_every_intent_has_its_result(list(map(dict, audit_reading.read_records(log))))
 
 
 def dice() -> random.Random:
-    return random.Random(20261122)  # noqa: S311 - the same builds every time
+    return random.Random(SEED)  # noqa: S311 - the same builds every time
 
 
 def sweeping(rig: Rig, sweeps: list[int]) -> AbstractContextManager[None]:
@@ -85,6 +91,15 @@ def assert_nobody_was_hurt(rig: Rig, tally: Tally) -> None:
     assert verified.returncode == 0, verified.stderr
     assert tally.good > SECONDS / 6, tally
     assert tally.interrupted > SECONDS / 6, tally
+
+
+def assert_explained(rig: Rig, seen: Seen, tally: Tally, log: str) -> None:
+    """Whatever has left the store is on record, or was Nix's to remove."""
+    registered = {os.path.basename(path) for path in tally.registered | valid_paths(rig)}
+    deleted = [os.path.basename(path) for one in tally.collections for path in one.deleted]
+    known = [*audit_reading.read_records(log)]
+    wrong = unexplained(seen, known, deleted, registered)
+    assert wrong == [], [one for one in seen.trail if any(one[1][:32] in line for line in wrong)]
 
 
 def wait_for_orphans(rig: Rig) -> None:

@@ -42,15 +42,9 @@ class AuditLog:
         """
         if self.torn:
             raise AuditUnavailableError(f"the audit log {self.path} is torn; the next run mends it")
-        line = seal(
-            {
-                **members_of(record),
-                "v": VERSION,
-                "seq": self.chain.seq + 1,
-                "prev": self.chain.last,
-                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            }
-        )
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        head = {"v": VERSION, "seq": self.chain.seq + 1, "prev": self.chain.last, "time": now}
+        line = seal({**members_of(record), **head})
         try:
             self._write(line)
             sync(self.fd)
@@ -125,6 +119,7 @@ def open_log(path: str, patience: float = _WAIT_SECONDS) -> Iterator[AuditLog]:
 def _open(path: str, patience: float) -> AuditLog:
     with suppress(FileExistsError):
         os.mkdir(os.path.dirname(path), 0o750)
+        _sync_directory(os.path.dirname(path))
     log = AuditLog(path, _open_locked(path, patience))
     try:
         log.load()
@@ -172,6 +167,7 @@ def _check_own(fd: int, path: str) -> os.stat_result:
 
 
 def _sync_directory(path: str) -> None:
+    """Have the name at that path survive a power cut."""
     fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -172,6 +172,9 @@ class _Batch:
             yield result
 
     def purge_all(self, seconds: float = PURGE_SECONDS) -> Iterator[Outcome]:
+        if self.taken or self.left:
+            # What a power cut brings back under its own name is whole, whatever the disk reorders.
+            os.fsync(self.store_fd)
         ends = deadlines(len(self.taken) + len(self.left), seconds)
         for item in self.taken:
             self.checkpoint("purging")

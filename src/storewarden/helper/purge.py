@@ -143,6 +143,7 @@ def remove_from_store(store_fd: int, base_name: str, private: Private) -> None:
 def put_back(store_fd: int, base_name: str, private: Private) -> None:
     """Undo `remove_from_store`; `OSError`, and nothing changed, if the name is in use again."""
     _rename(private.fd, base_name, store_fd, base_name)
+    os.fsync(store_fd)  # the log may be on another disk, and what it has as put back is done with
 
 
 def _rename(from_fd: int, name: str, to_fd: int, new_name: str) -> None:

@@ -83,6 +83,7 @@ def conclude_unmoved(store_fd: int, log: AuditLog) -> Iterator[Outcome]:
                 if look(store_fd, intent.private) is not None:
                     continue
             entry = look(store_fd, name)
+            os.fsync(store_fd)  # whoever was killed has not, and what is concluded is done with
         except (OSError, ValueError) as cause:  # no name at all
             yield _failed(name, cause)
             continue
