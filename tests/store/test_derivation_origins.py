@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from storewarden.store.derivation import find_origins
 from storewarden.store.paths import (
     Deriver,
     Origin,
@@ -66,6 +67,16 @@ def test_what_nix_copies_a_scratch_path_to_is_covered_like_it(
     rewritten = StorePath(f"{path.base_name}.tmp")
     place.add_output(rewritten)
     assert origin_of(place, store_fd, rewritten) == origin_of(place, store_fd, path)
+
+
+@pytest.mark.parametrize("name", [".tmp", "..tmp"])
+def test_what_is_called_tmp_and_nothing_else_is_no_copy(
+    name: str, place: ThrowawayStore, store_fd: int
+) -> None:
+    place.add_derivation("x")
+    path = place.invent(name)
+    place.add_output(path)
+    assert origin_of(place, store_fd, path) is None
 
 
 def test_a_derivation_called_tmp_has_a_scratch_path_of_its_own(
@@ -187,6 +198,26 @@ def test_a_path_that_is_known_before_its_build_is_covered_by_its_own_lock(
     know_output(place, derivation, "out", path)
     wanted = Origin(Deriver(derivation, "out"), (path_lock(path),), scratch=False)
     assert origin_of(place, store_fd, path) == wanted
+
+
+def test_without_the_database_a_scratch_path_is_found_by_its_hash_and_nothing_else(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation, known = place.add_derivation("x"), place.invent("x")
+    know_output(place, derivation, "out", known)
+    scratch, names = place.strand(derivation), os.listdir(place.store_dir.path)
+    found = find_origins(place.as_store(), store_fd, [scratch, known], names, None)
+    assert {path: origin.deriver for path, origin in found.items()} == {
+        scratch: Deriver(derivation, "out")
+    }
+
+
+def test_a_path_whose_output_would_have_no_name_has_no_origin(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation, path = place.add_derivation("x"), place.invent("x-")
+    know_output(place, derivation, "out", path)
+    assert origin_of(place, store_fd, path) is None
 
 
 def test_a_path_of_no_known_derivation_has_no_origin(place: ThrowawayStore, store_fd: int) -> None:
