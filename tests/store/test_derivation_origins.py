@@ -180,15 +180,46 @@ def test_what_a_client_has_had_recorded_of_an_outputs_name_becomes_no_part_of_a_
     assert origin_of(place, store_fd, told) is None, "its name is none of an output of that"
 
 
+@pytest.mark.parametrize("table", ["DerivationOutputs", "Realisations"])
 def test_a_planted_name_of_another_output_hides_no_redirect(
-    place: ThrowawayStore, store_fd: int
+    place: ThrowawayStore, store_fd: int, table: str
 ) -> None:
     derivation, valid = place.add_derivation("foo"), place.add_valid("foo")
-    know_output(place, derivation, "out", valid)
+    if table == "DerivationOutputs":
+        know_output(place, derivation, "out", valid)
+    else:
+        realise(place, table, derivation, "out", valid)
     path, planted = redirect_path(derivation, valid, place.store_dir), place.invent("foo-out")
     names = os.listdir(place.store_dir.path)
     found = origins_of(place.as_store(), store_fd, [planted, path], names)
     assert found.keys() == {path}
+
+
+def test_an_output_of_a_known_path_has_no_lock_that_is_called_after_it(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation, valid = place.invent("x.drv"), place.add_valid("x")
+    known = f'("dev","{place.path(place.invent("x-dev").base_name)}","","")'
+    with open(place.path(derivation.base_name), "w", encoding="utf-8") as file:
+        file.write(f'Derive([{known},("out","{place.path(valid.base_name)}","","")],{REST}')
+    place.register(derivation)
+    realise(place, "BuildTraceV3", derivation, "out", valid)
+    path = redirect_path(derivation, valid, place.store_dir)
+    found = origin_of(place, store_fd, path)
+    assert found is not None
+    assert set(found.locks) == {path_lock(path), path_lock(valid), output_lock(derivation, "out")}
+
+
+def test_of_two_that_would_build_a_path_the_one_that_no_client_can_make_up_is_its_deriver(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    sure, traced = place.add_derivation("x"), StorePath(f"{'1c' * 16}-x.drv")
+    path = place.invent("x")
+    know_output(place, sure, "out", path)
+    realise(place, "BuildTraceV3", traced, "out", path)
+    locks = tuple(sorted((path_lock(path), output_lock(traced, "out"))))
+    wanted = Origin(Deriver(sure, "out"), locks, scratch=False)
+    assert origin_of(place, store_fd, path) == wanted
 
 
 def test_a_path_that_is_known_before_its_build_is_covered_by_its_own_lock(
