@@ -156,6 +156,11 @@ def test_a_derivation_of_a_megabyte_of_outputs_is_read_at_once(locks_of: Locks) 
     assert locks_of(f"Derive([{too_many}],{REST}") is None
 
 
+def test_what_says_it_is_a_derivation_and_is_not_called_one_has_none(place: ThrowawayStore) -> None:
+    path = place.add_valid("x", f'Derive([("out","","","")],{REST}')
+    assert ask(place, f"{path.base_name}.chroot") is None
+
+
 # An output's name in a `.drv` becomes a file's name: it must be one, and no path.
 
 
@@ -165,7 +170,7 @@ def test_a_derivation_of_a_megabyte_of_outputs_is_read_at_once(locks_of: Locks) 
 def test_an_output_that_nix_could_not_name_has_no_lock(place: ThrowawayStore, output: str) -> None:
     name = place.invent("hello.drv").base_name
     with open(place.path(name), "w", encoding="utf-8") as file:
-        file.write(f'Derive([("{output}","","","")],[],')
+        file.write(f'Derive([("out","","",""),("{output}","","","")],[],')
     fd = open_directory(place.store_dir.path)
     try:
         assert chroot_locks(fd, f"{name}.chroot", place.store_dir) is None
