@@ -12,6 +12,10 @@ from storewarden.audit import Intent, Other
 from storewarden.audit_reading import verify
 from storewarden.errors import StorewardenError
 from storewarden.helper.audit import ROTATE_AT, open_log
+from storewarden.helper.purge import Purged
+from storewarden.helper.resume import purged_outcome
+from storewarden.protocol import Status
+from storewarden.store.entries import PRIVATE_PREFIX
 from storewarden.throwaway import ThrowawayStore
 
 
@@ -75,6 +79,67 @@ def test_a_run_that_gets_no_further_says_nothing_anew(place: ThrowawayStore) -> 
     assert in_child(again_and_again) == [["taken", "partial"], ["partial"], ["partial"]]
     assert len(records(place, "result")) == 1
     assert [outcome.status for outcome in run(place)] == ["removed"]
+
+
+@needs_root
+def test_each_run_that_gets_further_says_so_and_the_first_whatever_it_does(
+    place: ThrowawayStore,
+) -> None:
+    name = strand(place, "x")
+    for one in ("bin/tool", "log", "link"):
+        os.unlink(f"{place.path(name)}/{one}")
+    os.rmdir(f"{place.path(name)}/bin")
+    os.mkdir(f"{place.path(name)}/mounted")
+    killed(lambda: run(place, name, checkpoint=at("taken", kill_self)))
+    (private,) = left_private(place)
+
+    def now_and_then() -> list[int]:
+        take_own_mounts()
+        mount("-t", "tmpfs", "none", f"{place.path(private)}/{name}/mounted")
+        told = []
+        for late in ((), ("late",), ()):
+            (top,) = os.listdir(place.path(private))
+            for file in late:
+                write(f"{place.path(private)}/{top}/{file}")
+            (outcome,) = run(place)
+            assert outcome.status == "partial"
+            told.append(len(records(place, "result", "resumed")))
+        return told
+
+    assert in_child(now_and_then) == [1, 2, 2]
+    assert [(one["status"], one["files"]) for one in records(place, "result")] == [
+        ("partial", 0),
+        ("partial", 1),
+    ]
+
+
+def test_of_many_that_were_left_so_many_are_purged_that_their_descriptors_do_no_harm(
+    place: ThrowawayStore,
+) -> None:
+    for number in range(64 + 3):
+        path = place.path(f"{PRIVATE_PREFIX}{number}-0")
+        os.mkdir(path, 0o700)
+        write(f"{path}/0123456789abcdef-0")
+    assert [outcome.status for outcome in run(place)] == ["removed"] * 64
+    assert [outcome.status for outcome in run(place)] == ["removed"] * 3
+    assert not left_private(place)
+
+
+@pytest.mark.parametrize(
+    ("purged", "status", "reasons"),
+    [
+        (Purged(files=3), Status.REMOVED, ()),
+        (Purged(files=3, late=True), Status.PARTIAL, ("it takes long, the next run goes on",)),
+        (Purged(files=3, failures=2, reason="busy"), Status.PARTIAL, ("2 left: busy",)),
+    ],
+)
+def test_a_purge_is_told_of_by_what_it_left_and_why(
+    purged: Purged, status: Status, reasons: tuple[str, ...]
+) -> None:
+    outcome = purged_outcome("x", purged)
+    assert (outcome.base_name, outcome.status, outcome.files) == ("x", status, 3)
+    for seen, begins in zip(outcome.reasons, reasons, strict=True):
+        assert seen.startswith(begins)
 
 
 def test_what_is_asked_for_is_taken_before_what_was_left_is_purged(place: ThrowawayStore) -> None:

@@ -24,7 +24,7 @@ from storewarden.store.entries import PRIVATE_PREFIX
 from storewarden.store.paths import StorePath
 from storewarden.store.store import NO, Fact, Known
 from storewarden.throwaway import ThrowawayStore
-from sweeps import holding
+from sweeps import alone, holding
 
 
 @pytest.fixture
@@ -45,6 +45,21 @@ def test_what_is_valid_meanwhile_is_put_back_whole(
     assert "put back" in outcome.reasons[0]
     assert picture(place.path(scratch.base_name)) == before
     assert not left_private(place)
+    assert audit_is_whole(place)
+
+
+def test_what_is_valid_meanwhile_is_put_back_also_where_its_locks_are_not_known(
+    place: ThrowawayStore,
+) -> None:
+    stranger = place.invent("stranger")
+    place.add_output(stranger)
+    before = picture(place.path(stranger.base_name))
+    take = at("taken", kill_self)
+    killed(lambda: run(place, stranger.base_name, store=alone(place), checkpoint=take))
+    assert stranger.base_name not in names(place)
+    place.register(stranger)
+    assert [outcome.status for outcome in run(place)] == ["kept"]
+    assert picture(place.path(stranger.base_name)) == before
     assert audit_is_whole(place)
 
 
@@ -177,6 +192,19 @@ def test_a_private_directory_that_is_not_ours_is_left_alone(
     write(f"{path}/{scratch.base_name}")
     write(f"{path}/0123456789abcdef-0")
     change(path)
+    before = picture(place.store_dir.path)
+    assert run(place) == []
+    assert picture(place.store_dir.path) == before
+
+
+def test_a_directory_of_ours_that_is_not_called_so_is_left_alone(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    # A chroot of Nix's, or its own `tmp-*`, is as closed to others.
+    for name in ("tmp-1-0", f"{place.invent('y.drv').base_name}.chroot"):
+        os.mkdir(place.path(name), 0o700)
+        write(f"{place.path(name)}/{scratch.base_name}")
+        write(f"{place.path(name)}/0123456789abcdef-0")
     before = picture(place.store_dir.path)
     assert run(place) == []
     assert picture(place.store_dir.path) == before
