@@ -2,7 +2,8 @@
 """What the next run finds may be wanted again, or may not be ours at all."""
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import pytest
@@ -21,7 +22,7 @@ from helper.child import kill_self, killed, needs_root
 from helper.trees import left_private, write
 from storewarden.audit_reading import verify
 from storewarden.store.entries import PRIVATE_PREFIX
-from storewarden.store.paths import StorePath
+from storewarden.store.paths import StorePath, path_lock
 from storewarden.store.store import NO, Fact, Known
 from storewarden.throwaway import ThrowawayStore
 from sweeps import alone, holding
@@ -71,8 +72,38 @@ def test_one_witness_is_enough_to_put_it_back(
     if witness == "database":
         place.register(scratch)
     store = replace(place.as_store(), ask_nix=lambda paths: dict.fromkeys(paths, said))
-    assert [outcome.status for outcome in run(place, store=store)] == ["kept"]
+    (outcome,) = run(place, store=store)
+    assert (outcome.status, "it is valid" in outcome.reasons[0]) == ("kept", True)
     assert picture(place.path(scratch.base_name)) == before
+
+
+def test_who_uses_what_was_built_again_and_is_valid_does_not_stop_the_purge(
+    place: ThrowawayStore, scratch: StorePath, before: dict[bytes, object]
+) -> None:
+    place.add_output(scratch)
+    place.register(scratch)
+    new = picture(place.path(scratch.base_name))
+    assert before
+    with live_temp_root(place, scratch):
+        assert [outcome.status for outcome in run(place)] == ["removed"]
+    assert picture(place.path(scratch.base_name)) == new
+    assert not left_private(place)
+
+
+def test_what_a_collector_takes_while_nix_is_asked_hurts_nobody(
+    place: ThrowawayStore, scratch: StorePath, before: dict[bytes, object]
+) -> None:
+    (private,) = left_private(place)
+    assert before
+
+    def collect(paths: Collection[StorePath]) -> dict[StorePath, Fact]:
+        subprocess.run(["rm", "-r", place.path(f"{private}/{scratch.base_name}")], check=True)
+        return dict.fromkeys(paths, NO)
+
+    store = replace(place.as_store(), ask_nix=collect)
+    assert [outcome.status for outcome in run(place, store=store)] == ["removed"]
+    assert not left_private(place)
+    assert audit_is_whole(place)
 
 
 def _nix_cannot_tell(place: ThrowawayStore) -> Callable[[], None]:
@@ -159,6 +190,18 @@ def test_what_no_intent_tells_of_is_purged_and_recorded(
     assert (outcome.base_name, outcome.status) == (scratch.base_name, "removed")
     assert [record["name"] for record in records(place, "resumed")] == [scratch.base_name]
     assert not left_private(place)
+
+
+def test_what_no_intent_tells_of_and_is_valid_is_put_back_and_recorded(
+    place: ThrowawayStore, scratch: StorePath, before: dict[bytes, object]
+) -> None:
+    os.unlink(log_of(place))
+    place.register(scratch)
+    with holding(place.path(path_lock(scratch))):
+        assert [outcome.status for outcome in run(place)] == ["failed"], "somebody copies it here"
+    assert [outcome.status for outcome in run(place)] == ["kept"]
+    assert picture(place.path(scratch.base_name)) == before
+    assert [record["name"] for record in records(place, "resumed")] == [scratch.base_name]
 
 
 def test_a_private_directory_in_use_is_left_to_its_owner(
