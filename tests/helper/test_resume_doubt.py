@@ -131,7 +131,7 @@ def test_what_may_be_valid_waits_until_it_is_known(
         (outcome,) = run(place, store=store)
         assert (outcome.status, outcome.unproved) == ("kept", True)
         (private,) = left_private(place)
-        assert private in outcome.reasons[0]
+        assert f"whether it is valid cannot be told, so it waits in {private}" in outcome.reasons[0]
         waiting = picture(place.path(f"{private}/{scratch.base_name}"))
         assert list(waiting.values()) == list(before.values())
         assert verify_open(place) == 1
@@ -202,6 +202,24 @@ def test_what_no_intent_tells_of_and_is_valid_is_put_back_and_recorded(
     assert [outcome.status for outcome in run(place)] == ["kept"]
     assert picture(place.path(scratch.base_name)) == before
     assert [record["name"] for record in records(place, "resumed")] == [scratch.base_name]
+
+
+def test_one_that_is_valid_is_put_back_from_among_many_that_are_dead(
+    place: ThrowawayStore,
+) -> None:
+    private = place.path(f"{PRIVATE_PREFIX}1-0")
+    os.mkdir(private, 0o700)
+    valid = place.add_valid("valid")
+    for number in range(20):  # it is neither the first nor the last to be found
+        write(f"{private}/{place.invent(f'dead-{number}').base_name}")
+        if number == 10:
+            os.rename(place.path(valid.base_name), f"{private}/{valid.base_name}")
+    (outcome,) = run(place)
+    assert (outcome.base_name, outcome.status) == (valid.base_name, "kept")
+    assert valid.base_name in names(place)
+    assert [outcome.status for outcome in run(place)] == ["removed"]
+    assert valid.base_name in names(place)
+    assert not left_private(place)
 
 
 def test_a_private_directory_in_use_is_left_to_its_owner(
