@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the next run finds may be wanted again, or may not be ours at all."""
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable, Collection
@@ -20,9 +21,11 @@ from helper.bench import (
 )
 from helper.child import kill_self, killed, needs_root
 from helper.trees import left_private, write
+from storewarden.audit import Intent
 from storewarden.audit_reading import verify
-from storewarden.store.entries import PRIVATE_PREFIX
-from storewarden.store.paths import StorePath, path_lock
+from storewarden.helper.audit import open_log
+from storewarden.store.entries import PRIVATE_PREFIX, EntryKind
+from storewarden.store.paths import StorePath, output_lock, path_lock
 from storewarden.store.store import NO, Fact, Known
 from storewarden.throwaway import ThrowawayStore
 from sweeps import alone, holding
@@ -111,13 +114,18 @@ def _nix_cannot_tell(place: ThrowawayStore) -> Callable[[], None]:
     return lambda: None
 
 
+def _nix_says_nothing(place: ThrowawayStore) -> Callable[[], None]:
+    del place
+    return lambda: None
+
+
 def _database_gone(place: ThrowawayStore) -> Callable[[], None]:
     path = f"{place.state_dir}/db/db.sqlite"
     os.rename(path, f"{path}.away")
     return lambda: os.rename(f"{path}.away", path)
 
 
-@pytest.mark.parametrize("doubt", [_nix_cannot_tell, _database_gone])
+@pytest.mark.parametrize("doubt", [_nix_cannot_tell, _nix_says_nothing, _database_gone])
 def test_what_may_be_valid_waits_until_it_is_known(
     doubt: Callable[[ThrowawayStore], Callable[[], None]],
     place: ThrowawayStore,
@@ -126,7 +134,8 @@ def test_what_may_be_valid_waits_until_it_is_known(
 ) -> None:
     end = doubt(place)
     answer = Fact(Known.UNKNOWN) if doubt is _nix_cannot_tell else NO
-    store = replace(place.as_store(), ask_nix=lambda paths: dict.fromkeys(paths, answer))
+    answers = {} if doubt is _nix_says_nothing else {scratch: answer}
+    store = replace(place.as_store(), ask_nix=lambda _: answers)
     for _ in range(2):
         (outcome,) = run(place, store=store)
         assert (outcome.status, outcome.unproved) == ("kept", True)
@@ -220,6 +229,63 @@ def test_one_that_is_valid_is_put_back_from_among_many_that_are_dead(
     assert [outcome.status for outcome in run(place)] == ["removed"]
     assert valid.base_name in names(place)
     assert not left_private(place)
+
+
+def test_what_cannot_be_asked_about_waits_and_says_why(
+    place: ThrowawayStore, scratch: StorePath, before: dict[bytes, object]
+) -> None:
+    def refused(_: Collection[StorePath]) -> dict[StorePath, Fact]:
+        raise OSError(errno.EMFILE, "no descriptor left")
+
+    (outcome,) = run(place, store=replace(place.as_store(), ask_nix=refused))
+    assert (outcome.base_name, outcome.status) == (scratch.base_name, "failed")
+    assert "no descriptor left" in outcome.reasons[0]
+    (private,) = left_private(place)
+    waiting = picture(place.path(f"{private}/{scratch.base_name}"))
+    assert list(waiting.values()) == list(before.values())
+
+
+def exchanged(place: ThrowawayStore, name: str, kind: EntryKind, *locks: str) -> None:
+    """As who was killed leaves it that had taken another thing by that name than was proved."""
+    private = f"{PRIVATE_PREFIX}1-0"
+    os.mkdir(place.path(private), 0o700)
+    place.add_output(StorePath(name))
+    os.rename(place.path(name), place.path(f"{private}/{name}"))
+    with open_log(log_of(place)) as log:
+        log.append(Intent(name=name, kind=kind.value, locks=locks, private=private))
+
+
+def test_another_chroot_than_was_proved_is_put_back_under_its_locks(
+    place: ThrowawayStore, derivation: StorePath
+) -> None:
+    name, lock = f"{derivation.base_name}.chroot", output_lock(derivation, "out")
+    exchanged(place, name, EntryKind.CHROOT, lock, "odd/name")
+    with holding(place.path(lock)):
+        assert [outcome.status for outcome in run(place)] == ["failed"]
+    assert [outcome.status for outcome in run(place)] == ["kept"]
+    assert name in names(place)
+
+
+def test_another_than_was_proved_stays_where_its_locks_are_not_known_and_its_place_is_taken(
+    place: ThrowawayStore,
+) -> None:
+    stranger = place.invent("stranger")
+    exchanged(place, stranger.base_name, EntryKind.OUTPUT)
+    place.add_output(stranger)
+    place.register(stranger)
+    assert [outcome.status for outcome in run(place)] == ["failed"]
+    (private,) = left_private(place)
+    assert os.listdir(place.path(private)) == [stranger.base_name]
+
+
+def test_a_directory_that_an_intent_names_and_is_no_private_one_is_left_alone(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    os.mkdir(place.path("tmp-1-0"), 0o700)
+    with open_log(log_of(place)) as log:
+        log.append(Intent(name=scratch.base_name, private="tmp-1-0"))
+    run(place)
+    assert "tmp-1-0" in names(place)
 
 
 def test_a_private_directory_in_use_is_left_to_its_owner(
