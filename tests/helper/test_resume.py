@@ -38,7 +38,8 @@ def test_the_next_run_ends_what_a_killed_one_began(
     # Nobody was left to remove the lock file that was made; it is debris like any other.
     assert names(place) - {scratch.base_name, path_lock(scratch)} == others
     assert output_lock(derivation, "out") in others
-    assert [result["resumed"] for result in records(place, "result")] == [1]
+    (result,) = records(place, "result")
+    assert (result["name"], result["resumed"]) == (scratch.base_name, 1)
     assert audit_is_whole(place)
     assert run(place) == []
 
