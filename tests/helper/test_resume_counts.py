@@ -12,8 +12,8 @@ from storewarden.audit import Intent, Other
 from storewarden.audit_reading import verify
 from storewarden.errors import StorewardenError
 from storewarden.helper.audit import ROTATE_AT, open_log
-from storewarden.helper.purge import Purged
-from storewarden.helper.resume import purged_outcome
+from storewarden.helper.purge import Purged, old_private
+from storewarden.helper.resume import Leftover, finish, purged_outcome
 from storewarden.protocol import Status
 from storewarden.store.entries import PRIVATE_PREFIX
 from storewarden.throwaway import ThrowawayStore
@@ -123,6 +123,19 @@ def test_of_many_that_were_left_so_many_are_purged_that_their_descriptors_do_no_
     assert [outcome.status for outcome in run(place)] == ["removed"] * 64
     assert [outcome.status for outcome in run(place)] == ["removed"] * 3
     assert not left_private(place)
+
+
+def test_a_leftover_is_purged_until_its_time_is_over_and_no_longer(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    name = f"{PRIVATE_PREFIX}1-0"
+    os.mkdir(place.path(name), 0o700)
+    write(f"{place.path(name)}/0123456789abcdef-0")
+    with open_log(log_of(place)) as log, old_private(store_fd, name) as private:
+        assert private is not None
+        left = Leftover(private, Intent(name=name))
+        assert finish(log, left, 0.0).status == "partial"
+        assert finish(log, left, float("inf")).status == "removed"
 
 
 @pytest.mark.parametrize(
