@@ -12,6 +12,7 @@ import pytest
 from json_documents import checked_records
 from storewarden.audit import Intent, Result, members_of, read
 from storewarden.audit_reading import flaw, log_files, read_records, verify
+from storewarden.claims import Claim
 from storewarden.helper.audit import open_log
 from storewarden.store.entries import FileId
 from storewarden.strict_json import canonical
@@ -37,6 +38,13 @@ def test_every_record_reads_as_what_it_is_and_back(path: str) -> None:
         again = json.loads(canonical(members_of(read(members))))
         differing = {name for name in members if members[name] != again.get(name)}
         assert differing <= {"v", "seq", "prev", "time", "hash"}, "the log adds its head itself"
+
+
+def test_the_claims_that_it_names_are_called_so_still(path: str) -> None:
+    intents = [one for one in map(read, read_records(path)) if isinstance(one, Intent)]
+    named = {name for intent in intents for name in intent.absent}
+    assert named
+    assert named <= set(Claim)
 
 
 def test_it_is_gone_on_with_and_what_it_left_open_is_known(path: str) -> None:

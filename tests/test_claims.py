@@ -4,6 +4,7 @@
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,11 @@ def test_where_its_locks_are_known_an_orphan_stands_for_all_claims_of_its_user()
     covered = set(proof_of(EntryKind.OUTPUT, ORIGIN))
     of_its_user = {Claim.TOO_YOUNG, Claim.SHARED, Claim.USER_LOCK, Claim.PROCESS}
     assert covered == set(PROOF[EntryKind.OUTPUT]) - of_its_user | {Claim.ORPHAN}
+
+
+def test_an_origin_that_is_not_proved_leaves_the_claims_of_its_user_to_be_asked() -> None:
+    unsure = replace(ORIGIN, proved=False)
+    assert proof_of(EntryKind.OUTPUT, unsure) == PROOF[EntryKind.OUTPUT]
 
 
 @pytest.mark.parametrize("kind", sorted(set(EntryKind) - {EntryKind.OUTPUT}))
@@ -171,6 +177,6 @@ def test_one_unknown_claim_makes_a_candidate_unless_it_is_nix_own_word(
 def test_every_claim_is_explained_both_ways_with_what_was_seen(claim: Claim) -> None:
     yes = explain(claim, Fact(Known.YES, "by process 7"))
     unknown = explain(claim, Fact(Known.UNKNOWN))
-    assert yes.endswith(" (by process 7)")
+    assert (yes, unknown) == (f"{claim.if_yes} (by process 7)", claim.if_unknown)
     assert unknown
     assert unknown not in yes

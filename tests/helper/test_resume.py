@@ -38,8 +38,21 @@ def test_the_next_run_ends_what_a_killed_one_began(
     # Nobody was left to remove the lock file that was made; it is debris like any other.
     assert names(place) - {scratch.base_name, path_lock(scratch)} == others
     assert output_lock(derivation, "out") in others
+    (result,) = records(place, "result")
+    assert (result["name"], result["resumed"]) == (scratch.base_name, 1)
     assert audit_is_whole(place)
     assert run(place) == []
+
+
+def test_another_in_the_place_of_what_was_never_moved_is_not_what_was_kept(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    killed(lambda: run(place, scratch.base_name, checkpoint=at("intended", kill_self)))
+    os.rename(place.path(scratch.base_name), f"{place.state_dir}/away")
+    place.add_output(scratch)
+    new = picture(place.path(scratch.base_name))
+    assert [outcome.status for outcome in run(place)] == ["removed"]
+    assert picture(place.path(scratch.base_name)) == new
 
 
 def test_one_killed_before_its_intent_has_done_nothing(
@@ -167,6 +180,7 @@ def test_what_had_taken_its_place_before_the_kill_is_put_back(
     assert scratch.base_name not in names(place)
     (outcome,) = run(place)
     assert outcome.status == "kept"
+    assert "it is not what was proved dead" in outcome.reasons[0]
     assert os.listdir(place.path(scratch.base_name)) == ["never-proved-dead"]
     assert not left_private(place)
     assert audit_is_whole(place)

@@ -12,6 +12,10 @@ from storewarden.audit import Intent, Other
 from storewarden.audit_reading import verify
 from storewarden.errors import StorewardenError
 from storewarden.helper.audit import ROTATE_AT, open_log
+from storewarden.helper.purge import Purged, old_private
+from storewarden.helper.resume import Leftover, finish, purged_outcome
+from storewarden.protocol import Status
+from storewarden.store.entries import PRIVATE_PREFIX
 from storewarden.throwaway import ThrowawayStore
 
 
@@ -77,6 +81,80 @@ def test_a_run_that_gets_no_further_says_nothing_anew(place: ThrowawayStore) -> 
     assert [outcome.status for outcome in run(place)] == ["removed"]
 
 
+@needs_root
+def test_each_run_that_gets_further_says_so_and_the_first_whatever_it_does(
+    place: ThrowawayStore,
+) -> None:
+    name = strand(place, "x")
+    for one in ("bin/tool", "log", "link"):
+        os.unlink(f"{place.path(name)}/{one}")
+    os.rmdir(f"{place.path(name)}/bin")
+    os.mkdir(f"{place.path(name)}/mounted")
+    killed(lambda: run(place, name, checkpoint=at("taken", kill_self)))
+    (private,) = left_private(place)
+
+    def now_and_then() -> list[int]:
+        take_own_mounts()
+        mount("-t", "tmpfs", "none", f"{place.path(private)}/{name}/mounted")
+        told = []
+        for late in ((), ("late",), ()):
+            (top,) = os.listdir(place.path(private))
+            for file in late:
+                write(f"{place.path(private)}/{top}/{file}")
+            (outcome,) = run(place)
+            assert outcome.status == "partial"
+            told.append(len(records(place, "result", "resumed")))
+        return told
+
+    assert in_child(now_and_then) == [1, 2, 2]
+    assert [(one["status"], one["files"]) for one in records(place, "result")] == [
+        ("partial", 0),
+        ("partial", 1),
+    ]
+
+
+def test_of_many_that_were_left_so_many_are_purged_that_their_descriptors_do_no_harm(
+    place: ThrowawayStore,
+) -> None:
+    for number in range(64 + 3):
+        path = place.path(f"{PRIVATE_PREFIX}{number}-0")
+        os.mkdir(path, 0o700)
+        write(f"{path}/0123456789abcdef-0")
+    assert [outcome.status for outcome in run(place)] == ["removed"] * 64
+    assert [outcome.status for outcome in run(place)] == ["removed"] * 3
+    assert not left_private(place)
+
+
+def test_a_leftover_is_purged_until_its_time_is_over_and_no_longer(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    name = f"{PRIVATE_PREFIX}1-0"
+    os.mkdir(place.path(name), 0o700)
+    write(f"{place.path(name)}/0123456789abcdef-0")
+    with open_log(log_of(place)) as log, old_private(store_fd, name) as private:
+        assert private is not None
+        left = Leftover(private, Intent(name=name))
+        assert finish(log, left, 0.0).status == "partial"
+        assert finish(log, left, float("inf")).status == "removed"
+
+
+@pytest.mark.parametrize(
+    ("purged", "status", "reasons"),
+    [
+        (Purged(files=3), Status.REMOVED, ()),
+        (Purged(files=3, late=True), Status.PARTIAL, ("it takes long, the next run goes on",)),
+        (Purged(files=3, failures=2, reason="busy"), Status.PARTIAL, ("2 left: busy",)),
+    ],
+)
+def test_a_purge_is_told_of_by_what_it_left_and_why(
+    purged: Purged, status: Status, reasons: tuple[str, ...]
+) -> None:
+    outcome = purged_outcome("x", purged)
+    assert (outcome.base_name, outcome.status, outcome.files) == ("x", status, 3)
+    for seen, begins in zip(outcome.reasons, reasons, strict=True):
+        assert seen.startswith(begins)
+
+
 def test_what_is_asked_for_is_taken_before_what_was_left_is_purged(place: ThrowawayStore) -> None:
     left, new = strand(place, "left"), strand(place, "new")
     killed(lambda: run(place, left, checkpoint=at("taken", kill_self)))
@@ -114,14 +192,19 @@ def test_a_broken_world_keeps_nothing_that_was_left(place: ThrowawayStore) -> No
     assert audit_is_whole(place)
 
 
-@pytest.mark.parametrize("odd", ["a\0b", "", "x" * 300, "../var"])
-def test_an_intent_of_an_odd_name_stops_nothing(odd: str, place: ThrowawayStore) -> None:
+@pytest.mark.parametrize(
+    ("odd", "status"),
+    [("a\0b", "failed"), ("", "removed"), ("x" * 300, "failed"), ("../var", "removed")],
+)
+def test_an_intent_of_an_odd_name_stops_nothing(
+    odd: str, status: str, place: ThrowawayStore
+) -> None:
     name = strand(place, "x")
     assert [outcome.status for outcome in run(place, name)] == ["taken", "removed"]
     with open_log(log_of(place)) as log:
         log.append(Intent(name=odd, private=odd))
     other = strand(place, "y")
-    assert [outcome.status for outcome in run(place, other)][-2:] == ["taken", "removed"]
+    assert [outcome.status for outcome in run(place, other)] == [status, "taken", "removed"]
 
 
 @needs_root

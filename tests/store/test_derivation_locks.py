@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from storewarden.store.derivation import chroot_locks
-from storewarden.store.entries import open_directory
-from storewarden.store.paths import StorePath
+from storewarden.store.derivation import chroot_locks, covering_locks
+from storewarden.store.entries import EntryKind, entry_of, open_directory
+from storewarden.store.paths import Deriver, Origin, StorePath, output_lock
 from storewarden.throwaway import ThrowawayStore
 
 REST = '[],["/nix/store/x"],"x86_64-linux","/bin/sh",["-c","echo"],[("name","x")])'
@@ -57,12 +57,13 @@ def test_a_known_output_has_the_lock_of_its_path_too(
     outputs = [place.invent("hello-2.12"), place.invent("hello-2.12-man")]
     first, second = (place.path(path.base_name) for path in outputs)
     content = f'Derive([("man","{second}","",""),("out","{first}","","")],{REST}'
-    assert set(locks_of(content) or ()) == {
+    locks = [
         f"{outputs[0].base_name}.lock",
         f"{outputs[1].base_name}.lock",
         f"{derivation.base_name}.man.lock",
         f"{derivation.base_name}.out.lock",
-    }
+    ]
+    assert locks_of(content) == tuple(sorted(locks)), "the order in which Nix takes them"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,20 @@ def test_a_derivation_that_is_absent_or_no_file_has_locks_that_cannot_be_told(
     assert ask(place, chroot) is None
 
 
+def test_a_pipe_that_says_what_a_derivation_would_is_not_believed(
+    place: ThrowawayStore, derivation: StorePath
+) -> None:
+    path = place.path(derivation.base_name)
+    os.mkfifo(path)
+    kept = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with open(path, "w", encoding="utf-8") as pipe:
+            pipe.write(f'Derive([("out","","","")],{REST}')
+        assert ask(place, f"{derivation.base_name}.chroot") is None
+    finally:
+        os.close(kept)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_a_derivation_that_a_build_user_put_there_is_not_believed(
     place: ThrowawayStore, locks_of: Locks, derivation: StorePath
@@ -141,6 +156,11 @@ def test_a_derivation_of_a_megabyte_of_outputs_is_read_at_once(locks_of: Locks) 
     assert locks_of(f"Derive([{too_many}],{REST}") is None
 
 
+def test_what_says_it_is_a_derivation_and_is_not_called_one_has_none(place: ThrowawayStore) -> None:
+    path = place.add_valid("x", f'Derive([("out","","","")],{REST}')
+    assert ask(place, f"{path.base_name}.chroot") is None
+
+
 # An output's name in a `.drv` becomes a file's name: it must be one, and no path.
 
 
@@ -150,9 +170,60 @@ def test_a_derivation_of_a_megabyte_of_outputs_is_read_at_once(locks_of: Locks) 
 def test_an_output_that_nix_could_not_name_has_no_lock(place: ThrowawayStore, output: str) -> None:
     name = place.invent("hello.drv").base_name
     with open(place.path(name), "w", encoding="utf-8") as file:
-        file.write(f'Derive([("{output}","","","")],[],')
+        file.write(f'Derive([("out","","",""),("{output}","","","")],[],')
     fd = open_directory(place.store_dir.path)
     try:
         assert chroot_locks(fd, f"{name}.chroot", place.store_dir) is None
     finally:
         os.close(fd)
+
+
+# Which locks cover an entry, by its kind and by where it comes from.
+
+
+def covering(
+    place: ThrowawayStore, name: str, kind: EntryKind, origin: Origin | None
+) -> tuple[str, ...] | None:
+    """The locks that cover the entry of that name."""
+    fd = open_directory(place.store_dir.path)
+    try:
+        entry = entry_of(name, os.lstat(place.path(name)))
+        return covering_locks(place.as_store(), fd, entry, kind, origin)
+    finally:
+        os.close(fd)
+
+
+def test_a_lock_file_is_covered_by_itself(place: ThrowawayStore, derivation: StorePath) -> None:
+    lock = output_lock(derivation, "out")
+    place.add_lock(lock)
+    assert covering(place, lock, EntryKind.LOCK, None) == (lock,)
+
+
+def test_a_chroot_is_covered_by_the_locks_of_its_derivation(
+    place: ThrowawayStore, locks_of: Locks, derivation: StorePath
+) -> None:
+    locks, chroot = locks_of(f'Derive([("out","","","")],{REST}'), f"{derivation.base_name}.chroot"
+    os.mkdir(place.path(chroot))
+    assert locks == (output_lock(derivation, "out"),)
+    assert covering(place, chroot, EntryKind.CHROOT, None) == locks
+
+
+def test_an_output_is_covered_by_the_locks_of_its_origin_and_its_own_in_the_order_of_nix(
+    place: ThrowawayStore, derivation: StorePath
+) -> None:
+    path = place.invent("hello-2.12")
+    place.add_output(path)
+    others = tuple(output_lock(derivation, f"out{number}") for number in range(5))
+    origin = Origin(Deriver(derivation, "out"), others, scratch=True)
+    locks = tuple(sorted((*others, f"{path.base_name}.lock")))
+    assert covering(place, path.base_name, EntryKind.OUTPUT, origin) == locks
+    for kind, known in ((EntryKind.OUTPUT, None), (EntryKind.OUTPUT_OF_ROOT, origin)):
+        assert covering(place, path.base_name, kind, known) is None
+
+
+def test_what_is_called_after_no_path_has_locks_that_cannot_be_told(
+    place: ThrowawayStore, derivation: StorePath
+) -> None:
+    place.add_file("stranger")
+    origin = Origin(Deriver(derivation, "out"), (), scratch=True)
+    assert covering(place, "stranger", EntryKind.OUTPUT, origin) is None

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from storewarden.store.derivation import find_origins
 from storewarden.store.paths import (
     Deriver,
     Origin,
@@ -66,6 +67,16 @@ def test_what_nix_copies_a_scratch_path_to_is_covered_like_it(
     rewritten = StorePath(f"{path.base_name}.tmp")
     place.add_output(rewritten)
     assert origin_of(place, store_fd, rewritten) == origin_of(place, store_fd, path)
+
+
+@pytest.mark.parametrize("name", [".tmp", "..tmp"])
+def test_what_is_called_tmp_and_nothing_else_is_no_copy(
+    name: str, place: ThrowawayStore, store_fd: int
+) -> None:
+    place.add_derivation("x")
+    path = place.invent(name)
+    place.add_output(path)
+    assert origin_of(place, store_fd, path) is None
 
 
 def test_a_derivation_called_tmp_has_a_scratch_path_of_its_own(
@@ -169,15 +180,46 @@ def test_what_a_client_has_had_recorded_of_an_outputs_name_becomes_no_part_of_a_
     assert origin_of(place, store_fd, told) is None, "its name is none of an output of that"
 
 
+@pytest.mark.parametrize("table", ["DerivationOutputs", "Realisations"])
 def test_a_planted_name_of_another_output_hides_no_redirect(
-    place: ThrowawayStore, store_fd: int
+    place: ThrowawayStore, store_fd: int, table: str
 ) -> None:
     derivation, valid = place.add_derivation("foo"), place.add_valid("foo")
-    know_output(place, derivation, "out", valid)
+    if table == "DerivationOutputs":
+        know_output(place, derivation, "out", valid)
+    else:
+        realise(place, table, derivation, "out", valid)
     path, planted = redirect_path(derivation, valid, place.store_dir), place.invent("foo-out")
     names = os.listdir(place.store_dir.path)
     found = origins_of(place.as_store(), store_fd, [planted, path], names)
     assert found.keys() == {path}
+
+
+def test_an_output_of_a_known_path_has_no_lock_that_is_called_after_it(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation, valid = place.invent("x.drv"), place.add_valid("x")
+    known = f'("dev","{place.path(place.invent("x-dev").base_name)}","","")'
+    with open(place.path(derivation.base_name), "w", encoding="utf-8") as file:
+        file.write(f'Derive([{known},("out","{place.path(valid.base_name)}","","")],{REST}')
+    place.register(derivation)
+    realise(place, "BuildTraceV3", derivation, "out", valid)
+    path = redirect_path(derivation, valid, place.store_dir)
+    found = origin_of(place, store_fd, path)
+    assert found is not None
+    assert set(found.locks) == {path_lock(path), path_lock(valid), output_lock(derivation, "out")}
+
+
+def test_of_two_that_would_build_a_path_the_one_that_no_client_can_make_up_is_its_deriver(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    sure, traced = place.add_derivation("x"), StorePath(f"{'1c' * 16}-x.drv")
+    path = place.invent("x")
+    know_output(place, sure, "out", path)
+    realise(place, "BuildTraceV3", traced, "out", path)
+    locks = tuple(sorted((path_lock(path), output_lock(traced, "out"))))
+    wanted = Origin(Deriver(sure, "out"), locks, scratch=False)
+    assert origin_of(place, store_fd, path) == wanted
 
 
 def test_a_path_that_is_known_before_its_build_is_covered_by_its_own_lock(
@@ -187,6 +229,26 @@ def test_a_path_that_is_known_before_its_build_is_covered_by_its_own_lock(
     know_output(place, derivation, "out", path)
     wanted = Origin(Deriver(derivation, "out"), (path_lock(path),), scratch=False)
     assert origin_of(place, store_fd, path) == wanted
+
+
+def test_without_the_database_a_scratch_path_is_found_by_its_hash_and_nothing_else(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation, known = place.add_derivation("x"), place.invent("x")
+    know_output(place, derivation, "out", known)
+    scratch, names = place.strand(derivation), os.listdir(place.store_dir.path)
+    found = find_origins(place.as_store(), store_fd, [scratch, known], names, None)
+    assert {path: origin.deriver for path, origin in found.items()} == {
+        scratch: Deriver(derivation, "out")
+    }
+
+
+def test_a_path_whose_output_would_have_no_name_has_no_origin(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    derivation, path = place.add_derivation("x"), place.invent("x-")
+    know_output(place, derivation, "out", path)
+    assert origin_of(place, store_fd, path) is None
 
 
 def test_a_path_of_no_known_derivation_has_no_origin(place: ThrowawayStore, store_fd: int) -> None:
