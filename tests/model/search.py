@@ -215,7 +215,6 @@ CASES: Mapping[str, Case] = {
         Nix(Form.SCRATCH, listed=()), Engine(EVERYTHING), helpers=2, kills=0
     ),
     "a scratch path, two builds": Case(Nix(Form.SCRATCH), Engine(EVERYTHING), builders=2, kills=0),
-    "a scratch path, the hook": Case(Nix(Form.SCRATCH, hook=True, listed=()), Engine(EVERYTHING)),
     "a redirect, two builds": Case(
         Nix(Form.REDIRECT), Engine(EVERYTHING, _PATH_FIRST), builders=2, kills=0
     ),
