@@ -16,7 +16,10 @@ from storewarden.setup import darwin
 HELPER = f"system/{darwin.HELPER}"
 WATCHER = f"system/{darwin.WATCHER}"
 AUDIT_LOG = "/private/var/log/storewarden"
-_WRITTEN_BY_NIX_AND_US = ("/private/tmp/", "/private/var/db/standin/", "/private/var/log/standin")
+_WRITTEN_BY_NIX_AND_US = (
+    *("/private/tmp/", "/private/var/db/standin/", "/private/var/log/standin"),
+    "/nix/var/nix/db/db.sqlite-",  # there while nix-daemon has it open
+)
 
 
 def set_up(mac: Mac, *words: str) -> Done:
