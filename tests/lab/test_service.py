@@ -25,7 +25,14 @@ from lab.service import (
     write_config,
 )
 from real import namespace as ns
-from real.builds import Interrupt, builder_lives, let_finish, start_build, stranded
+from real.builds import (
+    Interrupt,
+    builder_lives,
+    interrupted,
+    let_finish,
+    start_build,
+    stranded,
+)
 from real.recipes import Recipe
 from real.rig import Rig, unregistered
 from real.story import assert_builds_exactly_its_own_files
@@ -96,7 +103,7 @@ def test_a_watcher_that_hangs_is_noticed_and_restarted(service: Machine) -> None
 def test_a_watcher_that_was_killed_comes_back_and_goes_on(service: Machine) -> None:
     rig = service.rig
     control(rig, "kill", "--signal=KILL", WATCHER)
-    build = stranded(rig, "job")
+    build = interrupted(rig, "job")
     wait_until_gone(rig, build, 20)
     assert restarts(rig) == 1
 
@@ -124,7 +131,7 @@ def test_a_helper_that_is_killed_at_work_is_followed_by_one_that_ends_it(service
 def test_restarts_of_the_daemon_disturb_nothing(service: Machine) -> None:
     rig = service.rig
     live = start_build(rig, Recipe("live"))
-    build = stranded(rig, "job")
+    build = interrupted(rig, "job")
     for _ in range(3):  # systemd allows five starts in ten seconds
         control(rig, "restart", "nix-daemon.service")
         time.sleep(0.3)
@@ -159,7 +166,7 @@ def test_reloads_under_load_disturb_no_build(service: Machine) -> None:
     assert all(one and one.saw_at_end not in {None, "nothing"} for one in said)
     assert restarts(rig) == 0
     ns.wait_until(lambda: status(rig)["mode"] == "repair", "the last configuration")
-    wait_until_gone(rig, stranded(rig, "job"))
+    wait_until_gone(rig, interrupted(rig, "job"))
 
 
 def test_a_wrong_configuration_has_nothing_removed_and_stops_a_new_start(service: Machine) -> None:
@@ -217,7 +224,7 @@ def test_a_file_left_where_the_socket_belongs_is_no_obstacle(service: Machine) -
     left = ["sh", "-c", "mkdir -p /run/storewarden && echo left > /run/storewarden/helper.sock"]
     assert ns.run(rig.namespace, left).returncode == 0
     control(rig, "start", SOCKET, WATCHER)
-    wait_until_gone(rig, stranded(rig, "job"))
+    wait_until_gone(rig, interrupted(rig, "job"))
 
 
 def test_a_second_one_by_hand_is_refused(service: Machine) -> None:
@@ -225,7 +232,7 @@ def test_a_second_one_by_hand_is_refused(service: Machine) -> None:
     second = run(rig, ["storewarden", "watch"])
     assert second.returncode == 4
     assert "already watches, as process" in second.stderr
-    wait_until_gone(rig, stranded(rig, "job"))
+    wait_until_gone(rig, interrupted(rig, "job"))
 
 
 def test_after_a_flood_that_was_lost_count_of_all_is_found(service: Machine) -> None:

@@ -21,7 +21,7 @@ from lab.service import (
     setup_again,
 )
 from real import namespace as ns
-from real.builds import retry, stranded
+from real.builds import interrupted, retry
 from real.rig import Rig, picture, unregistered
 
 NOTHING = f"{0:016x}"
@@ -33,7 +33,7 @@ def places(rig: Rig) -> list[str]:
 
 
 def assert_it_removes_debris_and_builds_go_on(rig: Rig, name: str) -> None:
-    build = stranded(rig, name)
+    build = interrupted(rig, name)
     ns.wait_until(lambda: not unregistered(rig), f"the service to remove it:\n{journal(rig)}", 60)
     done = retry(rig, build.recipe)
     assert done.returncode == 0, done.stderr

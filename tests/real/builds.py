@@ -117,6 +117,13 @@ def stranded(rig: Rig, name: str, how: Interrupt = Interrupt.SIGINT_CLIENT) -> B
     return build
 
 
+def interrupted(rig: Rig, name: str) -> Build:
+    """As `stranded`, where a service may have removed it before anybody can look."""
+    build = start_build(rig, Recipe(name))
+    interrupt(rig, build, Interrupt.SIGINT_CLIENT)
+    return build
+
+
 def let_finish(rig: Rig, recipe: Recipe) -> None:
     """Tell builders of that recipe, those that run and those to come, to end well and at once."""
     failing = f"{rig.base}/signals/{recipe.name}.fail"
