@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 
 from storewarden.host.tables import Death, Flock, Mount, exclusive_holders
@@ -32,6 +32,7 @@ _TRIES = 8
 _POINT = 4  # the column of the mount point, proc(5)
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 _TABLE = "/proc/self/mountinfo"
+_READINGS, _LARGEST_PAGE = 3, 65536
 
 
 def peer(connection: socket.socket) -> tuple[int, int | None]:
@@ -160,14 +161,31 @@ def flocks(table: str = "/proc/locks") -> tuple[Flock, ...] | None:
 
 
 def _flocks(table: str) -> Iterator[Flock]:
-    with open(table, "rb") as file:
-        for line in file:
-            _number, *fields = line.split()
-            waits = fields[0] == b"->"
-            kind, _advisory, mode, pid, place = fields[waits : waits + 5]
-            if kind == b"FLOCK":
-                device, _, inode = place.decode("ascii").rpartition(":")
-                yield Flock(int(pid), int(inode), mode == b"WRITE", waits, device)
+    for line in _readings(table):
+        fields = line.split()
+        waits = fields[0] == b"->"
+        kind, _advisory, mode, pid, place = fields[waits : waits + 5]
+        if kind == b"FLOCK":
+            device, _, inode = place.decode("ascii").rpartition(":")
+            yield Flock(int(pid), int(inode), mode == b"WRITE", waits, device)
+
+
+def _readings(table: str) -> Iterable[bytes]:
+    """The lines of a table of locks, without their numbers, each once.
+
+    The kernel gives a page at a time. Between two it counts on from the number it was at, so that
+    one which is held all the time is left out if one before it is let go (fs/locks.c). So a table
+    of several pages is read again, and what is in any of the readings counts.
+    """
+    seen: dict[bytes, None] = {}
+    with open(table, "rb", buffering=0) as file:
+        for _ in range(_READINGS):
+            file.seek(0)
+            pages = [*iter(lambda: file.read(_LARGEST_PAGE), b"")]
+            seen |= dict.fromkeys(line.partition(b" ")[2] for line in b"".join(pages).splitlines())
+            if len(pages) <= 1:
+                break
+    return seen
 
 
 def death_of(pid: int) -> Death:
