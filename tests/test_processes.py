@@ -2,6 +2,7 @@
 """What an ordinary user sees of real processes."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from storewarden.processes import (
     Running,
     _older,
     command_of,
+    identified,
     oldest_daemon,
     processes_of,
     running,
@@ -97,6 +99,21 @@ def test_a_worker_of_nix_daemon_names_the_process_that_it_works_for() -> None:
                 worker.kill()
                 client.kill()
     assert (seen.client, seen.client_command) == (client.pid, "sleep 300")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells when the machine was started")
+def test_a_process_is_the_same_after_the_clock_was_set_and_another_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, parent = identified(os.getpid()), identified(os.getppid())
+    for name in (os.getpid(), os.getppid()):
+        os.symlink(f"/proc/{name}", tmp_path / str(name))
+    text = Path("/proc/stat").read_text(encoding="ascii")
+    later = re.sub(r"(?m)^btime (\d+)", lambda found: f"btime {int(found[1]) + 3600}", text)
+    (tmp_path / "stat").write_text(later, encoding="ascii")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))  # psutil's own way to read another
+    assert identified(os.getpid()) == own != parent
+    assert identified(2**22 + 1) is None
 
 
 def test_a_process_that_began_after_the_worker_is_not_its_client() -> None:

@@ -7,7 +7,7 @@ That is slow to load and often not needed, so those that always start load this 
 import os
 import platform
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -136,6 +136,16 @@ def began(pid: int) -> float | None:
         return float("inf")
     except (psutil.Error, OSError):
         return None
+
+
+def identified(pid: int) -> Hashable:
+    """What is equal for the same process alone, though its number may be another's later.
+
+    And though the clock be set meanwhile, which moves when it `began`. None where it is not seen.
+    """
+    with suppress(psutil.Error, OSError):
+        return psutil.Process(pid)
+    return None
 
 
 def oldest_daemon() -> float | None:

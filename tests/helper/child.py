@@ -17,14 +17,18 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
 import pytest
 
+from storewarden.throwaway import ThrowawayStore
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount or change owners")
 _CLONE_NEWNS = 0x20000
 _CLONE_NEWPID = 0x20000000
+_CLONE_NEWUSER = 0x10000000
 _NO_NEW_PRIVS, _SET_SECCOMP, _FILTER = 38, 22, 2
 _LOAD, _IF_EQUAL, _RETURN, _ALLOW, _ERROR = 0x20, 0x15, 0x06, 0x7FFF0000, 0x00050000
 _RENAMEAT2 = {"x86_64": 316, "aarch64": 276}.get(platform.machine(), 0)
@@ -54,6 +58,27 @@ def in_child(work: Callable[[], Any]) -> Any:  # noqa: ANN401 - anything that JS
     told = json.loads(answer)
     assert "failed" not in told, told.get("failed")
     return told["gave"]
+
+
+def become_user(uid: int) -> None:
+    """Be that user from now on, for good, in the group of that number and no other."""
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+
+
+def as_ordinary_user(work: Callable[[str], Any]) -> Any:  # noqa: ANN401 - as `in_child`
+    """What `work` gives in a process of somebody who is not root, with a directory of its own."""
+    user = os.geteuid() or 65534
+    with TemporaryDirectory(prefix="sw-") as directory:
+        os.chown(directory, user, -1)
+
+        def become() -> Any:  # noqa: ANN401
+            if os.geteuid() != user:
+                become_user(user)
+            return work(directory)
+
+        return in_child(become)
 
 
 def killed(work: Callable[[], object]) -> None:
@@ -157,12 +182,12 @@ def descriptors_left(count: int) -> Iterator[None]:
             os.close(fd)
 
 
-def forbid_renameat2() -> None:
-    """From now on, for good, the kernel says to renameat2(2) what one without it would (ENOSYS)."""
+def forbid_renameat2(error: int = errno.ENOSYS) -> None:
+    """From now on, for good, the kernel says that to renameat2(2); ENOSYS, as one without it."""
     program = [
         (_LOAD, 0, 0, 0),
         (_IF_EQUAL, 0, 1, _RENAMEAT2),
-        (_RETURN, 0, 0, _ERROR | errno.ENOSYS),
+        (_RETURN, 0, 0, _ERROR | error),
         (_RETURN, 0, 0, _ALLOW),
     ]
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
@@ -177,6 +202,14 @@ def take_own_mounts() -> None:
     """Give this process mounts that nobody else sees, as `unshare -m` does."""
     _unshare(_CLONE_NEWNS)
     mount("--make-rprivate", "/")
+
+
+def take_own_users() -> None:
+    """Let this process see every user but its own as one that nobody can tell from another."""
+    me = os.geteuid()
+    _unshare(_CLONE_NEWUSER)
+    with open("/proc/self/uid_map", "w", encoding="ascii") as file:
+        file.write(f"{me} {me} 1")
 
 
 def among_own_processes(work: Callable[[], Any], *, proc: bool = True) -> Any:  # noqa: ANN401
@@ -203,3 +236,12 @@ def _unshare(flags: int) -> None:
 def mount(*words: str) -> None:
     """Run mount(8)."""
     subprocess.run(["mount", *words], check=True)
+
+
+def put_layers(place: ThrowawayStore) -> None:
+    """Mount an overlay on that store, with the store as its lower layer."""
+    store, state = place.store_dir.path, place.state_dir
+    for name in ("upper", "work"):
+        os.mkdir(f"{state}/{name}")
+    layers = f"lowerdir={store},upperdir={state}/upper,workdir={state}/work"
+    mount("-t", "overlay", "-o", layers, "none", store)

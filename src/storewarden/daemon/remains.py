@@ -12,7 +12,7 @@ is made anew, and its derivation has an output registered since, that output was
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 
@@ -35,6 +35,8 @@ from storewarden.store.paths import (
     scratch_path,
 )
 
+Holder = tuple[int, Hashable]
+"""A process by its pid, and by what tells it from a later one of that number."""
 _VERSION = 1
 _FILE = "doubtful.json"
 _LARGEST = 1 << 20
@@ -51,8 +53,8 @@ class Sighting:
     deriver: Deriver
     covering: tuple[str, ...]
     file_id: FileId | None = None
-    holder: tuple[int, float | None] | None = None
-    """The process that was last seen to hold one of its locks: its pid, and when it began."""
+    holder: Holder | None = None
+    """The process that was last seen to hold one of its locks."""
     seen: float = 0.0
     left: float | None = None
     """When it was known at the latest that its builder had left it; None while that is not so."""
@@ -143,7 +145,7 @@ class Remains:
         for name, sighting in [*self.sightings.items()]:
             entry = _there(seen, name)
             holders = sorted(seen.holders_of(sighting.covering))
-            holder = (holders[0], processes.began(holders[0])) if holders else None
+            holder = (holders[0], processes.identified(holders[0])) if holders else None
             if not self.hears:  # its inode may be that of one that has gone
                 sighting = replace(sighting, holder=None)  # noqa: PLW2901
             latest = after(sighting, entry.file_id if entry else None, holder, now)
@@ -159,8 +161,10 @@ class Remains:
             one = self.doubtful[name]
             if seen.holders_of([output_lock(StorePath(one.derivation), one.output)]):
                 continue
-            # Of the last that a build has done the system may not have told yet.
-            if made and _there(seen, made) is None:
+            left = _there(seen, made) if made else None
+            if made and not (left and seen.store.build_users.own(left.uid, left.gid)):
+                # Its result was looked at, which makes it the store owner's (2.8 leaves it there).
+                # Of the lock that was taken for that the system may not have told yet.
                 self.rebuilt[name] = ""
             else:
                 del self.rebuilt[name]
@@ -248,7 +252,7 @@ def _there(seen: Observation, name: str) -> Entry | None:
 
 
 def after(
-    last: Sighting, file_id: FileId | None, holder: tuple[int, float | None] | None, now: float
+    last: Sighting, file_id: FileId | None, holder: Holder | None, now: float
 ) -> Sighting | None:
     """What is to be remembered of a scratch path where that is seen now; None if nothing is."""
     same = file_id is not None and last.file_id in {None, file_id}
