@@ -5,6 +5,8 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from storewarden.audit import Intent, Other, Result, Rotated, seal, unseal
 from storewarden.audit_reading import log_files, read_records, verify
 from storewarden.errors import AuditUnavailableError, BadMessageError, StorewardenError
 from storewarden.helper.audit import ROTATE_AT, AuditLog, open_log
+from storewarden.store.entries import FileId
 
 SESSION = """
 import sys
@@ -70,6 +73,29 @@ def test_a_record_is_on_disk_before_append_returns(path: str) -> None:
     assert order == ["write", host.sync.__name__, "append"]
 
 
+def test_the_names_of_a_new_log_and_its_directory_are_on_disk_before_it_is_used(path: str) -> None:
+    def session() -> None:
+        with open_log(path):
+            pass
+
+    synced: list[set[FileId]] = []
+    with beside(repeat(lambda: synced.append(opened())), "fsync", before=True):
+        session()
+    directory = os.path.dirname(path)
+    names = [FileId.of(os.stat(place)) for place in (os.path.dirname(directory), directory)]
+    assert [name in seen for name, seen in zip(names, synced, strict=True)] == [True, True]
+    assert traced(session, "mkdir", "flock", "fsync", "load") == ["flock", "fsync", "load"]
+
+
+def opened() -> set[FileId]:
+    """The files and directories that this process has open."""
+    found = set()
+    for fd in descriptors():
+        with suppress(OSError):  # it was that of the list itself
+            found.add(FileId.of(os.fstat(int(fd))))
+    return found
+
+
 def test_no_member_can_forge_what_the_log_itself_says(path: str) -> None:
     with open_log(path) as log:
         forged = {"v": 9, "seq": 9, "prev": "9", "time": "9", "text": 'x"}\n{"seq":2'}
@@ -117,23 +143,30 @@ def test_two_sessions_exclude_each_other(path: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_session_that_waits_too_long_gives_up(path: str) -> None:
-    with open_log(path), pytest.raises(AuditUnavailableError, match="at work for 30 s"):
-        open_log(path).__enter__()
+def test_a_session_that_waits_too_long_gives_up_and_leaves_nothing_open(path: str) -> None:
+    with open_log(path):
+        before = descriptors()
+        with pytest.raises(AuditUnavailableError, match="at work for 30 s"):
+            open_log(path).__enter__()
+        assert descriptors() == before
 
 
-def test_a_log_that_another_session_rotates_away_just_then_is_opened_anew(path: str) -> None:
+@pytest.mark.parametrize("after", [[], ["the first of the new one"]])
+def test_a_log_that_another_session_rotates_away_just_then_is_opened_anew(
+    after: list[str], path: str
+) -> None:
     note(path)
 
     def rotate() -> None:
         with open_log(path) as other:
             other.rotate()
-        note(path)
+        for text in after:
+            note(path, text)
 
     with beside([rotate], "flock", before=True):
-        assert note(path) == 4
+        assert note(path) == 3 + len(after)
     found = verify(path)
-    assert (found.problem, found.records, len(found.files)) == ("", 4, 2)
+    assert (found.problem, found.records, len(found.files)) == ("", 3 + len(after), 2)
 
 
 @pytest.mark.parametrize("dangling", [True, False])
@@ -184,14 +217,29 @@ def test_the_reserve_is_really_set_aside(path: str) -> None:
     assert found.st_blocks * 512 >= 64 * 1024
 
 
+def test_a_reserve_that_leads_elsewhere_is_not_written_to_and_no_matter(path: str) -> None:
+    os.mkdir(os.path.dirname(path))
+    write(f"{path}.target", b"precious")
+    os.symlink(f"{path}.target", f"{path}.reserve")
+    assert note(path) == 1
+    with open(f"{path}.target", "rb") as file:
+        assert file.read() == b"precious"
+
+
 def test_no_descriptor_leaks(path: str) -> None:
     before = descriptors()
-    with open_log(path) as log:
-        log.append(Other("note"))
+    grow(path)
+    note(path)
+    assert len(log_files(path)) == 2, "it was not rotated"
     os.unlink(path)
     os.mkfifo(path)
     with pytest.raises(AuditUnavailableError), open_log(path):
         pytest.fail("a fifo was taken for a log")
+    os.unlink(path)
+    (rotated,) = log_files(path)
+    write(rotated, b"no record\n")
+    with pytest.raises(AuditUnavailableError, match="damaged at its end"), open_log(path):
+        pytest.fail("a chain was begun anew")
     assert descriptors() == before
 
 

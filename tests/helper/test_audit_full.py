@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from helper.bench import log_of, names, records, request, run
+from helper.bench import at, log_of, names, records, request, run
 from helper.child import in_child, mount, needs_root, take_own_mounts
-from storewarden.audit import Other
+from storewarden.audit import Other, Requester
 from storewarden.audit_reading import verify
 from storewarden.errors import AuditUnavailableError
 from storewarden.helper.audit import open_log
+from storewarden.helper.engine import remove
+from storewarden.store.paths import path_lock
 from storewarden.throwaway import ThrowawayStore
 
 
@@ -52,6 +54,7 @@ def test_a_short_write_is_an_error_and_is_mended_next_time(room: int, tmp_path: 
     first, second = in_child(short)
     assert first.endswith(os.strerror(errno.EFBIG).lower())
     assert "is torn" in second
+    assert os.path.exists(f"{path}.reserve"), "that is for a full disk alone"
     with open_log(path) as log:
         assert log.append(Other("note")) == (3 if room else 2)
     assert verify(path).problem == ""
@@ -95,6 +98,36 @@ def test_a_removal_whose_result_cannot_be_written_is_concluded_by_the_next_run(
     (resumed,) = run(place)
     assert (resumed.base_name, resumed.status) == (path.base_name, "removed")
     assert verify(log_of(place)).open_intents == 0
+
+
+def test_what_cannot_be_put_on_record_is_told_beside_what_became_of_it(
+    place: ThrowawayStore,
+) -> None:
+    path = place.strand(place.add_derivation("x"))
+
+    def fail() -> None:
+        limit = os.stat(log_of(place)).st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        os.unlink(place.path(path_lock(path)))
+
+    def told() -> list[list[str]]:
+        seen: list[list[str]] = []
+        outcomes = remove(
+            place.as_store(),
+            [request(place, path.base_name)],
+            audit_log=log_of(place),
+            requester=Requester(os.geteuid(), os.getpid(), "test"),
+            checkpoint=at("taken", fail),
+        )
+        with pytest.raises(AuditUnavailableError, match="the end of a removal is not on record"):
+            seen.extend([outcome.status.value, *outcome.reasons] for outcome in outcomes)
+        return seen
+
+    ((status, became, unwritten),) = in_child(told)
+    assert status == "kept"
+    assert became == "a lock of it was let go or taken away at the last moment, so it was put back"
+    assert unwritten.startswith("cannot write the audit log")
+    assert path.base_name in names(place)
 
 
 def test_what_was_taken_before_the_log_failed_is_purged_and_the_rest_stays(

@@ -28,7 +28,9 @@ from real.builds import (
 from real.hooking import as_worker, hook_of, orphan_of
 from real.recipes import Recipe, arguments
 from real.rig import Rig, picture, unregistered
-from real.warden import audit_log, records
+from real.warden import audit_log, records, scan
+from storewarden.audit import seal
+from storewarden.helper.audit import ROTATE_AT, open_log
 
 LATE = ("what looks before a build was ended (", "did not answer within")
 OFTEN = 4
@@ -256,6 +258,22 @@ def test_a_large_tree_holds_the_build_up_no_longer_than_a_small_one(rig: Rig) ->
         os.mkdir(f"{rig.outside(build.outputs['out'])}/{number}")
     said = built_before(rig, hook_of(rig), build)
     assert "kept" not in said
+    assert build.outputs["out"] not in unregistered(rig)
+
+
+def test_an_audit_log_about_to_be_rotated_holds_no_build_up(rig: Rig) -> None:
+    build, hook = stranded(rig, "job"), hook_of(rig)
+    scan(rig, "--yes")
+    last = {record["action"]: record for record in records(rig)}
+    with open_log(audit_log(rig)) as log, open(audit_log(rig), "ab") as file:
+        while file.tell() < ROTATE_AT - 10_000:
+            for members in (last["intent"], {**last["result"], "op": log.chain.seq + 1}):
+                head = {"seq": log.chain.seq + 1, "prev": log.chain.last}
+                line = seal({**{k: v for k, v in members.items() if k != "hash"}, **head})
+                log.chain.follow(line)
+                file.write(line)
+    strand(rig, start_build(rig, build.recipe))
+    assert "audit log" not in built_before(rig, hook, build)
     assert build.outputs["out"] not in unregistered(rig)
 
 

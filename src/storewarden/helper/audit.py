@@ -20,7 +20,8 @@ from storewarden.host import sync
 from storewarden.protocol import VERSION
 from storewarden.store.entries import FileId
 
-ROTATE_AT = 8 * 1024 * 1024
+ROTATE_AT = 1024 * 1024
+"""Bytes. Each session reads the whole file, and a build may be waiting for it: 0.2 s."""
 _RESERVE = 64 * 1024
 _WAIT_SECONDS = 30.0
 
