@@ -7,6 +7,7 @@ it stands for the other: all is real but for who may set it.
 
 import fcntl
 import os
+import socket
 import struct
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from helper.child import beside, needs_root
-from helper.trees import left_private, take_and_purge, taken, write
+from helper.trees import descriptors, left_private, take_and_purge, taken, write
 from storewarden.helper.purge import Purged, purge
 from storewarden.throwaway import ThrowawayStore
 
@@ -81,8 +82,44 @@ def test_a_file_and_a_directory_with_flags_of_their_owners_go(
         write(f"{top}/{path}")
     for path in ("open/file", "flagged", "flagged/deep/deeper/file", "flagged/deep/deeper"):
         immutable(f"{top}/{path}")
+    before = descriptors()
     purged = take_and_purge_clearing(place)
     assert (purged.failures, purged.files, purged.directories) == (0, 5, 6), purged.reason
+    assert descriptors() == before
+    assert not left_private(place)
+
+
+def take_and_purge_with_late_flags(
+    place: ThrowawayStore, immutable: Callable[[str], None]
+) -> Purged:
+    """As somebody sets flags on the directory that is being emptied: it was moved up without."""
+    with taken(place, NAME) as private:
+
+        def set_flags() -> None:
+            for name in os.listdir(private.fd):
+                immutable(place.path(f"{private.name}/{name}"))
+
+        with beside([set_flags], "unlink", before=True):
+            return purge(private, Purged(clear_flags=clear))
+
+
+def _socket(path: str) -> None:
+    short = f"{path.partition('/nix/')[0]}/s"  # the whole is too long for one
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(short)
+    os.rename(short, path)
+
+
+@needs_root
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [os.mkfifo, _socket])
+def test_what_cannot_be_opened_goes_and_is_not_waited_for(
+    make: Callable[[str], None], place: ThrowawayStore, immutable: Callable[[str], None]
+) -> None:
+    os.mkdir(place.path(NAME))
+    make(f"{place.path(NAME)}/odd")
+    purged = take_and_purge_with_late_flags(place, immutable)
+    assert (purged.failures, purged.files, purged.directories) == (0, 1, 1), purged.reason
     assert not left_private(place)
 
 
@@ -122,6 +159,19 @@ def test_what_a_link_points_to_keeps_its_flags(
     assert purged.failures == 0, purged.reason
     assert is_immutable(f"{elsewhere}/file")
     assert is_immutable(str(elsewhere))
+
+
+@needs_root
+def test_what_a_link_points_to_keeps_its_flags_where_the_link_could_not_go_at_first(
+    place: ThrowawayStore, immutable: Callable[[str], None], tmp_path: Path
+) -> None:
+    write(f"{tmp_path}/wanted")
+    immutable(f"{tmp_path}/wanted")
+    os.mkdir(place.path(NAME))
+    os.symlink(f"{tmp_path}/wanted", f"{place.path(NAME)}/link")
+    purged = take_and_purge_with_late_flags(place, immutable)
+    assert (purged.failures, purged.files) == (0, 1), purged.reason
+    assert is_immutable(f"{tmp_path}/wanted")
 
 
 @needs_root

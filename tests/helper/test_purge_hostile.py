@@ -200,6 +200,22 @@ def test_all_but_what_cannot_go_goes_however_deep_it_lies(place: ThrowawayStore)
 
 
 @needs_root
+def test_a_tree_that_cannot_lose_its_name_is_left_whole_and_counted(place: ThrowawayStore) -> None:
+    os.mkdir(place.path(NAME))
+
+    def with_a_mount_on_it() -> list[object]:
+        take_own_mounts()
+        with taken(place, NAME) as private:
+            top = place.path(f"{private.name}/{NAME}")
+            mount("-t", "tmpfs", "none", top)
+            write(f"{top}/kept")
+            purged = purge(private, Purged())
+            return [purged.failures, purged.reason, purged.files, os.listdir(top)]
+
+    assert in_child(with_a_mount_on_it) == [1, "device or resource busy", 0, ["kept"]]
+
+
+@needs_root
 def test_a_mount_point_itself_stays_in_the_store(place: ThrowawayStore) -> None:
     os.mkdir(place.path(NAME))
 

@@ -6,7 +6,16 @@ from collections.abc import Callable
 import pytest
 
 from helper.bench import picture
-from helper.child import beside, can_forbid_renameat2, forbid_renameat2, in_child, needs_root
+from helper.child import (
+    beside,
+    can_forbid_renameat2,
+    forbid_renameat2,
+    in_child,
+    mount,
+    needs_root,
+    take_own_mounts,
+    traced,
+)
 from helper.trees import left_private, take_and_purge, taken, write
 from storewarden.helper.purge import (
     Purged,
@@ -17,7 +26,7 @@ from storewarden.helper.purge import (
     remove_from_store,
 )
 from storewarden.host import rename_exclusive
-from storewarden.store.entries import PRIVATE_PREFIX
+from storewarden.store.entries import PRIVATE_PREFIX, open_directory
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding
 
@@ -107,6 +116,19 @@ def test_one_of_another_owner_is_not_ours(place: ThrowawayStore, store_fd: int) 
     assert refused(place, store_fd)
 
 
+@needs_root
+def test_one_that_something_is_mounted_on_is_not_ours(place: ThrowawayStore) -> None:
+    os.mkdir(place.path(OLD), 0o700)
+
+    def below_a_mount() -> bool:
+        take_own_mounts()
+        mount("-t", "tmpfs", "-o", "mode=700", "none", place.path(OLD))
+        write(f"{place.path(OLD)}/{NAME}")
+        return refused(place, open_directory(place.store_dir.path))
+
+    assert in_child(below_a_mount)
+
+
 def test_one_whose_lock_is_held_is_somebody_at_work(place: ThrowawayStore, store_fd: int) -> None:
     os.mkdir(place.path(OLD), 0o700)
     write(f"{place.path(OLD)}/{NAME}")
@@ -175,6 +197,20 @@ def test_what_was_put_back_is_what_was_taken(place: ThrowawayStore, store_fd: in
     assert picture(place.store_dir.path) == before
 
 
+def test_what_was_put_back_is_on_disk_before_that_is_put_on_record(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    write(place.path(NAME))
+    with taken(place, NAME) as private:
+        order = traced(
+            lambda: put_back(store_fd, NAME, private),
+            rename_exclusive.__name__,
+            "fsync",
+            "put_back",
+        )
+    assert order == [rename_exclusive.__name__, "fsync", "put_back"]
+
+
 def test_an_empty_private_directory_that_was_collected_is_no_failure(
     place: ThrowawayStore, store_fd: int
 ) -> None:
@@ -205,14 +241,15 @@ def test_one_that_a_collector_takes_before_its_lock_is_held_is_not_used(
 
 
 @can_forbid_renameat2
-def test_a_kernel_that_cannot_rename_so_overwrites_nothing_either(
-    place: ThrowawayStore, store_fd: int
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EINVAL, errno.ENOTSUP])
+def test_a_kernel_or_file_system_that_cannot_rename_so_overwrites_nothing_either(
+    error: int, place: ThrowawayStore, store_fd: int
 ) -> None:
     write(place.path(NAME), "dead")
 
     def take_and_put_back() -> list[str]:
-        forbid_renameat2()
-        with pytest.raises(OSError, match=r"not implemented|Invalid"):  # the library's word for it
+        forbid_renameat2(error)
+        with pytest.raises(OSError, match=r"not implemented|Invalid|not supported"):
             rename_exclusive(store_fd, NAME, store_fd, f"{NAME}-2")
         seen = []
         with new_private(store_fd) as private:
@@ -230,3 +267,18 @@ def test_a_kernel_that_cannot_rename_so_overwrites_nothing_either(
 
     assert in_child(take_and_put_back) == ["new", "dead"]
     assert not left_private(place)
+
+
+@can_forbid_renameat2
+def test_what_may_not_be_renamed_is_renamed_in_no_other_way(
+    place: ThrowawayStore, store_fd: int
+) -> None:
+    write(place.path(NAME))
+
+    def take() -> list[str]:
+        forbid_renameat2(errno.EACCES)
+        with new_private(store_fd) as private, pytest.raises(PermissionError):
+            remove_from_store(store_fd, NAME, private)
+        return os.listdir(store_fd)
+
+    assert NAME in in_child(take)

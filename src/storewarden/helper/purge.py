@@ -283,9 +283,7 @@ def _despite_flags(
     """
     try:
         act()
-    except PermissionError as cause:
-        if cause.errno != errno.EPERM:
-            raise
+    except PermissionError:
         cleared = clear(directory_fd)
         with suppress(OSError):  # a socket cannot be opened
             fd = os.open(name, _AS_IT_IS, dir_fd=directory_fd)
