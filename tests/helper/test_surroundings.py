@@ -6,18 +6,32 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import storewarden.processes  # noqa: F401 - nothing can be imported behind another root
 from helper.bench import log_is_whole, names, run
-from helper.child import among_own_processes, in_child, mount, needs_root, take_own_mounts
+from helper.child import (
+    among_own_processes,
+    as_ordinary_user,
+    in_child,
+    mount,
+    needs_root,
+    put_layers,
+    take_own_mounts,
+)
 from helper.serving import ROOT, line_for, serving, stale_lock
 from helper.trees import write
 from stand_in import write_answering_nix
 from storewarden.errors import StoreUnreadableError, StorewardenError
-from storewarden.helper.surroundings import check_place, check_view
+from storewarden.helper.surroundings import (
+    check_file_system,
+    check_namespace,
+    check_place,
+    check_view,
+)
 from storewarden.host import FIRST_ALLOCATED
 from storewarden.store.paths import StoreDir
 from storewarden.throwaway import ThrowawayStore
@@ -75,6 +89,16 @@ def test_so_is_what_lies_behind_a_link_and_between_two(program: Path, tmp_path: 
     assert refused(tmp_path / "first").startswith(f"{program}, ")
 
 
+def test_what_is_above_a_link_is_above_what_it_points_to(program: Path, tmp_path: Path) -> None:
+    os.makedirs(tmp_path / "there" / "deep")
+    (tmp_path / "first").symlink_to("there/deep")
+    (tmp_path / "second").symlink_to("first/../nix")
+    write(f"{tmp_path}/nix", "x")  # where `..` would lead if it were cut off with the link
+    program.rename(tmp_path / "there" / "nix").chmod(0o777)
+    for way in ("first/../nix", "second"):
+        assert refused(tmp_path / way).startswith(f"{tmp_path}/there/nix, the program,")
+
+
 @root
 def test_what_belongs_to_another_user_is_refused_but_not_a_sticky_directory_above(
     program: Path, tmp_path: Path
@@ -86,6 +110,17 @@ def test_what_belongs_to_another_user_is_refused_but_not_a_sticky_directory_abov
     assert refused(tmp_path / "theirs").startswith(f"{tmp_path}/theirs, ")
     os.chown(program, 65533, 65533)
     assert refused(program).startswith(f"{program}, ")
+
+
+@root
+def test_an_ordinary_user_takes_what_is_its_own_below_what_is_roots() -> None:
+    def look(directory: str) -> str:
+        write(f"{directory}/nix")
+        check_place(f"{directory}/nix", "the program")
+        os.chmod(directory, 0o777)  # noqa: S103 - the point of the test
+        return refused(Path(f"{directory}/nix")).partition(",")[0].removeprefix(directory)
+
+    assert as_ordinary_user(look) == ""
 
 
 def test_a_nix_that_others_can_exchange_is_never_run_as_root(near: ThrowawayStore) -> None:
@@ -174,6 +209,40 @@ def test_in_a_chroot_whose_file_system_cannot_be_told_nothing_is_removed(tmp_pat
     assert "which file system /place/nix/store is on cannot be told" in in_child(in_the_chroot)
 
 
+@needs_root
+def test_where_no_mounts_can_be_read_nothing_is_removed(
+    place: ThrowawayStore, tmp_path: Path
+) -> None:
+    def look() -> str:
+        enter(tmp_path)  # where there is no /proc
+        with pytest.raises(StoreUnreadableError) as refusal:
+            check_file_system(place.as_store())
+        return str(refusal.value)
+
+    assert "the mounts of this machine cannot be read; nothing is removed" in in_child(look)
+
+
+@needs_root
+def test_layers_over_the_store_are_found_wherever_it_is_looked_at(place: ThrowawayStore) -> None:
+    plain, layered = place.state_dir, place.store_dir.path
+
+    def with_layers() -> list[str]:
+        take_own_mounts()
+        put_layers(place)
+        return [why_not(plain, plain), why_not(layered, plain), why_not(plain, layered)]
+
+    def why_not(store_dir: str, view: str) -> str:
+        try:
+            check_file_system(replace(place.as_store(), store_dir=StoreDir(store_dir), view=view))
+        except StoreUnreadableError as cause:
+            return str(cause)
+        return ""
+
+    neither, *either = in_child(with_layers)
+    assert neither == ""
+    assert [f"{layered} is on a file system of type overlay" in one for one in either] == [True] * 2
+
+
 # A daemon that runs where its processes cannot be seen from here.
 
 
@@ -191,6 +260,13 @@ def test_a_daemon_that_can_be_seen_is_fine(near: ThrowawayStore) -> None:
     path = near.strand(near.add_derivation("x")).base_name
     with daemon(near):
         assert run(near, path)[-1].status == "removed"
+
+
+def test_a_daemon_that_cannot_be_reached_keeps_everything(near: ThrowawayStore) -> None:
+    os.mkdir(f"{near.state_dir}/daemon-socket")
+    os.symlink("socket", f"{near.state_dir}/daemon-socket/socket")
+    with pytest.raises(StoreUnreadableError, match=r"nix-daemon cannot be reached .*; nothing is"):
+        check_namespace(near.as_store())
 
 
 @needs_root

@@ -29,7 +29,7 @@ def check_place(place: str, what: str) -> None:
 
     What is not there is no matter; what is above it is.
     """
-    for path in _way_to(os.path.abspath(place)):
+    for path in _way_to(place if os.path.isabs(place) else f"{os.getcwd()}/{place}"):
         if os.path.lexists(path) and _open_to_others(path, os.lstat(path)):
             raise StorewardenError(f"{path}, {what}, can be changed by others")
 
