@@ -43,7 +43,9 @@ def delivered(machine: Machine) -> Iterator[str]:
         yield python
     finally:
         rig = machine.rig  # of another boot, if a test has cut its power
-        run(rig, [python, "-m", "storewarden", "setup", "--uninstall"])
+        gone = run(rig, [python, "-m", "storewarden", "setup", "--uninstall"])
+        assert gone.returncode == 0, gone.stdout + gone.stderr
+        assert not os.path.lexists(f"{rig.root}/opt/storewarden"), gone.stdout + gone.stderr
         for left in (place, f"{rig.root}/etc/storewarden", f"{rig.root}/var/log/storewarden"):
             shutil.rmtree(left, ignore_errors=True)
 

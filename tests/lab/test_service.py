@@ -195,7 +195,7 @@ def test_a_wrong_configuration_has_nothing_removed_and_stops_a_new_start(service
 def test_without_a_log_nothing_is_removed_until_there_is_one(service: Machine, way: str) -> None:
     rig = service.rig
     log = "/var/log/storewarden"
-    control(rig, "stop", HELPER)
+    end_helper(rig)
     mounts = [["mount", "-t", "tmpfs", "-o", "size=16k,mode=0750", "tmpfs", log]]
     if way == "full":
         mounts.append(["sh", "-c", f"cat /dev/zero > {log}/junk; test -s {log}/junk"])
@@ -210,12 +210,18 @@ def test_without_a_log_nothing_is_removed_until_there_is_one(service: Machine, w
         ns.wait_until(lambda: status(rig)["stuck_count"] > 0, f"what is stuck:\n{journal(rig)}")
         assert unregistered(rig) == build.entries
     finally:
-        control(rig, "stop", HELPER)
+        end_helper(rig)
         assert ns.run(rig.namespace, ["umount", log]).returncode == 0
         # One that the watcher has asked meanwhile sees the old mount to its end.
-        control(rig, "stop", HELPER)
+        end_helper(rig)
     wait_until_gone(rig, build, 60)
     ns.wait_until(lambda: problems(rig) == {}, "the end of the complaint", 60)
+
+
+def end_helper(rig: Rig) -> None:
+    """Stop it; where the watcher asks just then its socket starts it, which cancels the stop."""
+    stop = ["systemctl", "stop", HELPER]
+    ns.wait_until(lambda: ns.run(rig.namespace, stop).returncode == 0, "the end of the helper")
 
 
 def test_a_file_left_where_the_socket_belongs_is_no_obstacle(service: Machine) -> None:

@@ -52,7 +52,7 @@ def test_a_dry_run_shows_all_of_it_and_changes_nothing(rig: Rig, python: str) ->
         done = run(rig, [python, "-m", "storewarden", "setup", "--dry-run"], user)
         assert done.returncode == 0, done.stderr
         assert f"write   {UNITS}/{WATCHER} (new)\n" in done.stdout
-        assert "run     systemctl start storewarden.service\n" in done.stdout
+        assert f"run     systemctl start {SOCKET} {WATCHER}\n" in done.stdout
     assert (names(rig), accounts(rig), picture(f"{rig.root}/etc")) == before
 
 
@@ -104,6 +104,30 @@ def test_a_new_version_takes_the_place_of_the_old_one(rig: Rig, python: str) -> 
         f"{rig.root}{UNITS}/{WATCHER}"
     ).read_text(encoding="ascii")
     assert_it_removes_debris_and_builds_go_on(rig, "upgraded")
+
+
+def test_it_starts_what_systemd_has_started_too_often(rig: Rig, python: str) -> None:
+    setup(rig, python)
+    control(rig, "stop", WATCHER, SOCKET, HELPER)
+    control(rig, "reset-failed", SOCKET)
+    for _ in range(5):  # in ten seconds, and systemd's own limit is reached
+        control(rig, "start", SOCKET)
+        control(rig, "stop", SOCKET)
+    assert "run     systemctl start" in setup_again(rig)
+    assert control(rig, "is-active", SOCKET, WATCHER) == "active\nactive\n"
+
+
+def test_it_is_taken_back_while_its_user_is_just_ending_something(rig: Rig, python: str) -> None:
+    before = names(rig), accounts(rig)
+    setup(rig, python)
+    log = f"{rig.base}/logs/last"
+    last = ns.start(rig.namespace, ["sh", "-c", "echo on; sleep 5"], log=log, user="storewarden")
+    ns.wait_until(lambda: "on" in ns.read(log), "a process of the user's")
+    done = run(rig, ["storewarden", "setup", "--uninstall"])
+    assert done.returncode == 0, done.stderr
+    assert last.process.wait(1) == 0, "it was done before that had ended"
+    assert accounts(rig) == before[1]
+    assert not any(path.startswith("/opt/storewarden") for path in names(rig) ^ before[0])
 
 
 def test_a_program_that_is_roots_alone_runs_where_it_is(rig: Rig, python: str) -> None:

@@ -54,7 +54,7 @@ def test_killed_in_the_middle_the_next_run_completes_it(rig: Rig, python: str) -
     log = f"{rig.base}/logs/setup"
     words = ["env", "-u", "PYTHONPATH", python, "-m", "storewarden", "setup"]
     # Between files: tests/setup/test_run_refused.py.
-    for step in ("run     systemd-sysusers", "run     systemctl e", "run     systemctl restart"):
+    for step in ("run     systemd-sysusers", "run     systemctl e", "run     systemctl start"):
         child = ns.start(rig.namespace, words, log=log)
         ns.wait_until(lambda step=step: step in ns.read(log), step)  # type: ignore[misc]
         ns.kill(rig.namespace, SIGKILL, child.pid)

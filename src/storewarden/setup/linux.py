@@ -124,11 +124,12 @@ def start_words(*, changed: bool) -> list[list[str]]:
     if off:
         words.append(["systemctl", "enable", *off])
     if changed or any(_asked("is-active", unit) != "active" for unit in (SOCKET, WATCHER)):
-        # The helper starts when it is asked for; an older one must not answer any more.
-        words.append(["systemctl", "stop", WATCHER, HELPER])
-        words.append(["systemctl", "restart", SOCKET])
-        words.append(["systemctl", "reset-failed", "storewarden*"])
-        words.append(["systemctl", "start", WATCHER])
+        # The helper starts when it is asked for; an older one must not answer any more. The socket
+        # first: who asks while the helper is told to stop has it started, which cancels the stop.
+        words.append(["systemctl", "stop", WATCHER, SOCKET, HELPER])
+        # By name: a pattern misses what has ended well, and systemd counts the starts of that too.
+        words.append(["systemctl", "reset-failed", WATCHER, SOCKET, HELPER])
+        words.append(["systemctl", "start", SOCKET, WATCHER])
     return words
 
 

@@ -86,6 +86,8 @@ _HEAD = """\
 """
 _RESERVE = f"{Config().audit_log}.reserve"
 """What the helper keeps for a full disk; of use to nobody without it."""
+_BUSY = (1, 8, 10)
+"""Of userdel: somebody else changes the accounts, or a process of the user's is just ending."""
 _LINUX_AT_RUN_TIME = ("/run/storewarden/watch", "/run/storewarden/nix", "/run/storewarden")
 ASK = "import sys; from storewarden.setup.run import answer_of; print(answer_of(sys.argv[1]))"
 """What the watcher's user runs, with the helper's socket."""
@@ -247,15 +249,15 @@ def _steps_back(before: Manifest, top: str) -> list[SetupStep]:
     if sys.platform == "darwin":
         others = map(TakeAway, (_RESERVE, host.SOCKET, darwin.helper_log()))
         return [*darwin.stop_words(), *files, *others, *places]
-    stop, after = [], Words()
+    stop, after = [], list[RunCommand]()
     theirs = {step.path for step in files if isinstance(step, Keep) and is_declared(step.path)}
     if os.path.exists(SYSTEMD):
-        stop, after = linux.stop_words(theirs), [["systemctl", "daemon-reload"]]
+        stop, after = linux.stop_words(theirs), [RunCommand(["systemctl", "daemon-reload"])]
     if before.user and linux.has_user() and f"{linux.UNITS}/{linux.WATCHER}" not in theirs:
-        after.append(["userdel", before.user])
+        after.append(RunCommand(["userdel", before.user], again=_BUSY, tries=20))
     at_run_time = [TakeAwayDirectory(place) for place in _LINUX_AT_RUN_TIME]
     files = [*files, TakeAway(_RESERVE)]
-    return [*map(RunCommand, stop), *files, *map(RunCommand, after), *places, *at_run_time]
+    return [*map(RunCommand, stop), *files, *after, *places, *at_run_time]
 
 
 def _above_manifest(directory: str, top: str) -> bool:
