@@ -66,18 +66,22 @@ class Seen:
     def made_way(self, registered: Collection[str]) -> Counter[str]:
         """How often each has left for what Nix put there: a copy of it, which stands beside it
         before that, something else that it moved there, or what it wrote and registered.
+
+        Or it was such a copy, and what it was to be moved to was valid already: Nix deletes it
+        (derivation-builder.cc `registerOutputs`, 2.34.8), as where its worker was killed after it
+        had registered the path and before the realisation.
         """
-        found, now = Counter[str](), dict[str, int]()
+        found, now = Counter[str](), dict[str, str]()
         after = self._next()
         for place, (what, name) in enumerate(self.trail):
-            copy = now.get(f"{name}.tmp")
-            then = after.get(place)
+            copy, before, then = now.get(f"{name}.tmp"), now.get(name), after.get(place)
             found[name] += what == "left" and (
-                (copy is not None and self.trail[copy][0] == "made")
+                copy == "made"
                 or then == "replaced"
                 or (then == "made" and name in registered)
+                or (copy == "renamed" and before == "replaced" and name not in registered)
             )
-            now[name] = place
+            now[name] = what
         return found
 
     def _next(self) -> dict[int, str]:

@@ -19,12 +19,22 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from signal import SIGINT, SIGKILL
+from subprocess import TimeoutExpired
 
 from lab import jobs, service
 from real import namespace as ns
-from real.rig import Rig, valid_paths
+from real.rig import Rig, unregistered, valid_paths
 from storewarden import audit_reading
+from storewarden.store.paths import StoreDir, StorePath, scratch_path
 
+_LOOK = """
+ps -eo pid,ppid,user,stat,etimes,wchan:24,args --forest
+cat /proc/locks
+for task in /proc/$1/task/*; do echo "$task $(cat $task/wchan)"; cat $task/syscall $task/stack; done
+ls -li /nix/store | grep '[.]lock$'
+journalctl --no-pager --lines 60
+"""
+"""Who is at work, who holds what, and what that process waits for."""
 AT_A_TIME = 6
 SWEPT = {0, 5}
 """How a sweep ends that has removed all that may go, or something was in its way."""
@@ -89,6 +99,8 @@ class Tally:
     """Failed by debris that they had found, as without storewarden."""
     refused: int = 0
     """Ended before a builder began, as the daemon was being restarted."""
+    hung: list[str] = field(default_factory=list)
+    """Clients that went on after Ctrl-C, and what they waited for."""
     failures: list[Failure] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
     """Paths that the database has, and the disk has not."""
@@ -130,6 +142,7 @@ class Tally:
             "live builds hurt by us": len(self.hurt()),
             "live builds hurt by gc": len(self.failures) - len(self.hurt()),
             "refused by the daemon": self.refused,
+            **({"clients that hung": self.hung} if self.hung else {}),
             **self.acts,
             "debris": len(self.deaths),
             "debris removed by us": len(waits),
@@ -200,7 +213,15 @@ def _interrupt(rig: Rig, chance: random.Random, one: Running, tally: Tally) -> N
         targets.append(by_pid[builder.pid].parent)
     target = chance.choice(targets)
     ns.kill(rig.namespace, SIGKILL if target != one.client.pid else SIGINT, target)
-    one.client.process.wait(30)
+    try:
+        one.client.process.wait(120)  # what else is at work may leave it little time
+    except TimeoutExpired:
+        looked = ns.run(rig.namespace, ["sh", "-c", _LOOK, "sh", f"{one.client.pid}"])
+        tally.hung.append(f"{jobs.log_of(rig, one.log)}\n{looked.stdout}{looked.stderr}")
+        # Who was interrupted waits for nobody but itself (NixOS/nix#5438); else it waits for us.
+        assert target == one.client.pid, tally.hung[-1]
+        ns.kill(rig.namespace, SIGKILL, one.client.pid)
+        one.client.process.wait(30)
     if one.client.process.returncode == 0:
         _judge(rig, one, tally)
         return
@@ -279,6 +300,33 @@ def _inode(rig: Rig, path: str) -> int | None:
         return os.lstat(rig.outside(path)).st_ino
     except FileNotFoundError:
         return None
+
+
+def debris(rig: Rig, tally: Tally) -> set[str]:
+    """What is not registered, but for what Nix itself had moved, with its lock: that is root's by
+    then, and the next build of it replaces it. What lies where a builder has written is debris,
+    whosever it is.
+    """
+    of_nix = moved_by_nix(rig, tally)
+    return unregistered(rig) - of_nix - {f"{path}.lock" for path in of_nix}
+
+
+def moved_by_nix(rig: Rig, tally: Tally) -> set[str]:
+    """What Nix had moved to its content address before it was killed, and has not registered."""
+    left, valid = unregistered(rig), map(os.path.basename, valid_paths(rig))
+    drvs = [StorePath(name) for name in valid if name.endswith(".drv")]
+    store_dir = StoreDir("/nix/store")
+    built = {store_dir.join(scratch_path(drv, "out", store_dir).base_name) for drv in drvs}
+    built |= {death.path for death in tally.deaths}
+    return {path for path in left - built if _is_canonical(rig, path)}
+
+
+def _is_canonical(rig: Rig, path: str) -> bool:
+    try:
+        found = os.lstat(rig.outside(path))
+    except FileNotFoundError:
+        return False
+    return (found.st_uid, found.st_mtime) == (0, 1) and not found.st_mode & 0o222
 
 
 def removed_inodes(log: str) -> set[tuple[str, int]]:

@@ -82,6 +82,19 @@ def test_nix_may_be_killed_when_it_has_a_copy_in_its_place_no_more(tmp_path: Pat
     ]
 
 
+def test_a_copy_that_nix_has_made_may_go_again_where_its_result_is_valid_already(
+    tmp_path: Path,
+) -> None:
+    copied = (f"+{NAME}.tmp", f"-{NAME}", f"{NAME}.tmp>{NAME}", f"-{NAME}")
+    assert wrong(tmp_path, *copied) == []
+    assert wrong(tmp_path, *copied, registered=[NAME]) == [
+        f"{NAME} has left 2 times, with 1 reasons"
+    ]
+    new = "b" * 32 + "-x"
+    moved = (f"{NAME}>{new}", f"-{new}")
+    assert wrong(tmp_path, *moved, registered=[new]) == [f"{new} has left 1 times, with 0 reasons"]
+
+
 def test_only_what_gets_registered_is_moved_to_another_name(tmp_path: Path) -> None:
     new = "b" * 32 + "-x"
     assert wrong(tmp_path, f"{NAME}>{new}") == [

@@ -16,9 +16,9 @@ import pytest
 from lab import service as installed
 from lab.leaving import Seen, unexplained, watching_what_leaves
 from lab.machine import Machine
-from lab.soak import SWEPT, Tally, lost_paths, meanwhile, soak, troubled
+from lab.soak import SWEPT, Tally, debris, lost_paths, meanwhile, moved_by_nix, soak, troubled
 from real import namespace as ns
-from real.rig import Rig, unregistered, valid_paths
+from real.rig import Rig, valid_paths
 from real.warden import AT_ONCE, Report, audit_log, records, scan, warden
 from storewarden import audit_reading
 
@@ -38,7 +38,7 @@ def test_no_build_fails_that_would_not_fail_without_storewarden(
     with watching_what_leaves(rig.store) as seen:
         with sweeping(rig, sweeps):
             soak(rig, dice(), tally, SECONDS)
-        assert_all_debris_goes(rig)
+        assert_all_debris_goes(rig, tally)
     counted = tally.line(machine.suite, "sweeps", SECONDS, audit_log(rig))
     record_property("tally", json.dumps(counted))
     assert_nobody_was_hurt(rig, tally)
@@ -60,7 +60,7 @@ def test_beside_the_service_collections_and_restarts_no_live_build_is_hurt(
         counted = tally.line(service.suite, "service", SECONDS, log)
         record_property("tally", json.dumps(counted))
         wait_for_orphans(rig)
-        ns.wait_until(lambda: not unregistered(rig), installed.journal(rig), 60)
+        ns.wait_until(lambda: not debris(rig, tally), installed.journal(rig), 60)
     assert_nobody_was_hurt(rig, tally)
     assert_explained(rig, seen, tally, log)
     assert not tally.failed, "\n".join(tally.failed)
@@ -95,11 +95,13 @@ def assert_nobody_was_hurt(rig: Rig, tally: Tally) -> None:
 
 def assert_explained(rig: Rig, seen: Seen, tally: Tally, log: str) -> None:
     """Whatever has left the store is on record, or was Nix's to remove."""
-    registered = {os.path.basename(path) for path in tally.registered | valid_paths(rig)}
+    ended = tally.registered | valid_paths(rig) | moved_by_nix(rig, tally)
+    registered = {os.path.basename(path) for path in ended}
     deleted = [os.path.basename(path) for one in tally.collections for path in one.deleted]
     known = [*audit_reading.read_records(log)]
     wrong = unexplained(seen, known, deleted, registered)
-    assert wrong == [], [one for one in seen.trail if any(one[1][:32] in line for line in wrong)]
+    trail = [one for one in seen.trail if any(one[1][:32] in line for line in wrong)]
+    assert wrong == [], "\n".join(f"{what} {name}" for what, name in trail)
 
 
 def wait_for_orphans(rig: Rig) -> None:
@@ -108,10 +110,10 @@ def wait_for_orphans(rig: Rig) -> None:
     ns.wait_until(lambda: not users & {p.uid for p in ns.processes(rig.namespace)}, "orphans")
 
 
-def assert_all_debris_goes(rig: Rig) -> None:
+def assert_all_debris_goes(rig: Rig, tally: Tally) -> None:
     wait_for_orphans(rig)
     scan(rig, "--yes")
-    assert not unregistered(rig)
+    assert not debris(rig, tally)
 
 
 def assert_every_intent_has_its_result(log: list[Report]) -> None:
