@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do "$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 PY := .venv/bin/python
 
-.PHONY: demo test lint completions lab soak mac faults power fuzz model bench picture dist installs workflows clean
+.PHONY: demo test lint completions lab soak mac faults power hostile fuzz model bench picture dist installs workflows clean
 
 # What the program itself needs; make demo waits for nothing else.
 .venv/.program: pyproject.toml
@@ -72,6 +72,11 @@ faults: .venv/.ready
 # sync had covered lost (root, strace): some 6,000 times, six minutes with two processes.
 power: .venv/.ready
 	PYTHONPATH=tests $(PY) -m helper.power $(POWER)
+
+# Builders and clients that mean harm, round after round with other attacks, while their debris is
+# removed (root): a minute, by a seed that it prints (HOSTILE="--seconds 3600"; HOSTILE=--help).
+hostile: .venv/.ready
+	PYTHONPATH=tests $(PY) -m helper.hostile $(HOSTILE)
 
 # Bytes that nobody thought of, for all that reads what others wrote, guided by coverage: a minute for
 # each of a dozen readers, by a seed that it prints (FUZZ=--help). make test reads the inputs kept.

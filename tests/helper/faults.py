@@ -53,7 +53,7 @@ _SURE = {
 where strace says ENOMEM, the C library takes that for an address."""
 DONE, REFUSED, _BUG = 0, 3, 70
 """How a helper ends; the last is for what nobody thought of."""
-_CALL = re.compile(rb"^(?:\d+ +)?(\w+)\(", re.MULTILINE)
+CALL = re.compile(rb"^(?:\d+ +)?(\w+)\(", re.MULTILINE)
 _SECONDS = 60
 QUICK = "/dev/shm" if os.path.isdir("/dev/shm") else None
 """Where no disk has to be waited for: what fails here fails by strace."""
@@ -212,7 +212,7 @@ def calls_of(scenario: str) -> Counter[str]:
     with world(scenario) as one, tempfile.NamedTemporaryFile() as trace:
         ended, _, said = under_strace(one, "-o", trace.name, "-e", "signal=none")
         assert ended == 0, said
-        return Counter(call.decode() for call in _CALL.findall(trace.read()))
+        return Counter(call.decode() for call in CALL.findall(trace.read()))
 
 
 def all_faults() -> list[Fault]:
