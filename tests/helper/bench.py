@@ -144,6 +144,12 @@ def live_temp_root(place: ThrowawayStore, path: StorePath) -> Iterator[None]:
         yield
 
 
+def out_of_reach(place: ThrowawayStore) -> None:
+    """Lay what cannot be connected to where that store's nix-daemon would listen."""
+    os.mkdir(f"{place.state_dir}/daemon-socket")
+    os.symlink("socket", f"{place.state_dir}/daemon-socket/socket")
+
+
 def can_be_locked(path: str, operation: int = fcntl.LOCK_EX) -> bool:
     """Whether anybody else could take that flock now."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

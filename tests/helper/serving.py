@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from helper.bench import log_of, request
-from helper.child import in_child
+from helper.child import become_user, in_child
 from stand_in import write_answering_nix
 from storewarden.client import encode_request
 from storewarden.strict_json import load
@@ -52,9 +52,7 @@ class Helper:
 def exchange(path: str, data: bytes, uid: int | None = None) -> list[Line]:
     """Every line that comes back; as the user `uid`, for good, if one is named."""
     if uid is not None:
-        os.setgroups([])
-        os.setgid(uid)
-        os.setuid(uid)
+        become_user(uid)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(30)
         connection.connect(path)

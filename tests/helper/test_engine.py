@@ -20,7 +20,7 @@ from helper.bench import (
 from helper.child import traced
 from helper.serving import line_for, serving, stale_lock
 from helper.trees import left_private, spread
-from storewarden import host
+from storewarden import __version__, host
 from storewarden.claims import PROOF, proof_of
 from storewarden.store.entries import EntryKind
 from storewarden.store.paths import Deriver, Origin, StorePath, output_lock, path_lock
@@ -39,7 +39,10 @@ def test_the_intent_is_on_record_before_anything_moves(
         assert intent["action"] == "intent"
         assert intent["name"] == scratch.base_name
         assert (intent["inode"], intent["device"]) == (found.st_ino, found.st_dev)
-        assert (intent["uid"], intent["kind"]) == (found.st_uid, "output")
+        owner = (intent["uid"], intent["gid"], intent["mode"], intent["ctime"])
+        assert owner == (found.st_uid, found.st_gid, found.st_mode, int(found.st_ctime))
+        assert (intent["kind"], [intent["private"]]) == ("output", left_private(place))
+        assert intent["program"] == f"storewarden {__version__}"
         assert picture(place.path(scratch.base_name)) == before
         with open(log_of(place), "rb") as file:
             assert file.read().endswith(b"\n")
@@ -69,12 +72,13 @@ def test_the_log_tells_who_asked_and_what_was_proved(
     run(place, scratch.base_name)
     intent, result = records(place)
     assert intent["requester"] == {"uid": os.getuid(), "pid": os.getpid(), "via": "test"}
-    assert intent["deriver"] == derivation.base_name
+    assert (intent["deriver"], intent["output"]) == (derivation.base_name, "out")
     assert intent["locks"] == sorted([path_lock(scratch), output_lock(derivation, "out")])
     absent = intent["absent"]
     assert isinstance(absent, list)
     origin = Origin(Deriver(derivation, "out"), (), scratch=True)
-    assert set(absent) == set(proof_of(EntryKind.OUTPUT, origin))
+    asked = sorted(proof_of(EntryKind.OUTPUT, origin), key=lambda claim: claim.asked)
+    assert absent == [claim.value for claim in asked]
     assert (result["op"], result["status"]) == (intent["seq"], "removed")
     assert (result["files"], result["directories"]) == (3, 2)
     assert audit_is_whole(place)

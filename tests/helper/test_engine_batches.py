@@ -1,14 +1,34 @@
 # SPDX-License-Identifier: MIT
 """Several entries at once, several callers at once, and callers that go away."""
 
+import errno
 import os
 import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
 
-from helper.bench import at, audit_is_whole, log_of, names, records, request, run, run_requests
+import pytest
+
+from helper.bench import (
+    at,
+    audit_is_whole,
+    log_of,
+    names,
+    picture,
+    records,
+    request,
+    run,
+    run_requests,
+)
+from helper.child import kill_self, killed, traced
 from helper.trees import descriptors, left_private
 from storewarden.audit import Requester
+from storewarden.errors import BadStorePathError, StoreUnreadableError
 from storewarden.helper.engine import remove
+from storewarden.protocol import RemoveRequest
+from storewarden.store.entries import EntryKind, FileId
 from storewarden.store.paths import StorePath
+from storewarden.store.store import Fact
 from storewarden.throwaway import ThrowawayStore
 from sweeps import alone, holding
 
@@ -74,6 +94,8 @@ def test_a_caller_that_stops_listening_leaves_nothing_half_done(
     assert next(iter(outcomes)).status == "taken"
     outcomes.close()  # type: ignore[attr-defined]
     assert left_private(place)
+    (intent,) = records(place)
+    assert intent["requester"] == {"uid": 0, "pid": 0, "via": "test"}, "nobody knows its process"
     assert [outcome.status for outcome in run(place)] == ["removed"]
     assert not left_private(place)
     assert audit_is_whole(place)
@@ -97,3 +119,95 @@ def test_of_two_at_once_one_removes_it(place: ThrowawayStore, scratch: StorePath
     assert os.waitpid(pid, 0)[1] == 0
     assert [outcome.status for outcome in early] == ["taken", "removed"]
     assert len(records(place, "intent")) == 1
+
+
+def test_what_an_earlier_run_left_is_purged_whatever_is_asked_for_now(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    killed(lambda: run(place, scratch.base_name, checkpoint=at("purging", kill_self)))
+    assert left_private(place)
+    with pytest.raises(BadStorePathError):
+        run_requests(place, [RemoveRequest("..", EntryKind.OUTPUT, FileId(1, 1))])
+    assert not left_private(place)
+    assert audit_is_whole(place)
+
+
+def test_of_all_that_goes_wrong_the_first_is_told(place: ThrowawayStore) -> None:
+    first, second = (place.strand(place.add_derivation(name)) for name in "ab")
+    killed(lambda: run(place, first.base_name, checkpoint=at("purging", kill_self)))
+    asked: list[list[str]] = []
+
+    def ask(paths: Sequence[StorePath]) -> dict[StorePath, Fact]:
+        asked.append([path.base_name for path in paths])
+        raise StoreUnreadableError(f"question {len(asked)}")
+
+    with pytest.raises(StoreUnreadableError, match=r"^question 1$"):
+        run(place, second.base_name, store=replace(place.as_store(), ask_nix=ask))
+    assert asked == [[second.base_name], [first.base_name]]
+
+
+@pytest.mark.parametrize(("step", "on_record"), [("proved", 0), ("intended", 1)])
+def test_one_that_the_system_refuses_to_look_at_leaves_the_others_their_turn(
+    step: str, on_record: int, place: ThrowawayStore
+) -> None:
+    bad, good = (place.strand(place.add_derivation(name)).base_name for name in "ab")
+    before = picture(place.path(bad))
+
+    def fail() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    outcomes = run(place, bad, good, checkpoint=at(step, fail))
+    assert [(outcome.base_name, outcome.status) for outcome in outcomes] == [
+        (bad, "failed"),
+        (good, "taken"),
+        (good, "removed"),
+    ]
+    assert picture(place.path(bad)) == before
+    assert len(records(place, "intent")) == 1 + on_record
+    assert [outcome.status for outcome in run(place)] == ["kept"] * on_record
+    assert audit_is_whole(place)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EROFS, "the store is mounted read-only here"),
+        (errno.EBUSY, "something is mounted on it"),
+        (errno.EXDEV, "the file system cannot move it: on an overlay, it came with the image"),
+        (errno.ENOSPC, "the disk is full, not even a directory can be made in the store"),
+        (
+            errno.EPERM,
+            "the system refuses it: a flag such as chattr +i, or on macOS App Management",
+        ),
+        (errno.EIO, "the disk cannot be read there; what the kernel says of it: dmesg"),
+        (errno.EMFILE, os.strerror(errno.EMFILE).lower()),
+        (0, os.strerror(0).lower()),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_what_can_be_done(
+    number: int, advice: str, place: ThrowawayStore, scratch: StorePath
+) -> None:
+    def fail() -> None:
+        raise OSError(number, "as the system has it")
+
+    (outcome,) = run(place, scratch.base_name, checkpoint=at("proved", fail))
+    assert (outcome.status, outcome.reasons) == ("failed", (advice,))
+
+
+def test_the_store_is_synced_between_the_last_move_and_the_first_purge(
+    place: ThrowawayStore,
+) -> None:
+    paths = [place.strand(place.add_derivation(name)).base_name for name in "ab"]
+    order = traced(lambda: run(place, *paths), "rename_exclusive", "fsync", "purge")
+    moved = len(order) - order[::-1].index("rename_exclusive")
+    assert "fsync" in order[moved : order.index("purge")]
+
+
+def test_the_store_is_synced_before_what_an_earlier_run_moved_is_purged(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    killed(lambda: run(place, scratch.base_name, checkpoint=at("purging", kill_self)))
+    order = traced(lambda: run(place), "flock", "fsync", "purge")
+    before = order[: order.index("purge")]
+    found = len(before) - before[::-1].index("flock")
+    assert "fsync" in before[found:], "after the private directory's lock was taken"

@@ -71,6 +71,26 @@ def test_a_chroot_that_nothing_claims_goes_and_its_locks_stay_as_they_were(
     assert audit_is_whole(place)
 
 
+@needs_root
+def test_one_that_is_itself_the_root_of_the_build_goes_too(
+    place: ThrowawayStore, chroot: str
+) -> None:
+    os.rename(place.path(f"{chroot}/root/nix"), place.path(f"{chroot}/nix"))
+    os.rmdir(place.path(f"{chroot}/root"))
+    told = among_own_processes(lambda: [o.status for o in run(place, chroot)])
+    assert told == ["taken", "removed"]
+
+
+@needs_root
+def test_a_link_in_the_place_of_its_root_puts_nobody_into_it(
+    place: ThrowawayStore, chroot: str
+) -> None:
+    os.rename(place.path(f"{chroot}/root"), place.path(f"{chroot}/aside"))
+    os.symlink("/", place.path(f"{chroot}/root"))
+    told = among_own_processes(lambda: [o.status for o in run(place, chroot)])
+    assert told == ["taken", "removed"]
+
+
 def test_the_lock_of_any_output_keeps_it(
     place: ThrowawayStore, derivation: StorePath, known: StorePath, chroot: str
 ) -> None:
@@ -176,6 +196,7 @@ def test_a_derivation_that_cannot_be_read_or_believed_keeps_it(
     event(place.path(derivation.base_name))
     reason, unproved = why(place, chroot)
     assert "its lock could not be tested" in reason
+    assert "(its derivation is not there to tell which)" in reason
     assert unproved
 
 

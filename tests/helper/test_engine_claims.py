@@ -170,6 +170,18 @@ def test_an_orphan_of_its_owner_keeps_it(
         process.kill()
 
 
+@needs_root
+def test_an_orphan_of_a_user_who_is_no_build_user_any_more_keeps_it(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    former = 12345
+    os.chown(place.path(scratch.base_name), former, former)
+    store = replace(place.as_store(), processes_of=host.processes_of)
+    with subprocess.Popen(["sleep", "60"], user=former) as process:
+        assert f"(process {process.pid})" in claimed(place, scratch, store)
+        process.kill()
+
+
 @contextmanager
 def building(place: ThrowawayStore) -> Iterator[int]:
     """A worker that holds the lock of that store's build user, and a builder of its; its pid."""
@@ -269,6 +281,15 @@ def test_what_others_may_write_to_stays_while_another_build_user_is_at_work(
     assert run(place, unknown.base_name)[-1].status == "removed"
 
 
+def test_what_only_its_owner_may_write_to_goes_whoever_else_builds(
+    place: ThrowawayStore, unknown: StorePath
+) -> None:
+    store = place.as_store()
+    other = next(iter(store.build_users.everyone[1]))
+    busy = replace(store, processes_of=lambda uids: [4711] if other in uids else [])
+    assert run(place, unknown.base_name, store=busy)[-1].status == "removed"
+
+
 def test_what_others_may_write_to_goes_when_its_deriver_is_locked(
     place: ThrowawayStore, scratch: StorePath
 ) -> None:
@@ -288,6 +309,27 @@ def test_a_mount_on_it_or_in_it_keeps_it(
         take_own_mounts()
         mount("--bind", inside if below else target, target)
         return list(run(place, scratch.base_name)[0].reasons)
+
+    assert in_child(in_own_mounts) == ["something is mounted on it or in it"]
+    assert scratch.base_name in names(place)
+    assert not records(place)
+
+
+@needs_root
+@pytest.mark.parametrize("seen_in", ["its view", "the store directory"])
+def test_a_mount_that_is_seen_in_one_of_two_views_of_the_store_keeps_it(
+    seen_in: str, place: ThrowawayStore, scratch: StorePath
+) -> None:
+    view = f"{place.state_dir}/view"
+    os.mkdir(view)
+
+    def in_own_mounts() -> list[str]:
+        take_own_mounts()
+        mount("--bind", place.store_dir.path, view)
+        top = view if seen_in == "its view" else place.store_dir.path
+        mount("-t", "tmpfs", "none", f"{top}/{scratch.base_name}/bin")
+        store = replace(place.as_store(), view=view)
+        return list(run(place, scratch.base_name, store=store)[0].reasons)
 
     assert in_child(in_own_mounts) == ["something is mounted on it or in it"]
     assert scratch.base_name in names(place)

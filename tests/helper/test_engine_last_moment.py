@@ -41,7 +41,7 @@ def test_what_may_have_become_valid_is_put_back_whole(
     before = picture(place.store_dir.path)
     (outcome,) = run(place, scratch.base_name, checkpoint=at(step, lambda: event(place, scratch)))
     assert outcome.status == "kept"
-    assert "put back" in outcome.reasons[0]
+    assert outcome.reasons == ("it was registered at the last moment, so it was put back",)
     assert picture(place.store_dir.path) == before
     intent, result = records(place)
     assert (intent["action"], result["action"]) == ("intent", "result")
@@ -84,7 +84,13 @@ def test_what_took_its_place_is_there_afterwards(
 
     (outcome,) = run(place, scratch.base_name, checkpoint=at(step, replace_it))
     assert outcome.status == "kept"
-    assert ("put back" in outcome.reasons[0]) == (step == "unchanged")
+    assert (
+        outcome.reasons
+        == {
+            "intended": ("it changed at the last moment",),
+            "unchanged": ("it was replaced at the last moment, so it was put back",),
+        }[step]
+    ), step
     assert os.listdir(place.path(scratch.base_name)) == ["new"]
     assert sorted(os.listdir(away)) == ["bin", "link", "log"]
     assert not left_private(place)
@@ -122,7 +128,9 @@ def test_what_cannot_be_put_back_is_overwritten_by_nothing(
     (outcome,) = run(place, scratch.base_name, checkpoint=at("taken", build_it_again))
     assert outcome.status == "failed"
     (private,) = left_private(place)
-    assert private in outcome.reasons[0]
+    (reason,) = outcome.reasons
+    assert reason.startswith("it was registered at the last moment, and it ")
+    assert reason.endswith(f" from {private}: file exists")
     assert set(os.listdir(place.path(f"{private}/{scratch.base_name}"))) == before
     with open(place.path(scratch.base_name), encoding="utf-8") as file:
         assert file.read() == "the new one"
@@ -289,7 +297,8 @@ def test_a_private_directory_that_is_collected_under_way_hurts_nobody(
 
     before = names(place) - {scratch.base_name}
     outcome = run(place, scratch.base_name, checkpoint=at(step, collect))[-1]
-    assert outcome.status in ({"failed"} if step == "intended" else {"kept", "vanished", "removed"})
+    assert outcome.status == {"intended": "failed", "taken": "vanished"}[step]
+    assert [result["status"] for result in records(place, "result")] == [outcome.status]
     assert (scratch.base_name in names(place)) is (step == "intended")
     assert names(place) - {scratch.base_name} == before
     assert audit_is_whole(place)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from helper.bench import at, audit_is_whole, kept, names, records, run
-from helper.child import needs_root
+from helper.child import in_child, mount, needs_root, take_own_mounts
 from storewarden.client import requests_for
 from storewarden.scan import sweep
 from storewarden.store.entries import EntryKind
@@ -24,6 +24,29 @@ def test_a_stale_lock_goes_alone(place: ThrowawayStore, derivation: StorePath) -
     before = names(place)
     assert [outcome.status for outcome in run(place, lock)] == ["removed"]
     assert names(place) == before - {lock}
+    (intent, result) = records(place)
+    assert intent["locks"] == [lock]
+    assert [intent.get(member, "") for member in ("private", "deriver", "output")] == [""] * 3
+    assert (result["files"], result.get("directories", 0)) == (1, 0)
+
+
+@needs_root
+def test_a_lock_that_cannot_be_unlinked_stays_and_that_is_on_record(
+    place: ThrowawayStore, derivation: StorePath
+) -> None:
+    lock = output_lock(derivation, "out")
+    place.add_lock(lock)
+    there = place.path(lock)
+
+    def in_own_mounts() -> list[list[str]]:
+        take_own_mounts()
+        cover = at("intended", lambda: mount("--bind", there, there))
+        return [[one.status.value, *one.reasons] for one in run(place, lock, checkpoint=cover)]
+
+    assert in_child(in_own_mounts) == [["failed", "something is mounted on it"]]
+    assert os.stat(there).st_size == 0
+    assert [result["status"] for result in records(place, "result")] == ["failed"]
+    assert audit_is_whole(place)
 
 
 def test_a_held_lock_stays(place: ThrowawayStore, derivation: StorePath) -> None:
@@ -158,6 +181,15 @@ def test_while_somebody_holds_it_all_stays(place: ThrowawayStore, scratch: Store
     assert f"{lock} is held" in first.reasons[0]
     assert second.status == "kept"
     assert names(place) == before
+
+
+def test_a_lock_on_a_file_that_no_lock_is_called_like_says_nothing(place: ThrowawayStore) -> None:
+    path = place.invent("x")
+    place.add_file(path.base_name)
+    os.chown(place.path(path.base_name), place.builder, -1)
+    os.chmod(place.path(path.base_name), 0o644)
+    with holding(place.path(path.base_name)):
+        assert run(place, path.base_name, store=alone(place))[-1].status == "removed"
 
 
 @needs_root

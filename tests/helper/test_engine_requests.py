@@ -3,11 +3,14 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
 from helper.bench import (
+    at,
     kept,
     log_of,
     names,
@@ -42,6 +45,18 @@ def test_a_wrong_kind_is_refused(
 ) -> None:
     (reason,) = kept(place, replace(request(place, scratch.base_name), kind=kind)).reasons
     assert reason == f"it is of kind output, not {kind}"
+
+
+@needs_root
+def test_whose_owner_this_namespace_does_not_show_is_not_known_by_its_origin(
+    place: ThrowawayStore, scratch: StorePath
+) -> None:
+    os.chown(place.path(scratch.base_name), 65534, 65534)
+    shown = place.as_store()
+    asked = request(place, scratch.base_name, shown)
+    assert asked.kind is EntryKind.OUTPUT
+    (reason,) = kept(place, asked, replace(shown, hidden_uid=65534)).reasons
+    assert reason == "it is of kind foreign, not output"
 
 
 @pytest.mark.parametrize("kind", [EntryKind.OUTPUT, EntryKind.LOCK])
@@ -128,9 +143,39 @@ def test_a_store_that_is_mounted_read_only_stays(
     assert not records(place)
 
 
-def test_an_entry_that_is_a_link_goes_and_not_what_it_points_to(place: ThrowawayStore) -> None:
+@needs_root
+def test_where_not_even_a_directory_can_be_made_nothing_is_begun(place: ThrowawayStore) -> None:
+    path = place.invent("x")
+
+    def fill() -> None:
+        with suppress(OSError):
+            for number in count():
+                write(place.path(f"filler-{number}"))
+
+    def on_a_tiny_disk() -> list[list[str]]:
+        take_own_mounts()
+        valid = names(place) - {".links"}
+        mount("-t", "tmpfs", "-o", "mode=1775,nr_inodes=100", "none", place.store_dir.path)
+        for name in valid:
+            place.add_file(name)
+        place.add_output(path)
+        before = picture(place.path(path.base_name))
+        outcomes = run(place, path.base_name, checkpoint=at("proved", fill))
+        assert picture(place.path(path.base_name)) == before
+        assert not left_private(place)
+        return [[one.status.value, *one.reasons] for one in outcomes]
+
+    (outcome,) = in_child(on_a_tiny_disk)
+    assert outcome == ["failed", "the disk is full, not even a directory can be made in the store"]
+    assert not records(place)
+
+
+@pytest.mark.parametrize("name", ["link", "x.lock"])
+def test_an_entry_that_is_a_link_goes_and_not_what_it_points_to(
+    name: str, place: ThrowawayStore
+) -> None:
     wanted = place.add_valid("wanted")
-    path = place.invent("link")
+    path = place.invent(name)
     os.symlink(wanted.base_name, place.path(path.base_name))
     os.lchown(place.path(path.base_name), place.builder, -1)
     assert run(place, path.base_name)[-1].status == "removed"

@@ -12,7 +12,7 @@ from itertools import repeat
 import pytest
 
 from helper.bench import at, can_be_locked, names, picture, run
-from helper.child import beside, traced
+from helper.child import beside, in_child, mount, needs_root, take_own_mounts, traced
 from storewarden.helper.hold import (
     HeldLock,
     NotHeldError,
@@ -184,6 +184,18 @@ def test_a_lock_file_is_unlinked_before_it_is_marked(
     assert order == ["unlink", "ftruncate"]
 
 
+def test_a_lock_file_that_another_unlinks_first_is_marked_all_the_same(
+    place: ThrowawayStore, store_fd: int, locks: ExitStack
+) -> None:
+    place.add_lock(NAME)
+    lock = hold_lock_file(locks, store_fd, NAME)
+    assert isinstance(lock, HeldLock)
+    with beside([lambda: os.unlink(place.path(NAME))], "unlink", before=True):
+        remove_lock_file(store_fd, lock)
+    found = os.fstat(lock.fd)
+    assert (found.st_size, found.st_nlink) == (1, 0)
+
+
 @pytest.mark.parametrize("hold", [hold_lock_file, hold_path])
 def test_a_name_that_leads_out_of_the_store_is_unknown_and_nothing_is_made_there(
     hold: Callable[[ExitStack, int, str], HeldLock | None],
@@ -217,6 +229,51 @@ def test_a_path_lock_that_always_comes_and_goes_is_unknown_in_the_end(
     assert NAME not in names(place)
 
 
+def test_a_path_lock_that_a_build_makes_first_is_held_and_stays(
+    place: ThrowawayStore, store_fd: int, locks: ExitStack
+) -> None:
+    with beside([lambda: place.add_lock(NAME)], "open"):
+        hold_path(locks, store_fd, NAME)
+    found = os.stat(place.path(NAME))
+    assert not can_be_locked(place.path(NAME))
+    locks.close()
+    assert os.stat(place.path(NAME)) == found
+    assert can_be_locked(place.path(NAME))
+
+
+def test_a_path_lock_that_a_build_made_anew_in_place_of_ours_stays(
+    place: ThrowawayStore, store_fd: int, locks: ExitStack
+) -> None:
+    made: list[int] = []
+
+    def unlink_ours() -> None:
+        made.append(os.stat(place.path(NAME)).st_ino)
+        os.link(place.path(NAME), f"{place.state_dir}/kept")  # so that no other has its inode
+        os.unlink(place.path(NAME))
+
+    missing, ours, missing_again = list, unlink_ours, lambda: place.add_lock(NAME)
+    with beside([missing, ours, missing_again], "open"):
+        hold_path(locks, store_fd, NAME)
+    theirs = os.stat(place.path(NAME))
+    assert [theirs.st_ino] != made
+    locks.close()
+    assert os.stat(place.path(NAME)) == theirs
+
+
+@needs_root
+def test_a_made_lock_that_cannot_be_removed_stays_and_ends_nothing(place: ThrowawayStore) -> None:
+    def in_own_mounts() -> bool:
+        take_own_mounts()
+        store_fd = open_directory(place.store_dir.path)
+        with ExitStack() as locks:
+            hold_path(locks, store_fd, NAME)
+            mount("--bind", place.path(NAME), place.path(NAME))
+        return can_be_locked(place.path(NAME))
+
+    assert in_child(in_own_mounts)
+    assert os.stat(place.path(NAME)).st_size == 0
+
+
 def test_a_lock_file_that_is_exchanged_while_its_lock_is_taken_stays(place: ThrowawayStore) -> None:
     lock = output_lock(place.add_derivation("x"), "out")
     place.add_lock(lock)
@@ -231,6 +288,7 @@ def test_a_lock_file_that_is_exchanged_while_its_lock_is_taken_stays(place: Thro
         (outcome,) = run(place, lock)
     assert outcome.status == "kept"
     assert "another one took its place" in outcome.reasons[0]
+    assert not outcome.unproved
     found = os.stat(place.path(lock))
     assert found.st_ino != first
     assert found.st_size == 0

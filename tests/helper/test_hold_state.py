@@ -2,12 +2,15 @@
 
 import fcntl
 import os
+import shutil
+import subprocess
 from contextlib import ExitStack
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from helper.bench import can_be_locked
+from helper.child import as_ordinary_user, beside, in_child, mount, needs_root, take_own_mounts
 from storewarden import host
 from storewarden.helper.hold import hold_collector, hold_user, rooted, settle, temp_roots
 from storewarden.store.entries import BuildUsers
@@ -59,11 +62,70 @@ def test_a_collectors_lock_that_may_not_be_written_still_counts(
     assert not can_be_locked(gc_lock)
 
 
+def held_by_reading(state_dir: str) -> list[str]:
+    """What is known of a collector's lock that can only be read: held by another, and then free."""
+    gc_lock = f"{state_dir}/gc.lock"
+    with pytest.raises(OSError, match="Errno"):
+        os.open(gc_lock, os.O_RDWR)
+    with open(gc_lock, "rb") as file, ExitStack() as locks:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        known = [settle(hold_collector, locks, state_dir).known.value]
+        fcntl.flock(file, fcntl.LOCK_UN)
+        known.append(settle(hold_collector, locks, state_dir).known.value)
+        assert not can_be_locked(gc_lock)
+    assert can_be_locked(gc_lock)
+    return known
+
+
+def test_a_lock_that_this_user_may_not_write_is_held_by_reading() -> None:
+    def unwritable(directory: str) -> list[str]:
+        os.close(os.open(f"{directory}/gc.lock", os.O_CREAT, 0o400))
+        return held_by_reading(directory)
+
+    assert as_ordinary_user(unwritable) == ["yes", "no"]
+
+
+@needs_root
+def test_a_lock_on_a_read_only_file_system_is_held_by_reading(place: ThrowawayStore) -> None:
+    def read_only() -> list[str]:
+        take_own_mounts()
+        mount("--bind", place.state_dir, place.state_dir)
+        mount("-o", "remount,bind,ro", place.state_dir)
+        return held_by_reading(place.state_dir)
+
+    with open(f"{place.state_dir}/gc.lock", "wb"):
+        pass
+    assert in_child(read_only) == ["yes", "no"]
+
+
+@needs_root
+def test_a_lock_that_is_immutable_is_held_by_reading(place: ThrowawayStore) -> None:
+    gc_lock = f"{place.state_dir}/gc.lock"
+    with open(gc_lock, "wb"):
+        pass
+    if not shutil.which("chattr"):
+        pytest.skip("this system has no such flag")
+    if subprocess.run(["chattr", "+i", gc_lock], check=False, capture_output=True).returncode:
+        pytest.skip("this file system has no such flag")
+    try:
+        assert held_by_reading(place.state_dir) == ["yes", "no"]
+    finally:
+        subprocess.run(["chattr", "-i", gc_lock], check=True)
+
+
 def test_without_a_place_for_the_collectors_lock_it_is_unknown(
     place: ThrowawayStore, locks: ExitStack
 ) -> None:
     fact = settle(hold_collector, locks, f"{place.state_dir}/nowhere")
     assert fact == Fact(Known.UNKNOWN, "gc.lock: no such file or directory")
+
+
+def test_a_directory_as_the_collectors_lock_is_unknown(
+    place: ThrowawayStore, locks: ExitStack
+) -> None:
+    os.mkdir(f"{place.state_dir}/gc.lock")
+    fact = settle(hold_collector, locks, place.state_dir)
+    assert fact == Fact(Known.UNKNOWN, "gc.lock: is a directory")
 
 
 def test_a_symbolic_link_as_the_collectors_lock_is_unknown(
@@ -166,6 +228,16 @@ def test_a_missing_pool_of_build_users_is_made_as_nix_makes_it(
     assert os.stat(f"{place.state_dir}/{made}").st_mode & 0o7777 == 0o755
 
 
+def test_a_pool_of_build_users_that_nix_makes_first_is_as_good(
+    place: ThrowawayStore, locks: ExitStack
+) -> None:
+    pool = f"{place.state_dir}/userpool"
+    os.rmdir(pool)
+    with beside([lambda: os.mkdir(pool)], "mkdir", before=True):
+        assert settle(hold_user, locks, place.state_dir, 30001, USERS) == NO
+    assert not can_be_locked(f"{pool}/30001")
+
+
 @pytest.mark.parametrize("uid", [30001, 872415232])
 def test_a_pool_of_build_users_that_cannot_be_made_is_unknown(
     uid: int, place: ThrowawayStore, locks: ExitStack
@@ -173,6 +245,14 @@ def test_a_pool_of_build_users_that_cannot_be_made_is_unknown(
     fact = settle(hold_user, locks, f"{place.state_dir}/gone", uid, USERS)
     assert fact.known is Known.UNKNOWN
     assert "no such file" in fact.detail
+
+
+def test_an_error_that_names_no_file_is_unknown_all_the_same() -> None:
+    def ask() -> Fact:
+        os.fstat(-1)
+        return NO
+
+    assert settle(ask) == Fact(Known.UNKNOWN, "bad file descriptor")
 
 
 def write(place: ThrowawayStore, name: str, *paths: str, end: str = "\0") -> str:
@@ -288,7 +368,9 @@ def test_a_fifo_among_the_temp_roots_does_not_stop_us(place: ThrowawayStore) -> 
 
 
 def test_paths_are_compared_by_hash_part_as_the_collector_does() -> None:
-    roots = {StorePath(f"{'0' * 32}-a.drv"): ["7"]}
+    roots = {StorePath(f"{'0' * 32}-a.drv"): ["6", "7"]}
     same, other = StorePath(f"{'0' * 32}-b"), StorePath(f"{'1' * 32}-a.drv")
     assert rooted(roots, [same]) == rooted(roots, [other, same]) == Fact(Known.YES, "process 7")
+    assert rooted({other: ["5"], **roots}, [same]) == Fact(Known.YES, "process 7")
+    assert rooted({one: [] for one in roots}, [same]) == NO
     assert rooted(roots, [other]) == rooted(roots, []) == rooted({}, [same]) == NO

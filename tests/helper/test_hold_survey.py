@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from helper.bench import names, records, request, run
-from helper.child import in_child, mount, needs_root, take_own_mounts
+from helper.bench import names, out_of_reach, records, request, run
+from helper.child import in_child, mount, needs_root, put_layers, take_own_mounts
 from storewarden import host
 from storewarden.errors import StoreUnreadableError
 from storewarden.helper.hold import survey
 from storewarden.host import Mount, mount_of
 from storewarden.protocol import RemoveRequest
 from storewarden.store.entries import EntryKind, FileId
-from storewarden.store.paths import Deriver, StorePath, output_lock
+from storewarden.store.paths import Deriver, StorePath, output_lock, path_lock
 from storewarden.store.store import NO, Fact
 from storewarden.throwaway import ThrowawayStore
 from sweeps import look_at
@@ -92,6 +92,32 @@ def test_an_empty_database_is_not_believed(place: ThrowawayStore) -> None:
     refused(place, "knows no valid path at all")
 
 
+def test_in_a_new_store_without_any_path_a_stale_lock_goes(place: ThrowawayStore) -> None:
+    for number in range(3):
+        os.unlink(place.path(place.invent(f"valid-{number}").base_name))
+    execute(place, "DELETE FROM ValidPaths")
+    lock = f"{place.invent('x').base_name}.lock"
+    place.add_lock(lock)
+    assert [outcome.status for outcome in run(place, lock)] == ["removed"]
+
+
+@pytest.mark.parametrize("valid", [1, 2, 101])
+def test_however_few_or_many_paths_are_valid_what_is_not_goes(
+    valid: int, place: ThrowawayStore
+) -> None:
+    stranded = [place.strand(place.invent(f"x-{number}.drv")) for number in range(3)]
+    for number in range(valid, 3):
+        os.unlink(place.path(place.invent(f"valid-{number}").base_name))
+        execute(place, f"DELETE FROM ValidPaths WHERE path LIKE '%-valid-{number}'")  # noqa: S608 - a number
+    for number in range(3, valid):
+        place.add_valid(f"valid-{number}")
+    for path in stranded:
+        os.chown(place.path(path.base_name), os.geteuid(), -1)  # which counts against the database
+    lock = path_lock(place.invent("y"))
+    place.add_lock(lock)
+    assert [outcome.status for outcome in run(place, lock)] == ["removed"]
+
+
 def test_a_database_of_nearly_nothing_that_is_there_is_not_believed(
     place: ThrowawayStore,
 ) -> None:
@@ -112,12 +138,15 @@ def test_what_a_build_user_has_made_stops_nobody(place: ThrowawayStore) -> None:
 
 
 @needs_root
-def test_what_a_build_user_has_made_hides_no_foreign_database(place: ThrowawayStore) -> None:
-    for number in range(300):
-        path = place.invent(f"stranger-{number}").base_name
+@pytest.mark.parametrize("end", ["", ".lock"])
+def test_what_a_build_user_has_made_hides_no_foreign_database(
+    end: str, place: ThrowawayStore
+) -> None:
+    for number in range(150):
+        place.add_file(place.invent(f"stranger-{number}").base_name)
+        path = place.invent(f"flood-{number}{end}").base_name
         place.add_file(path)
-        if number % 2:
-            os.chown(place.path(path), place.builder, place.builder)
+        os.chown(place.path(path), place.builder, place.builder)
     with pytest.raises(StoreUnreadableError, match="150 of 15"):
         look_at(place)
     refused(place, "too many to be debris")
@@ -138,6 +167,11 @@ def test_another_schema_is_not_believed(schema: str, place: ThrowawayStore) -> N
     refused(place, "only 10 is understood")
 
 
+def test_where_the_daemon_cannot_be_reached_nothing_is_removed(place: ThrowawayStore) -> None:
+    out_of_reach(place)
+    refused(place, "nix-daemon cannot be reached")
+
+
 def test_the_file_system_is_that_of_the_longest_mount_point_above() -> None:
     table = (("/", "ext4"), ("/nix", "xfs"), ("/nix/store", "overlay"), ("/nix/store2", "nfs"))
     seen = [Mount(*one) for one in table]
@@ -151,15 +185,11 @@ def test_the_file_system_is_that_of_the_longest_mount_point_above() -> None:
 
 @needs_root
 def test_a_store_with_layers_is_not_touched(place: ThrowawayStore) -> None:
-    for name in ("upper", "work"):
-        os.mkdir(f"{place.state_dir}/{name}")
     path = place.strand(place.add_derivation("x")).base_name
-    store, state = place.store_dir.path, place.state_dir
-    layers = f"lowerdir={store},upperdir={state}/upper,workdir={state}/work"
 
     def in_own_mounts() -> str:
         take_own_mounts()
-        mount("-t", "overlay", "-o", layers, "none", store)
+        put_layers(place)
         with pytest.raises(StoreUnreadableError) as refusal:
             run(place, path)
         return str(refusal.value)

@@ -11,8 +11,18 @@ import time
 
 import pytest
 
-from helper.bench import audit_is_whole, names, picture, records
-from helper.serving import CLIENT, ROOT, line_for, serving, socket_of, stale_lock
+from helper.bench import audit_is_whole, log_of, names, picture, records
+from helper.serving import (
+    CLIENT,
+    ROOT,
+    Helper,
+    command,
+    line_for,
+    serving,
+    socket_of,
+    stale_lock,
+    started,
+)
 from stand_in import write_answering_nix
 from storewarden.throwaway import ThrowawayStore
 from sweeps import holding
@@ -52,6 +62,7 @@ def test_whoever_is_not_allowed_is_told_so_and_nothing_happens(near: ThrowawaySt
         for uid in {CLIENT, os.geteuid()}:
             (end,) = helper.ask(asked, uid=uid)
             assert end["error"].startswith(f"uid {uid} may not ask this helper")
+            assert end["code"] == "not-allowed"
     assert picture(near.store_dir.path) == before
     assert not os.path.exists(f"{os.path.dirname(socket_of(near))}/../log/audit.jsonl")
 
@@ -72,6 +83,48 @@ def test_the_helpers_own_minimum_age_counts(near: ThrowawayStore) -> None:
     assert outcome["status"] == "kept"
     assert "changed too recently" in outcome["reasons"][0]
     assert lock in names(near)
+
+
+def test_what_is_younger_than_two_seconds_stays_unless_something_else_is_said(
+    near: ThrowawayStore,
+) -> None:
+    words = command(near)
+    at = words.index("--min-age")
+    lock = stale_lock(near)
+    with started([*words[:at], *words[at + 2 :]]) as process:
+        os.utime(near.path(lock))
+        outcome, _ = Helper(process, socket_of(near)).ask(line_for(near, lock))
+    assert outcome["status"] == "kept"
+    assert "waiting until 2 s old" in outcome["reasons"][0]
+
+
+def test_its_log_is_its_users_alone_whatever_the_umask(near: ThrowawayStore) -> None:
+    with started(command(near), umask=0) as process:
+        Helper(process, socket_of(near)).ask(line_for(near, stale_lock(near)))
+    assert stat.S_IMODE(os.stat(log_of(near)).st_mode) == 0o600
+
+
+def test_the_journal_is_told_what_came_of_each_request(near: ThrowawayStore) -> None:
+    lock = stale_lock(near)
+    with serving(near, allow=(CLIENT, os.geteuid())) as helper:
+        helper.ask(line_for(near, lock))
+        helper.ask(b"what?\n")
+        helper.process.send_signal(signal.SIGTERM)
+        assert helper.process.stderr is not None
+        done, wrong = helper.process.stderr.readlines()
+    assert done == f"<6>{lock}: removed \n"
+    assert wrong.startswith("<4>")
+    assert len(wrong) > len("<4>\n")
+
+
+def test_the_journal_is_told_who_asked_that_may_not(near: ThrowawayStore) -> None:
+    with serving(near, allow=(CLIENT + 1, CLIENT + 2)) as helper:
+        helper.ask(line_for(near, stale_lock(near)), uid=CLIENT)
+        helper.process.send_signal(signal.SIGTERM)
+        assert helper.process.stderr is not None
+        (said,) = helper.process.stderr.readlines()
+    assert said.startswith(f"<4>uid {CLIENT} (pid ")
+    assert said.endswith(") may not ask\n")
 
 
 def test_what_nix_has_as_valid_stays(near: ThrowawayStore) -> None:

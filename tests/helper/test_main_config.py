@@ -110,7 +110,7 @@ def test_with_a_wrong_one_it_does_not_start(text: str, why: str, near: Throwaway
     config = written(near, text)
     status, said = ended(told_by(config))
     assert status == 2
-    assert f"storewarden-helper: error: {config}: " in said
+    assert f"<3>storewarden-helper: error: {config}: " in said
     assert why in said
     assert names(near) == before
     assert not os.path.exists(socket_of(near))

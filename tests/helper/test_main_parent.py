@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -80,6 +81,47 @@ def test_where_its_parent_interrupts_it_it_leaves_at_once_without_a_word(
         assert helper.stderr
         assert helper.stderr.read() == b""
     assert lock in names(near)
+
+
+def test_what_a_parent_keeps_from_itself_ends_the_helper_all_the_same(near: ThrowawayStore) -> None:
+    ours, theirs = socket.socketpair()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        helper = subprocess.Popen(words_of(near), stdin=theirs.fileno(), cwd="/")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with helper, ours, theirs:
+        ours.sendall(b"what?\n")  # when that is answered it serves
+        assert b'"code":"unreadable"' in ours.recv(4096)
+        helper.send_signal(signal.SIGTERM)
+        assert helper.wait(20) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells where a process is")
+def test_it_does_not_stay_where_it_was_started(near: ThrowawayStore) -> None:
+    ours, theirs = socket.socketpair()
+    words, where = words_of(near), near.state_dir
+    with subprocess.Popen(words, stdin=theirs.fileno(), cwd=where) as helper, ours:
+        theirs.close()
+        ours.sendall(b"what?\n")
+        assert b'"code":"unreadable"' in ours.recv(4096)
+        assert os.readlink(f"/proc/{helper.pid}/cwd") == "/"
+        ours.close()
+        assert helper.wait(20) == 0
+
+
+def test_a_parent_is_told_why_nothing_can_be_done_for_it(near: ThrowawayStore) -> None:
+    ours, theirs = socket.socketpair()
+    words = [*words_of(near), "--view", near.state_dir]
+    with ours, theirs:
+        status, said = ended(words, stdin=theirs.fileno())
+        theirs.close()
+        ours.settimeout(20)
+        told = ours.makefile("rb").readlines()
+    assert (status, said, len(told)) == (0, "", 1)
+    assert b'"code":"unreadable"' in told[0]
+    assert b"the helper cannot work: " in told[0]
+    assert b"is not the directory" in told[0]
 
 
 def refused(place: ThrowawayStore, stdin: int) -> None:

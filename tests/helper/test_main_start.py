@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from helper.bench import names, request
+from helper.child import in_child, mount, needs_root, take_own_mounts, take_own_users
 from helper.serving import (
     HAND_OVER,
     HELPER,
@@ -27,7 +28,9 @@ from helper.serving import (
 from helper.trees import write
 from storewarden import __file__ as package
 from storewarden.client import encode_request
-from storewarden.host import RESTART_HELPER
+from storewarden.config import Config
+from storewarden.helper.__main__ import checked_store, prepare
+from storewarden.host import RESTART_HELPER, hidden_uid
 from storewarden.throwaway import ThrowawayStore
 
 
@@ -145,15 +148,23 @@ def test_it_does_not_run_from_where_others_can_write(near: ThrowawayStore) -> No
         capture_output=True,
         text=True,
     ).stdout.strip()
-    source = os.path.dirname(os.path.dirname(os.path.realpath(package)))
-    write(f"{places}/source.pth", f"{source}\n")
+    source = os.path.dirname(os.path.realpath(package))
+    shutil.copytree(source, f"{places}/storewarden", ignore=shutil.ignore_patterns("__pycache__"))
+    os.mkdir(f"{environment}/more")
+    write(f"{places}/more.pth", f"{environment}/more\n")
     words = [python, *command(near)[1:]]
     with started(words) as process:
         process.kill()
-    os.chmod(environment, 0o777)  # noqa: S103 - the point of the test
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=20, cwd="/")
-    assert done.returncode == 3
-    assert f"{os.path.realpath(environment)}, where this program is" in done.stderr
+    # What is above all, the interpreter's, a place to import from, a module's.
+    module = f"{places}/storewarden/store"
+    for place in (environment, f"{environment}/bin", f"{environment}/more", module):
+        os.chmod(place, 0o777)  # noqa: S103 - the point of the test
+        done = subprocess.run(
+            words, check=False, capture_output=True, text=True, timeout=20, cwd="/"
+        )
+        assert done.returncode == 3
+        assert f"{os.path.realpath(place)}, where this program is" in done.stderr
+        os.chmod(place, 0o755)  # noqa: S103 - only its owner writes there
 
 
 @pytest.mark.parametrize(
@@ -166,9 +177,55 @@ def test_wrong_use_is_told(words: tuple[str, ...]) -> None:
     assert "usage" in said
 
 
+@needs_root
+@pytest.mark.parametrize(("through", "stays"), [("", False), ("store", False), ("view", True)])
+def test_a_read_only_store_is_made_writable_unless_a_view_of_it_is_named(
+    through: str,
+    stays: bool,  # noqa: FBT001 - a case
+    near: ThrowawayStore,
+) -> None:
+    store, view = near.store_dir.path, f"{near.state_dir}/view"
+    named = {"": None, "store": store, "view": view}[through]
+    os.mkdir(view)
+
+    def in_own_mounts() -> bool:
+        take_own_mounts()
+        mount("--bind", store, view)
+        mount("--bind", store, store)
+        mount("-o", "remount,bind,ro", store)
+        prepare(Config(store_dir=near.store_dir), named, {})
+        return bool(os.statvfs(store).f_flag & os.ST_RDONLY)
+
+    assert in_child(in_own_mounts) is stays
+
+
+@needs_root
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has namespaces of users")
+def test_it_knows_the_uid_of_whom_it_cannot_tell_apart(near: ThrowawayStore) -> None:
+    words = command(near)
+    nix = words[words.index("--nix") + 1]
+    config = Config(store_dir=near.store_dir, state_dir=near.state_dir, nix=nix)
+
+    def in_own_users() -> list[int | None]:
+        take_own_users()
+        return [checked_store({}, config, None).hidden_uid, hidden_uid()]
+
+    assert in_child(in_own_users) == [65534, 65534]
+
+
+def test_a_store_is_seen_through_the_view_that_is_named(near: ThrowawayStore) -> None:
+    words, store, view = command(near), near.store_dir.path, f"{near.state_dir}/view"
+    nix = words[words.index("--nix") + 1]
+    config = Config(store_dir=near.store_dir, state_dir=near.state_dir, nix=nix)
+    os.symlink(store, view)
+    assert checked_store({}, config, view).view == view
+    assert checked_store({}, config, None).view == store
+
+
 def test_a_view_of_something_else_is_refused(near: ThrowawayStore) -> None:
     status, said = ended(command(near, "--view", near.state_dir))
     assert status == 3
+    assert said.startswith("<3>storewarden-helper: error: ")
     assert "is not the directory" in said
 
 

@@ -94,6 +94,11 @@ def test_what_is_not_one_request_is_refused(
     assert not os.path.exists(log_of(place))
 
 
+def test_what_the_bad_ones_are_made_from_is_good(near: ThrowawayStore) -> None:
+    with serving(near) as helper:
+        assert helper.ask(line(GOOD))[-1] == {"v": 1, "end": True, "error": ""}
+
+
 def test_a_request_for_nothing_is_taken_and_removes_nothing(near: ThrowawayStore) -> None:
     stale_lock(near)
     before = names(near)

@@ -6,7 +6,15 @@ import os
 import pytest
 
 from helper.bench import at, audit_is_whole, log_of, names, records, run
-from helper.child import in_child, kill_self, killed, mount, needs_root, take_own_mounts
+from helper.child import (
+    as_ordinary_user,
+    in_child,
+    kill_self,
+    killed,
+    mount,
+    needs_root,
+    take_own_mounts,
+)
 from helper.trees import left_private, spread, write
 from storewarden.audit import Intent, Other
 from storewarden.audit_reading import verify
@@ -17,6 +25,9 @@ from storewarden.helper.resume import Leftover, finish, purged_outcome
 from storewarden.protocol import Status
 from storewarden.store.entries import PRIVATE_PREFIX
 from storewarden.throwaway import ThrowawayStore
+from sweeps import alone
+
+UMASKS = (0o777, 0o700, 0o277, 0o177, 0o000)
 
 
 def strand(place: ThrowawayStore, name: str) -> str:
@@ -208,7 +219,7 @@ def test_an_intent_of_an_odd_name_stops_nothing(
 
 
 @needs_root
-@pytest.mark.parametrize("umask", [0o777, 0o700, 0o277, 0o177, 0o000])
+@pytest.mark.parametrize("umask", UMASKS)
 def test_no_umask_leaves_anything_behind(umask: int, place: ThrowawayStore) -> None:
     name = strand(place, "x")
     others = names(place) - {name}
@@ -220,3 +231,19 @@ def test_no_umask_leaves_anything_behind(umask: int, place: ThrowawayStore) -> N
     assert in_child(with_umask) == ["taken", "removed"]
     assert names(place) == others
     assert audit_is_whole(place)
+
+
+@pytest.mark.parametrize("umask", UMASKS)
+def test_no_umask_keeps_an_ordinary_user_out_of_what_it_makes(umask: int) -> None:
+    def with_umask(directory: str) -> list[str]:
+        place = ThrowawayStore.create(directory)
+        place.add_valid("wanted")
+        name = strand(place, "x")
+        os.umask(umask)
+        told = [outcome.status.value for outcome in run(place, name, store=alone(place))]
+        assert audit_is_whole(place)
+        assert os.stat(log_of(place)).st_mode & 0o777 == 0o640 & ~(umask & 0o077)
+        place.close()
+        return [*told, *left_private(place)]
+
+    assert as_ordinary_user(with_umask) == ["taken", "removed"]
