@@ -161,8 +161,7 @@ def flocks(table: str = "/proc/locks") -> tuple[Flock, ...] | None:
 
 
 def _flocks(table: str) -> Iterator[Flock]:
-    for line in _readings(table):
-        fields = line.split()
+    for fields in _readings(table):
         waits = fields[0] == b"->"
         kind, _advisory, mode, pid, place = fields[waits : waits + 5]
         if kind == b"FLOCK":
@@ -170,19 +169,19 @@ def _flocks(table: str) -> Iterator[Flock]:
             yield Flock(int(pid), int(inode), mode == b"WRITE", waits, device)
 
 
-def _readings(table: str) -> Iterable[bytes]:
-    """The lines of a table of locks, without their numbers, each once.
+def _readings(table: str) -> Iterable[tuple[bytes, ...]]:
+    """The fields of each line of a table of locks, without their numbers, each line once.
 
     The kernel gives a page at a time. Between two it counts on from the number it was at, so that
     one which is held all the time is left out if one before it is let go (fs/locks.c). So a table
     of several pages is read again, and what is in any of the readings counts.
     """
-    seen: dict[bytes, None] = {}
+    seen: dict[tuple[bytes, ...], None] = {}
     with open(table, "rb", buffering=0) as file:
         for _ in range(_READINGS):
             file.seek(0)
             pages = [*iter(lambda: file.read(_LARGEST_PAGE), b"")]
-            seen |= dict.fromkeys(line.partition(b" ")[2] for line in b"".join(pages).splitlines())
+            seen |= dict.fromkeys(tuple(line.split()[1:]) for line in b"".join(pages).splitlines())
             if len(pages) <= 1:
                 break
     return seen
