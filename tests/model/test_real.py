@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import settings
@@ -96,7 +96,8 @@ class Store(RuleBasedStateMachine):
         else:
             # What is registered leads elsewhere; a collector may have been quicker.
             if self.inode() == worker.inode:
-                os.rename(self.top, f"{self.place.state_dir}/final-{self.count}-{which}")
+                self.count += 1
+                os.rename(self.top, f"{self.place.state_dir}/final-{self.count}")
             with suppress(FileNotFoundError):
                 os.unlink(self.lock)
             os.write(worker.lock, b"d")
@@ -156,8 +157,10 @@ class Store(RuleBasedStateMachine):
         before = {worker.inode for worker in self.workers if worker.inode}
         alive = self.inode() in before or bool(self.orphans)
         if act == "killed":
-            met = at(step, kill_self)
-            dies(lambda: run_requests(self.place, asked, checkpoint=met))
+            met, orphans = at(step, kill_self), [orphan.pid for orphan in self.orphans]
+            # No children of the process that dies.
+            store = replace(self.place.as_store(), processes_of=lambda _: orphans)
+            dies(lambda: run_requests(self.place, asked, store=store, checkpoint=met))
             assert not alive or self.inode() == asked[0].file_id.inode
             return
         does = {
@@ -168,10 +171,9 @@ class Store(RuleBasedStateMachine):
             ),
         }
         outcomes = run_requests(self.place, asked, checkpoint=at(step, does[act]))
-        if alive:
-            assert [one.status for one in outcomes if one.base_name == asked[0].base_name] == [
-                Status.KEPT
-            ]
+        if alive:  # what an earlier removal of that name was killed at is told first
+            *_, own = (one for one in outcomes if one.base_name == asked[0].base_name)
+            assert (own.status, self.inode()) == (Status.KEPT, asked[0].file_id.inode)
 
     @invariant()
     def what_a_live_builder_made_is_where_it_made_it(self) -> None:
