@@ -72,6 +72,14 @@ def test_all_that_it_needs_to_know_may_stand_there(near: ThrowawayStore) -> None
     assert os.path.exists(log_of(near))
 
 
+def test_the_age_that_is_set_there_is_waited_for(near: ThrowawayStore) -> None:
+    words = [*HELPER, "--config", written(near, min_age="1h"), "--allow-uid", str(CLIENT)]
+    with started(words) as process:
+        told, end = Helper(process, socket_of(near)).ask(line_for(near, stale_lock(near)))
+    assert (told["status"], end["error"]) == ("kept", "")
+    assert "waiting until 3600 s old" in told["reasons"][0]
+
+
 def test_an_argument_wins(near: ThrowawayStore) -> None:
     elsewhere = f"{base_of(near)}/elsewhere/audit.jsonl"
     os.mkdir(os.path.dirname(elsewhere))

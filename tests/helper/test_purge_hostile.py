@@ -182,14 +182,18 @@ def test_a_mount_inside_is_not_crossed(place: ThrowawayStore) -> None:
 
 @needs_root
 def test_all_but_what_cannot_go_goes_however_deep_it_lies(place: ThrowawayStore) -> None:
-    os.makedirs(f"{place.path(NAME)}/0-mount")
-    deep = f"{place.path(NAME)}/" + "d/" * 40
+    top = place.path(NAME)
+    for name in "ab":
+        os.makedirs(f"{top}/{name}")
+    with os.scandir(top) as entries:
+        first, then = (entry.name for entry in entries)  # as they are come upon
+    deep = f"{top}/{then}/" + "d/" * 39
     os.makedirs(deep)
     write(f"{deep}/file")
 
     def beside_a_mount() -> list[int]:
         take_own_mounts()
-        mount("-t", "tmpfs", "none", f"{place.path(NAME)}/0-mount")
+        mount("-t", "tmpfs", "none", f"{top}/{first}")
         purged = take_and_purge(place, NAME)
         return [purged.files, purged.directories, purged.failures]
 

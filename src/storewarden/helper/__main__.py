@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         add(f"--{key}", help="instead of what the configuration says")
     add("--for-parent", metavar="WORDS", help="serve who started it, whom the log calls so")
     add("--view", help="where the store directory is writable, if elsewhere")
-    add("--min-age", type=float, default=2.0, metavar="SECONDS")
+    add("--min-age", type=float, metavar="SECONDS")
     add("--idle-exit", type=float, default=0.0, metavar="SECONDS", help="0: never")
     return parser
 
