@@ -44,9 +44,12 @@ def test_a_tree_deeper_than_any_path_goes(place: ThrowawayStore) -> None:
 def test_a_wide_tree_goes_and_is_counted(place: ThrowawayStore) -> None:
     before = names(place)
     spread(place.path(NAME), 100, 30)
+    large = os.urandom(1 << 20)  # more than all directories take
+    with open(f"{place.path(NAME)}/large", "wb") as file:
+        file.write(large)
     purged = take_and_purge(place, NAME)
-    assert (purged.failures, purged.directories, purged.files) == (0, 101, 3000)
-    assert purged.bytes >= 3000 * len("content\n")
+    assert (purged.failures, purged.directories, purged.files) == (0, 101, 3001)
+    assert purged.bytes >= len(large)
     assert names(place) == before
 
 

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from helper.bench import picture
-from helper.child import in_child, kill_self_after, killed, mount, needs_root, take_own_mounts
+from helper.child import (
+    as_ordinary_user,
+    in_child,
+    kill_self_after,
+    killed,
+    mount,
+    needs_root,
+    take_own_mounts,
+)
 from helper.trees import dig, left_private, spread, take_and_purge, taken, write
 from storewarden.helper.purge import Purged, old_private, purge
 from storewarden.helper.resume import purged_outcome
@@ -201,6 +209,23 @@ def test_all_but_what_cannot_go_goes_however_deep_it_lies(place: ThrowawayStore)
     assert in_child(beside_a_mount) == [1, 40, 2]
     assert go_on_purging(place).directories == 2
     assert not left_private(place)
+
+
+def test_a_directory_that_cannot_be_moved_up_keeps_no_other() -> None:
+    def purge_beside_one(directory: str) -> list[int]:
+        place = ThrowawayStore.create(directory)
+        top = place.path(NAME)
+        for name in "ab":
+            os.makedirs(f"{top}/{name}/d")
+        with os.scandir(top) as entries:
+            first, then = (entry.name for entry in entries)
+        write(f"{top}/{then}/d/file")
+        os.chmod(f"{top}/{first}", 0o555)  # noqa: S103 - only root may give it another `..`
+        purged = take_and_purge(place, NAME)
+        return [purged.files, purged.directories, purged.failures]
+
+    # What is left is that directory and the one that it is in.
+    assert as_ordinary_user(purge_beside_one) == [1, 2, 2]
 
 
 @needs_root
