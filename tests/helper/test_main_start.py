@@ -169,7 +169,12 @@ def test_it_does_not_run_from_where_others_can_write(near: ThrowawayStore) -> No
 
 @pytest.mark.parametrize(
     "words",
-    [(), ("--allow-uid", "one"), ("--allow", "1"), ("--allow-uid", "1", "--force")],
+    [
+        (),
+        ("--allow-uid", "one"),
+        ("--allow-ui", "1", "--socket", "/nowhere/socket"),
+        ("--allow-uid", "1", "--force"),
+    ],
 )
 def test_wrong_use_is_told(words: tuple[str, ...]) -> None:
     status, said = ended([*HELPER, *words])
