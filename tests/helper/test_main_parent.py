@@ -62,15 +62,16 @@ def test_a_parent_that_never_asks_is_served_until_it_goes(near: ThrowawayStore) 
         pass
 
 
+@pytest.mark.parametrize("deaf", [(), ("sh", "-c", 'trap "" INT; exec "$@"', "sh")])
 def test_where_its_parent_interrupts_it_it_leaves_at_once_without_a_word(
-    near: ThrowawayStore,
+    deaf: tuple[str, ...], near: ThrowawayStore
 ) -> None:
     lock = stale_lock(near)
     ours, theirs = socket.socketpair()
     with (
         ours,
         subprocess.Popen(
-            words_of(near), stdin=theirs.fileno(), stderr=subprocess.PIPE, cwd="/"
+            [*deaf, *words_of(near)], stdin=theirs.fileno(), stderr=subprocess.PIPE, cwd="/"
         ) as helper,
     ):
         theirs.close()
