@@ -10,7 +10,7 @@ import pytest
 
 from test_trust import TRUSTED, sources
 
-MOST_LINES = 3265
+MOST_LINES = 3264
 """Of code, without blanks, comments and docstrings, in all that runs as root."""
 
 

@@ -170,6 +170,7 @@ def test_an_audit_log_that_cannot_be_written_is_told(near: ThrowawayStore) -> No
     with serving(near, "--audit-log", "/nowhere/below/audit.jsonl") as helper:
         (end,) = helper.ask(line_for(near, lock))
     assert "cannot open the audit log" in end["error"]
+    assert end["code"] == "unavailable"
     assert lock in names(near)
 
 

@@ -29,6 +29,7 @@ from helper.trees import write
 from storewarden import __file__ as package
 from storewarden.client import encode_request
 from storewarden.config import Config
+from storewarden.errors import StorewardenError
 from storewarden.helper.__main__ import checked_store, prepare
 from storewarden.host import RESTART_HELPER, hidden_uid
 from storewarden.throwaway import ThrowawayStore
@@ -172,7 +173,7 @@ def test_it_does_not_run_from_where_others_can_write(near: ThrowawayStore) -> No
     [
         (),
         ("--allow-uid", "one"),
-        ("--allow-ui", "1", "--socket", "/nowhere/socket"),
+        ("--allow-ui", "1", "--socket", f"{os.devnull}/socket"),
         ("--allow-uid", "1", "--force"),
     ],
 )
@@ -202,6 +203,24 @@ def test_a_read_only_store_is_made_writable_unless_a_view_of_it_is_named(
         return bool(os.statvfs(store).f_flag & os.ST_RDONLY)
 
     assert in_child(in_own_mounts) is stays
+
+
+@needs_root
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has namespaces of users")
+def test_a_read_only_store_that_it_may_not_make_writable_is_told(near: ThrowawayStore) -> None:
+    store = near.store_dir.path
+
+    def without_the_right() -> str:
+        take_own_mounts()
+        mount("--bind", store, store)
+        mount("-o", "remount,bind,ro", store)
+        take_own_users()
+        with pytest.raises(StorewardenError) as told:
+            prepare(Config(store_dir=near.store_dir), None, {})
+        return str(told.value)
+
+    why = "is mounted read-only and cannot be made writable here: operation not permitted"
+    assert in_child(without_the_right) == f"{store} {why}"
 
 
 @needs_root

@@ -28,7 +28,7 @@ from contextlib import suppress
 from storewarden import host, protocol
 from storewarden.audit import Requester
 from storewarden.config import Config, load_config_if_there, overridden
-from storewarden.errors import BadMessageError, StorewardenError, UnavailableError
+from storewarden.errors import BadMessageError, StorewardenError, UnavailableError, reason_of
 from storewarden.helper.engine import remove
 from storewarden.helper.surroundings import Met, check_place, check_surroundings, check_view
 from storewarden.host.listening import listening, notify
@@ -202,9 +202,8 @@ def prepare(config: Config, view: str | None, met: Met) -> None:
         try:
             host.make_writable(store_dir)
         except OSError as cause:
-            raise StorewardenError(
-                f"{store_dir} is mounted read-only and cannot be made writable here: {cause}"
-            ) from cause
+            why = f"is mounted read-only and cannot be made writable here: {reason_of(cause)}"
+            raise StorewardenError(f"{store_dir} {why}") from cause
     check_view(view or store_dir, store_dir, met)
 
 
