@@ -116,17 +116,22 @@ class Tally:
     """What of that did not end well, and what it said."""
 
     def hurt(self) -> list[str]:
-        """What builds had said that were hurt by nobody else than storewarden."""
-        return [one.said for one in self.failures if not self._collected(one)]
+        """What builds had said that only storewarden can have hurt, and what was collected."""
+        told = ((one.said, self._collected(one)) for one in self.failures)
+        return [
+            f"{said}\ncollected meanwhile: {' '.join(paths)}"
+            for said, paths in told
+            if not any(path in said for path in paths)
+        ]
 
-    def _collected(self, one: Failure) -> bool:
-        """Whether Nix's own collector deleted what that build was at work on."""
-        return any(
-            path in one.said
+    def _collected(self, one: Failure) -> list[str]:
+        """What Nix's own collector deleted while that build was at work."""
+        return [
+            path
             for collection in self.collections
             if collection.began < one.ended and one.began < collection.ended
             for path in collection.deleted
-        )
+        ]
 
     def line(self, suite: str, beside: str, seconds: float, log: str) -> dict[str, object]:
         """All of it in a few numbers; `log` is the audit log of who removed."""
